@@ -1,0 +1,58 @@
+//! The catalog as every node has it in memory: tables, shards, nodes. Replicated by group 0.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use event::{Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind};
+
+/// What CREATE TABLE asks for; ids and version are given by apply.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// The schema it shall lie in.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its columns; their ids are ignored.
+    pub columns: Vec<Column>,
+    /// Positions of the PRIMARY KEY columns.
+    pub primary_key: Vec<usize>,
+    /// Event or reference.
+    pub kind: TableKind,
+    /// How segments are compressed.
+    pub compression: Compression,
+}
+
+/// Where a shard lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlacement {
+    /// The shard.
+    pub shard: ShardId,
+    /// The group that hosts it.
+    pub group: GroupId,
+}
+
+/// A public table: definition and shards.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The definition.
+    pub definition: Arc<TableDefinition>,
+    /// Its shards; one unless DDL says more.
+    pub shards: Vec<ShardPlacement>,
+}
+
+/// One version of the catalog; immutable.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// The log index of group 0 it stands at.
+    pub index: u64,
+    /// Public tables by id.
+    pub tables: BTreeMap<TableId, Arc<Table>>,
+}
+
+impl Catalog {
+    /// The public table of that name.
+    pub fn table(&self, namespace: &str, name: &str) -> Option<&Arc<Table>> {
+        let _ = (namespace, name);
+        unimplemented!()
+    }
+}

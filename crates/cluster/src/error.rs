@@ -1,0 +1,33 @@
+//! What can go wrong in a cluster.
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// CREATE TABLE of a name that exists.
+    #[error("relation \"{0}\" already exists")]
+    TableExists(String),
+    /// The table is not, or no longer, in the catalog.
+    #[error("relation \"{0}\" does not exist")]
+    NoSuchTable(String),
+    /// The statement was planned against another schema version; plan again.
+    #[error("the schema of relation \"{0}\" has changed")]
+    SchemaChanged(String),
+    /// A bounded queue or memory budget is full; may work later.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The node is stopping, or has stopped after a failed sync.
+    #[error("the node is shutting down: {0}")]
+    ShuttingDown(String),
+    /// The statement may or may not have been committed.
+    #[error("the outcome of the statement is unknown: {0}")]
+    Unknown(String),
+    /// The data directory cannot be used: in use by another process, of another format.
+    #[error("{0}")]
+    DataDirectory(String),
+    /// Raft refused or failed.
+    #[error(transparent)]
+    Replication(#[from] replication::Error),
+    /// The disk failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}

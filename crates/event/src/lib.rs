@@ -1,0 +1,25 @@
+//! What a row is: identifiers, column types, table definitions, time, and the limits everything else is built within.
+//!
+//! This crate does no I/O and knows no SQL. It sits at the bottom of the tower; every other crate speaks its words.
+
+// Who is who.
+pub mod ids;
+// What a column may hold, and how a table is described.
+pub mod table;
+pub mod types;
+// Which split a row belongs to.
+pub mod split;
+// The seams through which time and randomness enter.
+pub mod clock;
+pub mod entropy;
+// Every bound, in one file.
+pub mod limits;
+
+pub use clock::{Clock, SimulatedClock, SystemClock};
+pub use entropy::Entropy;
+pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
+pub use table::{Column, Compression, EventOptions, TableDefinition, TableKind};
+pub use types::ColumnType;
+
+/// The arrow every crate of the workspace shares, so that versions cannot drift apart.
+pub use arrow;

@@ -1,0 +1,54 @@
+//! Every bound of the system, with the relations between them checked when it is compiled.
+//!
+//! Sizes are bytes, counts are counts, durations carry their unit in the name.
+
+/// The largest Raft entry. What a statement or transaction holds beyond this goes the bulk way.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Reading the log for replication or re-apply stops after this many bytes.
+pub const LOG_READ_BYTES_MAX: usize = 8 << 20;
+/// The size at which the node's log rolls to the next file.
+pub const LOG_FILE_BYTES: u64 = 64 << 20;
+/// Appends waiting for the log writer.
+pub const LOG_QUEUE_LEN: usize = 4096;
+/// Bytes the log writer puts into one write before it syncs.
+pub const LOG_WRITE_BYTES_MAX: usize = 16 << 20;
+
+/// How long the proposer waits for company before it proposes an entry.
+pub const PROPOSE_LINGER_US: u64 = 500;
+/// Statements waiting for the proposer.
+pub const PROPOSE_QUEUE_LEN: usize = 4096;
+
+/// Rows of one statement or transaction kept in memory before they are staged as segments.
+pub const STAGE_BYTES_MAX: usize = 32 << 20;
+/// Unflushed bytes of a group above which it is sealed.
+pub const SEAL_BYTES: usize = 64 << 20;
+/// Age of the oldest unflushed row at which a group is sealed.
+pub const SEAL_AGE_MS: u64 = 600_000;
+/// Unflushed rows of an ended window are sealed after this time.
+pub const SEAL_WINDOW_GRACE_MS: u64 = 60_000;
+/// Raft entries since the last checkpoint above which a group is sealed, rows or none.
+pub const SEAL_ENTRIES: u64 = 20_000;
+/// Seals that may wait for their Install.
+pub const SEALS_OUTSTANDING_MAX: usize = 2;
+
+/// Rows of a Parquet row group.
+pub const ROW_GROUP_ROWS: usize = 128 << 10;
+/// Rows of a Parquet data page.
+pub const PAGE_ROWS: usize = 16 << 10;
+
+/// The largest message a client may send.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Connections served at once.
+pub const CONNECTIONS_MAX: usize = 1000;
+/// COPY data waiting between the socket and the decoder.
+pub const COPY_QUEUE_LEN: usize = 8;
+/// Result batches waiting between a query and its socket.
+pub const RESULT_QUEUE_LEN: usize = 4;
+
+const _: () = assert!(LOG_READ_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);
+const _: () = assert!(STAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(SEAL_BYTES >= ENTRY_BYTES_MAX);
+const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(ROW_GROUP_ROWS % PAGE_ROWS == 0);

@@ -1,0 +1,103 @@
+//! How a table is described: its columns, and whether it holds events or reference rows.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ColumnId, SchemaVersion, TableId};
+use crate::types::ColumnType;
+
+/// One column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Stays the same when the column is renamed.
+    pub id: ColumnId,
+    /// The name as SQL sees it, already folded to lower case unless it was quoted.
+    pub name: String,
+    /// What it holds.
+    pub column_type: ColumnType,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+    /// The DEFAULT expression as SQL text, evaluated once per statement at the coordinator.
+    pub default: Option<String>,
+}
+
+/// How segments of a table are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Zstandard, level 1.
+    #[default]
+    Zstd,
+    /// LZ4 raw.
+    Lz4,
+    /// Snappy.
+    Snappy,
+    /// None: encodings only.
+    None,
+}
+
+/// What makes a table an event table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventOptions {
+    /// Position of the time column in [`TableDefinition::columns`]; a NOT NULL timestamp or timestamptz.
+    pub time_column: usize,
+    /// Positions of the series key columns, in order: segments are sorted by them, then by time.
+    pub series: Vec<usize>,
+    /// Width of a split in microseconds, above 0.
+    pub split_interval_us: i64,
+}
+
+/// The two kinds of table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableKind {
+    /// Rows are events with a time; they lie in time splits.
+    Event(EventOptions),
+    /// Small replicated rows without a time, all in split 0.
+    Reference,
+}
+
+/// A table as the catalog keeps it. Immutable: a change makes a new definition with a higher version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDefinition {
+    /// Never reused.
+    pub id: TableId,
+    /// The schema it lies in; `public` unless said otherwise.
+    pub namespace: String,
+    /// The name within the schema.
+    pub name: String,
+    /// Grows by one with each schema change, starts at 1.
+    pub version: SchemaVersion,
+    /// The columns in the order SQL shows them.
+    pub columns: Vec<Column>,
+    /// Positions of the PRIMARY KEY columns, empty without one.
+    pub primary_key: Vec<usize>,
+    /// Event or reference.
+    pub kind: TableKind,
+    /// How segments are compressed.
+    pub compression: Compression,
+}
+
+impl TableDefinition {
+    /// The Arrow schema of the table's rows, without system columns.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        let fields: Vec<Field> =
+            self.columns.iter().map(|c| Field::new(&c.name, c.column_type.arrow(), c.nullable)).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The event options, or `None` for a reference table.
+    pub fn event(&self) -> Option<&EventOptions> {
+        match &self.kind {
+            TableKind::Event(options) => Some(options),
+            TableKind::Reference => None,
+        }
+    }
+
+    /// The position of the column of that name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong with a statement, in PostgreSQL's terms.
+
+/// What kind of error a client is told. `wire` gives each its SQLSTATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// 42601
+    SyntaxError,
+    /// 42P01
+    UndefinedTable,
+    /// 42703
+    UndefinedColumn,
+    /// 42883
+    UndefinedFunction,
+    /// 42704
+    UndefinedObject,
+    /// 3F000
+    UndefinedSchema,
+    /// 42P07
+    DuplicateTable,
+    /// 42701
+    DuplicateColumn,
+    /// 42702
+    AmbiguousColumn,
+    /// 42803
+    Grouping,
+    /// 42804
+    DatatypeMismatch,
+    /// 42P18
+    IndeterminateDatatype,
+    /// 42P16
+    InvalidTableDefinition,
+    /// 42809
+    WrongObjectType,
+    /// 22P02
+    InvalidTextRepresentation,
+    /// 22P04
+    BadCopyFormat,
+    /// 22007
+    InvalidDatetimeFormat,
+    /// 22008
+    DatetimeOverflow,
+    /// 22003
+    NumericOutOfRange,
+    /// 22012
+    DivisionByZero,
+    /// 22023
+    InvalidParameterValue,
+    /// 22021
+    CharacterNotInRepertoire,
+    /// 23502
+    NotNullViolation,
+    /// 25P02
+    InFailedTransaction,
+    /// 25001
+    ActiveTransaction,
+    /// 26000
+    UndefinedPreparedStatement,
+    /// 42P05
+    DuplicatePreparedStatement,
+    /// 34000
+    UndefinedCursor,
+    /// 53200
+    OutOfMemory,
+    /// 53400
+    LimitExceeded,
+    /// 54000
+    ProgramLimitExceeded,
+    /// 57014
+    QueryCanceled,
+    /// 57P01
+    AdminShutdown,
+    /// 57P03
+    CannotConnectNow,
+    /// 58030
+    Io,
+    /// XX001
+    DataCorrupted,
+    /// 08007
+    TransactionResolutionUnknown,
+    /// 40001
+    SerializationFailure,
+    /// 0A000
+    FeatureNotSupported,
+    /// XX000
+    Internal,
+}
+
+/// What a client is told of an error, all but the SQLSTATE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The kind.
+    pub condition: Condition,
+    /// Primary message: lower case, no full stop.
+    pub message: String,
+    /// More facts.
+    pub detail: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Character position in the statement, from 1.
+    pub position: Option<usize>,
+    /// Where, for COPY: `COPY flights, line 7, column dep_delay: "x"`.
+    pub context: Option<String>,
+}
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The statement's fault, or a limit: reported to the client as it stands.
+    #[error("{}", .0.message)]
+    Reported(Box<Report>),
+    /// The layer below failed.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+}

@@ -1,0 +1,15 @@
+//! SQL over the cluster: DataFusion tables, pruning, functions, statements, sessions' state, COPY decoding.
+//!
+//! Knows no sockets and no wire format: what comes in is SQL text, parameters as scalars, and COPY bytes;
+//! what goes out is Arrow.
+
+mod engine;
+mod error;
+mod session;
+
+pub use engine::{Engine, EngineOptions};
+pub use error::{Condition, Error, Report};
+pub use session::{
+    CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Portal, Prepared, Rows, Session, Statement,
+    TransactionStatus,
+};

@@ -1,0 +1,1 @@
+//! The process: configuration, assembly, command line, HTTP. No algorithms, it only assembles.

@@ -1,0 +1,2 @@
+//! The `annal` program.
+fn main() {}

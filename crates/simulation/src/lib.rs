@@ -1,0 +1,1 @@
+//! The world in one thread: disk, faults, workloads, invariants. Not shipped.

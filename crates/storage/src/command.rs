@@ -1,0 +1,86 @@
+//! What an entry of a data group says. The bytes of an entry are the bytes in the log and to the peers.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use event::{ShardId, StatementId, TableDefinition};
+
+use crate::Error;
+use crate::segment::SegmentMeta;
+
+/// One Raft entry of a data group: the statements that were waiting together, each with its own identity and result.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The proposer's clock in microseconds, never below that of the entry before (architecture, D19).
+    pub time_us: i64,
+    /// The statements, applied in order.
+    pub statements: Vec<Statement>,
+}
+
+/// One statement or transaction: all its commands apply, or none.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Who asked.
+    pub id: StatementId,
+    /// What to do.
+    pub commands: Vec<Command>,
+}
+
+/// A command to the shards of a group.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Adds validated rows (without system columns) of one table to one shard.
+    Append {
+        /// Where to.
+        shard: ShardId,
+        /// The schema version the rows were validated against; another one is refused.
+        version: event::SchemaVersion,
+        /// The rows.
+        rows: RecordBatch,
+    },
+    /// Freezes every memtable of every shard of the group. The entry's index is the seal's number.
+    Seal,
+    /// Puts segments into the manifests.
+    Install(Install),
+    /// Creates a shard, changes its schema, or drops it; idempotent by version.
+    Schema(SchemaChange),
+}
+
+/// Segments to be put into manifests at once.
+#[derive(Clone, Debug)]
+pub struct Install {
+    /// The seal whose frozen rows these segments replace; `None` for the staged rows of a bulk statement.
+    pub seal: Option<u64>,
+    /// The segments.
+    pub segments: Vec<SegmentMeta>,
+}
+
+/// A change of one shard's schema.
+#[derive(Clone, Debug)]
+pub enum SchemaChange {
+    /// The shard exists from now on, or has the newer definition.
+    Put {
+        /// The shard.
+        shard: ShardId,
+        /// The table's definition.
+        table: Arc<TableDefinition>,
+    },
+    /// The shard and its rows are gone.
+    Drop {
+        /// The shard.
+        shard: ShardId,
+    },
+}
+
+impl Entry {
+    /// The entry's bytes: versioned, each statement framed, batches as Arrow IPC (LZ4 from 4 KiB).
+    pub fn encode(&self) -> Result<bytes::Bytes, Error> {
+        unimplemented!()
+    }
+
+    /// The reverse of [`Entry::encode`]. Untrusted bytes give an error, never a panic.
+    pub fn decode(bytes: &bytes::Bytes) -> Result<Entry, Error> {
+        let _ = bytes;
+        unimplemented!()
+    }
+}

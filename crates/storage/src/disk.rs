@@ -1,0 +1,72 @@
+//! All file access of a node goes through [`Disk`], so that a simulated one can tear writes and lose unsynced bytes.
+
+use std::fmt;
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// An open file of a [`Disk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(pub u64);
+
+/// What to do about a file's existence when opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Must exist; reading only.
+    Read,
+    /// Must exist; reading and writing.
+    Write,
+    /// Must not exist.
+    CreateNew,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Name without the directory.
+    pub name: String,
+    /// Bytes, 0 for a directory.
+    pub len: u64,
+    /// Whether it is a directory itself.
+    pub is_dir: bool,
+}
+
+/// The disk below one data directory. Paths are relative to it, with `/` between parts.
+///
+/// Asynchronous and completion-based: an implementation may complete each call on a thread of its own or at once.
+#[async_trait]
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Opens a file.
+    async fn open(&self, path: &str, mode: OpenMode) -> io::Result<FileId>;
+    /// Closes it. Unsynced bytes may still be lost afterwards.
+    async fn close(&self, file: FileId) -> io::Result<()>;
+    /// Reads exactly `len` bytes at `offset`; `UnexpectedEof` when the file is shorter.
+    async fn read_at(&self, file: FileId, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// Writes all parts, one after the other, starting at `offset`.
+    async fn write_at(&self, file: FileId, offset: u64, parts: Vec<Bytes>) -> io::Result<()>;
+    /// Makes data and length durable (fdatasync).
+    async fn sync(&self, file: FileId) -> io::Result<()>;
+    /// Length in bytes.
+    async fn len(&self, file: FileId) -> io::Result<u64>;
+    /// Sets the length, filling with zeros or cutting off.
+    async fn set_len(&self, file: FileId, len: u64) -> io::Result<()>;
+    /// Makes the entries of a directory durable.
+    async fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Creates a directory and all above it, durably.
+    async fn create_dir_all(&self, dir: &str) -> io::Result<()>;
+    /// Lists a directory in name order; empty when it does not exist.
+    async fn list(&self, dir: &str) -> io::Result<Vec<DirEntry>>;
+    /// Renames a file, replacing the target. Durable only after `sync_dir`.
+    async fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. Durable only after `sync_dir`.
+    async fn remove(&self, path: &str) -> io::Result<()>;
+}
+
+/// The machine's file system below a root directory.
+#[derive(Debug)]
+pub struct RealDisk {}
+
+/// A disk in memory that can crash: keeps what was synced, and of the rest what its seed lets survive.
+#[derive(Debug)]
+pub struct SimulatedDisk {}

@@ -1,0 +1,25 @@
+//! Shards on one disk: log, memtable, splits, segments, manifest, checkpoint.
+//!
+//! Knows no Raft and no SQL: a log record is an index, a term and bytes; a command is data.
+
+// What can go wrong.
+mod error;
+// The disk, real and simulated, and the object store that lies on it.
+pub mod disk;
+pub mod objects;
+// The node's one write-ahead file.
+pub mod log;
+// What an entry of a data group says.
+pub mod command;
+// The state such entries build: shards with their memtables, segments and manifests.
+pub mod segment;
+pub mod shards;
+pub mod snapshot;
+
+pub use command::{Command, Entry, Statement};
+pub use disk::{Disk, RealDisk, SimulatedDisk};
+pub use error::Error;
+pub use log::{Log, LogRecord};
+pub use segment::{Segment, SegmentMeta};
+pub use shards::{Outcome, Shards};
+pub use snapshot::ShardSnapshot;

@@ -1,0 +1,81 @@
+//! Segments: one immutable Parquet object with rows of exactly one split, and what the manifest says of it.
+
+use std::sync::Arc;
+
+use event::{ColumnId, SchemaVersion, ShardId, SplitId, TableId};
+use serde::{Deserialize, Serialize};
+
+/// Name of the hidden column that orders rows by commit: (entry index << 24) | row.
+pub const SEQUENCE_COLUMN: &str = "__seq";
+
+/// What the manifest says of one segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentMeta {
+    /// Object name below `segments/`: `table/shard/split/seal-term-node-n.parquet`.
+    pub name: String,
+    /// The table.
+    pub table: TableId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The split whose window all rows lie in.
+    pub split: SplitId,
+    /// The schema version the rows were written with.
+    pub version: SchemaVersion,
+    /// Rows.
+    pub rows: u64,
+    /// Size of the object in bytes.
+    pub bytes: u64,
+    /// CRC-32C of the whole object.
+    pub checksum: u32,
+    /// Smallest event time in microseconds; `None` for reference tables.
+    pub time_min_us: Option<i64>,
+    /// Largest event time in microseconds; `None` for reference tables.
+    pub time_max_us: Option<i64>,
+    /// Added to `__seq` of each row: the entry index << 24 for staged segments, 0 otherwise.
+    pub sequence_base: u64,
+    /// Statistics of each column, in table order.
+    pub columns: Vec<ColumnStatistics>,
+}
+
+/// Exact statistics of one column of one segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColumnStatistics {
+    /// The column.
+    pub column: ColumnId,
+    /// NULLs.
+    pub nulls: u64,
+    /// NaNs, which `min` and `max` leave out; 0 for types without NaN.
+    pub nans: u64,
+    /// Smallest value that is neither NULL nor NaN.
+    pub min: Option<StatisticsValue>,
+    /// Largest value that is neither NULL nor NaN.
+    pub max: Option<StatisticsValue>,
+    /// Sum of the values that are not NULL; `None` when the type has no sum or it overflows.
+    pub sum: Option<StatisticsValue>,
+}
+
+/// A value in statistics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatisticsValue {
+    /// Integers, dates (days) and timestamps (µs); sums of integers.
+    Integer(i128),
+    /// Floats, as bits so that every value survives JSON.
+    FloatBits(u64),
+    /// Unscaled decimal.
+    Decimal(i128),
+    /// Text of at most 64 bytes; longer values give no statistics.
+    Text(String),
+    /// Boolean.
+    Boolean(bool),
+}
+
+/// A segment that a manifest, snapshot or statement holds on to. The object stays at least as long as this handle.
+#[derive(Debug)]
+pub struct Segment {
+    /// What the manifest says.
+    pub meta: SegmentMeta,
+}
+
+/// A shared handle.
+pub type SegmentRef = Arc<Segment>;

@@ -1,0 +1,34 @@
+//! What a reader pins of one shard: a manifest version and a prefix of the memtable.
+
+use arrow::record_batch::RecordBatch;
+use event::{ShardId, SplitId};
+
+use crate::segment::SegmentRef;
+
+/// One consistent cut of a shard: `segments` and `memory` together hold each of its rows exactly once.
+#[derive(Clone, Debug)]
+pub struct ShardSnapshot {
+    /// The shard.
+    pub shard: ShardId,
+    /// The log index up to which everything is in and beyond which nothing is.
+    pub index: u64,
+    /// The segments, in no particular order.
+    pub segments: Vec<SegmentRef>,
+    /// Rows not yet in segments (open and frozen), by split.
+    pub memory: Vec<MemorySplit>,
+}
+
+/// Rows of one split that are still in memory. The batches have the table's columns followed by `__seq`.
+#[derive(Clone, Debug)]
+pub struct MemorySplit {
+    /// The split.
+    pub split: SplitId,
+    /// Rows in all.
+    pub rows: u64,
+    /// Smallest event time in microseconds; `None` for reference tables.
+    pub time_min_us: Option<i64>,
+    /// Largest event time in microseconds; `None` for reference tables.
+    pub time_max_us: Option<i64>,
+    /// The rows, in commit order.
+    pub batches: Vec<RecordBatch>,
+}
