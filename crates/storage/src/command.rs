@@ -1,9 +1,15 @@
 //! What an entry of a data group says. The bytes of an entry are the bytes in the log and to the peers.
 
+pub(crate) mod codec;
+pub(crate) mod columns;
+mod fields;
+
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use event::{ShardId, StatementId, TableDefinition};
+
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::segment::SegmentMeta;
@@ -47,7 +53,7 @@ pub enum Command {
 }
 
 /// Segments to be put into manifests at once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Install {
     /// The seal whose frozen rows these segments replace; `None` for the staged rows of a bulk statement.
     pub seal: Option<u64>,
@@ -73,14 +79,15 @@ pub enum SchemaChange {
 }
 
 impl Entry {
-    /// The entry's bytes: versioned, each statement framed, batches as Arrow IPC (LZ4 from 4 KiB).
+    /// The entry's bytes: versioned, each statement framed, rows as Arrow IPC (LZ4 from 4 KiB). Rows of one shard and schema
+    /// version share one message, whichever statements they belong to.
     pub fn encode(&self) -> Result<bytes::Bytes, Error> {
-        unimplemented!()
+        codec::encode(self)
     }
 
-    /// The reverse of [`Entry::encode`]. Untrusted bytes give an error, never a panic.
+    /// The reverse of [`Entry::encode`]. Rows point into `bytes` where its alignment allows. Untrusted bytes give an error,
+    /// never a panic.
     pub fn decode(bytes: &bytes::Bytes) -> Result<Entry, Error> {
-        let _ = bytes;
-        unimplemented!()
+        codec::decode(bytes)
     }
 }

@@ -12,14 +12,20 @@ pub mod log;
 // What an entry of a data group says.
 pub mod command;
 // The state such entries build: shards with their memtables, segments and manifests.
+mod memtable;
+pub mod routing;
 pub mod segment;
+pub mod sequence;
 pub mod shards;
 pub mod snapshot;
+// What restarts from there: the manifests at a seal.
+pub mod checkpoint;
+pub mod document;
 
 pub use command::{Command, Entry, Statement};
 pub use disk::{Disk, RealDisk, SimulatedDisk};
 pub use error::Error;
 pub use log::{Log, LogRecord};
 pub use segment::{Segment, SegmentMeta};
-pub use shards::{Outcome, Shards};
+pub use shards::{Outcome, Shards, ShardsReader};
 pub use snapshot::ShardSnapshot;

@@ -1,8 +1,10 @@
 //! Segments: one immutable Parquet object with rows of exactly one split, and what the manifest says of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::{ColumnId, SchemaVersion, ShardId, SplitId, TableId};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// Name of the hidden column that orders rows by commit: (entry index << 24) | row.
@@ -75,7 +77,52 @@ pub enum StatisticsValue {
 pub struct Segment {
     /// What the manifest says.
     pub meta: SegmentMeta,
+    /// Counts this handle while it lives.
+    _pin: Option<Pin>,
 }
 
 /// A shared handle.
 pub type SegmentRef = Arc<Segment>;
+
+impl Segment {
+    /// A handle that keeps no object: for segments that nobody deletes.
+    pub fn unpinned(meta: SegmentMeta) -> SegmentRef {
+        Arc::new(Segment { meta, _pin: None })
+    }
+}
+
+/// Counts the handles of each segment of one group, so that an object is deleted only when nothing on this node reads it.
+#[derive(Clone, Debug, Default)]
+pub struct SegmentPins(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl SegmentPins {
+    /// A handle that counts until it is dropped.
+    pub fn pin(&self, meta: SegmentMeta) -> SegmentRef {
+        *self.0.lock().entry(meta.name.clone()).or_default() += 1;
+        let pin = Pin { name: meta.name.clone(), pins: self.clone() };
+        Arc::new(Segment { meta, _pin: Some(pin) })
+    }
+
+    /// Whether any handle of the segment of that name is left.
+    pub fn is_pinned(&self, name: &str) -> bool {
+        self.0.lock().contains_key(name)
+    }
+}
+
+/// One count in [`SegmentPins`].
+#[derive(Debug)]
+struct Pin {
+    name: String,
+    pins: SegmentPins,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut counts = self.pins.0.lock();
+        let count = counts.get_mut(&self.name).expect("a pin is counted while it lives");
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&self.name);
+        }
+    }
+}

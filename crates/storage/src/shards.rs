@@ -1,4 +1,27 @@
 //! The state of one data group: its shards with memtables, frozen rows and manifests; a pure function of its log.
+//!
+//! One owner applies entries through [`Shards`]; any number of [`ShardsReader`]s take consistent cuts meanwhile. An entry becomes
+//! visible as a whole. `apply` reads no clock, no disk and no segment.
+//!
+//! A `Seal` freezes all rows and captures the manifests; the `Install` of that seal swaps frozen rows for segments, in the live
+//! manifests and in every captured state that holds those rows, and completes the checkpoint of the seal. Seals install in order.
+
+mod apply;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use event::{GroupId, SchemaVersion, ShardId, TableDefinition};
+use parking_lot::RwLock;
+
+use self::state::State;
+use crate::Error;
+use crate::checkpoint::{Checkpoint, CheckpointBody};
+use crate::command::Entry;
+use crate::segment::{SegmentMeta, SegmentPins, SegmentRef};
+use crate::snapshot::{MemorySplit, ShardSnapshot};
 
 /// What a statement's commands led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,10 +34,175 @@ pub enum Outcome {
     /// Not applied: the shard has another schema version (or was dropped, `None`).
     SchemaMismatch {
         /// The shard's own version.
-        version: Option<event::SchemaVersion>,
+        version: Option<SchemaVersion>,
+    },
+    /// Not applied: the statement contradicts the state it was made for. A defect of whoever proposed it.
+    Invalid {
+        /// What does not fit.
+        reason: String,
     },
 }
 
 /// All shards of one data group.
 #[derive(Debug)]
-pub struct Shards {}
+pub struct Shards {
+    state: Arc<RwLock<State>>,
+    pins: SegmentPins,
+}
+
+impl Shards {
+    /// A group without shards, before its first entry.
+    pub fn new(group: GroupId) -> Shards {
+        Shards { state: Arc::new(RwLock::new(State::new(group))), pins: SegmentPins::default() }
+    }
+
+    /// The state a checkpoint holds; the next entry to apply is the one after its seal.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] when the bytes are no sound checkpoint of this group.
+    pub fn restore(group: GroupId, bytes: &[u8]) -> Result<Shards, Error> {
+        let pins = SegmentPins::default();
+        let state = State::restore(group, CheckpointBody::decode(bytes)?, &pins)?;
+        Ok(Shards { state: Arc::new(RwLock::new(state)), pins })
+    }
+
+    /// Applies the entry at `index`: one outcome for each statement, in order. A statement applies as a whole or leaves no trace.
+    ///
+    /// # Panics
+    /// When `index` is not above every index applied before.
+    pub fn apply(&mut self, index: u64, entry: &Entry) -> Vec<Outcome> {
+        self.state.write().apply(index, entry, &self.pins)
+    }
+
+    /// Passes an index whose entry has nothing for the shards (a blank or membership entry of Raft).
+    pub fn advance(&mut self, index: u64) {
+        self.state.write().advance(index);
+    }
+
+    /// A handle for readers.
+    pub fn reader(&self) -> ShardsReader {
+        ShardsReader { state: Arc::clone(&self.state), pins: self.pins.clone() }
+    }
+
+    /// The newest complete checkpoint.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.reader().checkpoint()
+    }
+
+    /// Says that the checkpoint of `seal` is durable, so that a restart never begins with an older one: what only older ones
+    /// name is live no longer.
+    pub fn checkpoint_saved(&mut self, seal: u64) {
+        self.state.write().checkpoint_saved(seal);
+    }
+}
+
+/// Reads the state of a group while entries are being applied.
+#[derive(Clone, Debug)]
+pub struct ShardsReader {
+    state: Arc<RwLock<State>>,
+    pins: SegmentPins,
+}
+
+/// Rows frozen by a seal that waits for its Install.
+#[derive(Clone, Debug)]
+pub struct FrozenSeal {
+    /// Index of the Seal entry.
+    pub seal: u64,
+    /// The rows of each shard and split, in ascending order. Without any, an Install without segments completes the seal.
+    pub splits: Vec<FrozenSplit>,
+}
+
+/// Frozen rows of one split.
+#[derive(Clone, Debug)]
+pub struct FrozenSplit {
+    /// The shard.
+    pub shard: ShardId,
+    /// The definition the rows follow.
+    pub table: Arc<TableDefinition>,
+    /// The rows.
+    pub memory: MemorySplit,
+}
+
+/// Figures of a group, for the flusher and for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Shards of the group.
+    pub shards: u64,
+    /// Rows in memory that no seal has frozen.
+    pub open_rows: u64,
+    /// Bytes of those rows.
+    pub open_bytes: u64,
+    /// Splits with such rows.
+    pub open_splits: u64,
+    /// Time of the oldest entry with such rows, in microseconds.
+    pub open_since_us: Option<i64>,
+    /// Frozen rows that wait for their Install.
+    pub frozen_rows: u64,
+    /// Bytes of those rows.
+    pub frozen_bytes: u64,
+    /// Seals that wait for their Install.
+    pub seals_outstanding: usize,
+    /// Index of the last Seal applied, or of the checkpoint restored; 0 without one.
+    pub sealed: u64,
+    /// Seal of the newest complete checkpoint; 0 without one.
+    pub checkpointed: u64,
+    /// Segments in the live manifests.
+    pub segments: u64,
+    /// Bytes of those segments.
+    pub segment_bytes: u64,
+    /// Rows appended or installed by statements since the state was made or restored.
+    pub rows_applied: u64,
+}
+
+impl ShardsReader {
+    /// The last index applied.
+    pub fn applied(&self) -> u64 {
+        self.state.read().applied()
+    }
+
+    /// A consistent cut of one shard with the schema version its memory has; `None` when there is no such shard.
+    pub fn snapshot(&self, shard: ShardId) -> Option<(SchemaVersion, ShardSnapshot)> {
+        self.state.read().snapshot(shard)
+    }
+
+    /// The shards of the group with their definitions, in ascending order.
+    pub fn shards(&self) -> Vec<(ShardId, Arc<TableDefinition>)> {
+        self.state.read().definitions()
+    }
+
+    /// The oldest seal that waits for its Install, with all its rows.
+    pub fn frozen(&self) -> Option<FrozenSeal> {
+        self.state.read().frozen()
+    }
+
+    /// Figures of the group now.
+    pub fn figures(&self) -> Figures {
+        self.state.read().figures()
+    }
+
+    /// Entry time of the oldest unfrozen row among the splits whose window ended at or before `now_us`.
+    pub fn ended_since_us(&self, now_us: i64) -> Option<i64> {
+        self.state.read().ended_since_us(now_us)
+    }
+
+    /// The newest complete checkpoint.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.state.read().checkpoint()
+    }
+
+    /// Names of all segments that the live manifests, a captured state, or a complete checkpoint names, in order. Says nothing
+    /// of entries not applied yet: collect garbage only after the log has been replayed.
+    pub fn live_segments(&self) -> Vec<String> {
+        self.state.read().live_segments()
+    }
+
+    /// A handle on a segment that no manifest names yet: a staged one, or one just encoded.
+    pub fn pin(&self, meta: SegmentMeta) -> SegmentRef {
+        self.pins.pin(meta)
+    }
+
+    /// Whether anything on this node holds the segment of that name: manifest, checkpoint, snapshot or statement.
+    pub fn is_pinned(&self, name: &str) -> bool {
+        self.pins.is_pinned(name)
+    }
+}

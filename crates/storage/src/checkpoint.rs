@@ -1,0 +1,59 @@
+//! The state of a group at a seal, in bytes: what a restart begins with and what the Raft snapshot carries.
+//!
+//! It holds no rows. Rows of entries up to the seal lie in the segments it names; later ones come from the log.
+
+use std::sync::Arc;
+
+use event::{GroupId, ShardId, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::command::codec::check_definition;
+use crate::document::{decode_document, encode_document};
+use crate::segment::SegmentMeta;
+
+const MAGIC: &[u8; 8] = b"ANNALCKP";
+const VERSION: u16 = 1;
+
+/// A complete checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Index of the Seal entry. Everything up to and including it is in.
+    pub seal: u64,
+    /// The file: a document as docs/formats.md draws it.
+    pub bytes: bytes::Bytes,
+}
+
+/// The body of the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckpointBody {
+    pub(crate) group: GroupId,
+    pub(crate) seal: u64,
+    /// In ascending order.
+    pub(crate) shards: Vec<ShardBody>,
+    /// Shards that never come back, in ascending order.
+    pub(crate) dropped: Vec<ShardId>,
+}
+
+/// The manifest of one shard.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ShardBody {
+    pub(crate) shard: ShardId,
+    pub(crate) table: Arc<TableDefinition>,
+    pub(crate) segments: Vec<SegmentMeta>,
+}
+
+impl CheckpointBody {
+    pub(crate) fn encode(&self) -> Checkpoint {
+        let bytes = encode_document(MAGIC, VERSION, self).expect("manifests are far below 4 GiB and have JSON forms");
+        Checkpoint { seal: self.seal, bytes: bytes.into() }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let body: Self = decode_document(MAGIC, VERSION, bytes)?;
+        for shard in &body.shards {
+            check_definition(&shard.table)?;
+        }
+        Ok(body)
+    }
+}

@@ -1,0 +1,253 @@
+//! The bytes of an entry, as docs/formats.md draws them: header, statements, then the rows of each shard in a block.
+//!
+//! A block lies at a multiple of 8 from the entry's start, so that columns can be used where they are.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::buffer::Buffer;
+use arrow::compute::concat_batches;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use event::{NodeId, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
+use serde::Deserialize;
+
+use super::columns::{decode_rows, decode_schema, encode_rows, encode_schema};
+use super::fields::{Fields, len_u32, pad, put_sized};
+use super::{Command, Entry, SchemaChange, Statement};
+use crate::Error;
+
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 24;
+
+const APPEND: u8 = 1;
+const SEAL: u8 = 2;
+const INSTALL: u8 = 3;
+const PUT: u8 = 4;
+const DROP: u8 = 5;
+
+/// Rows of one shard and schema version, from any statement of the entry.
+struct Block<'a> {
+    shard: ShardId,
+    version: SchemaVersion,
+    parts: Vec<&'a RecordBatch>,
+    rows: usize,
+}
+
+/// See [`Entry::encode`].
+pub(super) fn encode(entry: &Entry) -> Result<Bytes, Error> {
+    let mut blocks = Vec::new();
+    let mut statements = Vec::new();
+    for statement in &entry.statements {
+        encode_statement(statement, &mut blocks, &mut statements)?;
+    }
+    let mut out = Vec::with_capacity(HEADER_BYTES + statements.len());
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&len_u32(blocks.len())?.to_le_bytes());
+    out.extend_from_slice(&len_u32(entry.statements.len())?.to_le_bytes());
+    out.extend_from_slice(&len_u32(statements.len())?.to_le_bytes());
+    out.extend_from_slice(&entry.time_us.to_le_bytes());
+    assert_eq!(out.len(), HEADER_BYTES, "the header has a fixed size");
+    out.extend_from_slice(&statements);
+    pad(&mut out);
+    for block in &blocks {
+        encode_block(block, &mut out)?;
+    }
+    Ok(out.into())
+}
+
+fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, out: &mut Vec<u8>) -> Result<(), Error> {
+    out.extend_from_slice(&statement.id.node.0.to_le_bytes());
+    out.extend_from_slice(&statement.id.boot.to_le_bytes());
+    out.extend_from_slice(&statement.id.counter.to_le_bytes());
+    out.extend_from_slice(&len_u32(statement.commands.len())?.to_le_bytes());
+    for command in &statement.commands {
+        match command {
+            Command::Append { shard, version, rows } => {
+                let (block, range) = place(blocks, *shard, *version, rows);
+                out.push(APPEND);
+                out.extend_from_slice(&len_u32(block)?.to_le_bytes());
+                out.extend_from_slice(&len_u32(range.start)?.to_le_bytes());
+                out.extend_from_slice(&len_u32(range.len())?.to_le_bytes());
+            }
+            Command::Seal => out.push(SEAL),
+            Command::Install(install) => {
+                out.push(INSTALL);
+                put_sized(out, &to_json(install)?)?;
+            }
+            Command::Schema(SchemaChange::Put { shard, table }) => {
+                out.push(PUT);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                put_sized(out, &to_json(table)?)?;
+            }
+            Command::Schema(SchemaChange::Drop { shard }) => {
+                out.push(DROP);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds or makes the block for `rows`: its number, and which rows of it these become.
+fn place<'a>(
+    blocks: &mut Vec<Block<'a>>,
+    shard: ShardId,
+    version: SchemaVersion,
+    rows: &'a RecordBatch,
+) -> (usize, Range<usize>) {
+    let same = |b: &Block<'_>| b.shard == shard && b.version == version && b.parts[0].schema_ref() == rows.schema_ref();
+    let number = blocks.iter().position(same).unwrap_or(blocks.len());
+    if number == blocks.len() {
+        blocks.push(Block { shard, version, parts: Vec::new(), rows: 0 });
+    }
+    let block = &mut blocks[number];
+    let start = block.rows;
+    block.parts.push(rows);
+    block.rows += rows.num_rows();
+    (number, start..block.rows)
+}
+
+fn encode_block(block: &Block<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let message = match block.parts.as_slice() {
+        [rows] => encode_rows(rows)?,
+        parts => {
+            let rows = concat_batches(parts[0].schema_ref(), parts.iter().copied())
+                .map_err(|error| Error::Columns(error.to_string()))?;
+            encode_rows(&rows)?
+        }
+    };
+    let schema = encode_schema(block.parts[0].schema_ref())?;
+    out.reserve(40 + schema.len() + message.ipc_message.len() + message.arrow_data.len());
+    out.extend_from_slice(&block.shard.0.to_le_bytes());
+    out.extend_from_slice(&block.version.0.to_le_bytes());
+    out.extend_from_slice(&len_u32(schema.len())?.to_le_bytes());
+    out.extend_from_slice(&len_u32(message.ipc_message.len())?.to_le_bytes());
+    out.extend_from_slice(&len_u32(message.arrow_data.len())?.to_le_bytes());
+    for part in [&schema, &message.ipc_message, &message.arrow_data] {
+        out.extend_from_slice(part);
+        pad(out);
+    }
+    Ok(())
+}
+
+/// See [`Entry::decode`].
+pub(super) fn decode(bytes: &Bytes) -> Result<Entry, Error> {
+    let mut input = Fields::new("entry", bytes);
+    let version = input.u16()?;
+    if version != VERSION {
+        return Err(refuse(format!("version {version} is not known")));
+    }
+    input.u16()?;
+    let block_count = input.u32()?;
+    let statement_count = input.u32()?;
+    let statements_bytes = input.u32()? as usize;
+    let time_us = input.i64()?;
+    let mut statements_input = Fields::new("statement", input.bytes(statements_bytes)?);
+    skip_pad(&mut input, bytes.len())?;
+    let mut blocks = Vec::new();
+    for _ in 0..block_count {
+        blocks.push(decode_block(&mut input, bytes)?);
+    }
+    input.finish()?;
+    let mut statements = Vec::new();
+    for _ in 0..statement_count {
+        statements.push(decode_statement(&mut statements_input, &blocks)?);
+    }
+    statements_input.finish()?;
+    Ok(Entry { time_us, statements })
+}
+
+/// Skips to the next multiple of 8 from the start of the `total` bytes.
+fn skip_pad(input: &mut Fields<'_>, total: usize) -> Result<(), Error> {
+    let position = total - input.len();
+    input.bytes(position.next_multiple_of(8) - position)?;
+    Ok(())
+}
+
+fn decode_block(input: &mut Fields<'_>, whole: &Bytes) -> Result<(ShardId, SchemaVersion, RecordBatch), Error> {
+    let shard = ShardId(input.u64()?);
+    let version = SchemaVersion(input.u32()?);
+    let lens = [input.u32()? as usize, input.u32()? as usize, input.u32()? as usize];
+    let mut parts = [&[][..]; 3];
+    for (part, len) in parts.iter_mut().zip(lens) {
+        *part = input.bytes(len)?;
+        skip_pad(input, whole.len())?;
+    }
+    let [schema, metadata, body] = parts;
+    let buffer = |part: &[u8]| Buffer::from(whole.slice_ref(part));
+    let rows = decode_rows(decode_schema(schema)?, buffer(metadata), buffer(body))?;
+    Ok((shard, version, rows))
+}
+
+fn decode_statement(
+    input: &mut Fields<'_>,
+    blocks: &[(ShardId, SchemaVersion, RecordBatch)],
+) -> Result<Statement, Error> {
+    let id = StatementId { node: NodeId(input.u64()?), boot: input.u64()?, counter: input.u64()? };
+    let count = input.u32()?;
+    let mut commands = Vec::new();
+    for _ in 0..count {
+        commands.push(decode_command(input, blocks)?);
+    }
+    Ok(Statement { id, commands })
+}
+
+fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, RecordBatch)]) -> Result<Command, Error> {
+    Ok(match input.u8()? {
+        APPEND => {
+            let (block, start, len) = (input.u32()? as usize, input.u32()? as usize, input.u32()? as usize);
+            let Some((shard, version, rows)) = blocks.get(block) else {
+                return Err(refuse(format!("block {block} of {} named", blocks.len())));
+            };
+            if start.checked_add(len).is_none_or(|end| end > rows.num_rows()) {
+                return Err(refuse(format!("rows {start} and {len} more of {} named", rows.num_rows())));
+            }
+            Command::Append { shard: *shard, version: *version, rows: rows.slice(start, len) }
+        }
+        SEAL => Command::Seal,
+        INSTALL => Command::Install(from_json(input.sized()?)?),
+        PUT => {
+            let shard = ShardId(input.u64()?);
+            let table: TableDefinition = from_json(input.sized()?)?;
+            check_definition(&table)?;
+            Command::Schema(SchemaChange::Put { shard, table: Arc::new(table) })
+        }
+        DROP => Command::Schema(SchemaChange::Drop { shard: ShardId(input.u64()?) }),
+        tag => return Err(refuse(format!("command {tag} is not known"))),
+    })
+}
+
+/// Refuses a definition whose positions or types other code could not rely on.
+pub(crate) fn check_definition(table: &TableDefinition) -> Result<(), Error> {
+    let known = |position: &usize| *position < table.columns.len();
+    let mut sound = table.primary_key.iter().all(known);
+    if let TableKind::Event(options) = &table.kind {
+        let time = table.columns.get(options.time_column);
+        sound &= time.is_some_and(|column| column.column_type.is_time() && !column.nullable)
+            && options.series.iter().all(known)
+            && options.split_interval_us > 0;
+    }
+    for column in &table.columns {
+        if let event::ColumnType::Numeric { precision, scale } = column.column_type {
+            sound &= (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale);
+        }
+    }
+    if sound {
+        return Ok(());
+    }
+    Err(Error::Decode { what: "table definition", reason: format!("table \"{}\" contradicts itself", table.name) })
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| refuse(error.to_string()))
+}
+
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))
+}
+
+fn refuse(reason: String) -> Error {
+    Error::Decode { what: "entry", reason }
+}

@@ -1,0 +1,226 @@
+//! Rows of one shard inside an entry: a compact schema, then one Arrow IPC record batch message.
+//!
+//! The IPC reader of arrow-rs trusts lengths and offsets of the message (it panics or allocates on wrong ones), so everything it
+//! relies on is checked here first. Only the closed set of column types occurs, which keeps that check short.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::convert::MessageBuffer;
+use arrow::ipc::reader::RecordBatchDecoder;
+use arrow::ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow::ipc::{CompressionType, MetadataVersion};
+use arrow::record_batch::RecordBatch;
+use event::ColumnType;
+
+use super::fields::Fields;
+use crate::Error;
+
+/// Rows of at least this many bytes are compressed.
+const COMPRESS_BYTES_MIN: usize = 4 << 10;
+/// LZ4 cannot expand by more than this; a message that claims more is damaged.
+const EXPANSION_MAX: u64 = 256;
+
+/// Bytes of a column type: code, precision, scale.
+fn type_code(data_type: &DataType) -> Option<[u8; 3]> {
+    let plain = [
+        ColumnType::SmallInt,
+        ColumnType::Integer,
+        ColumnType::BigInt,
+        ColumnType::Real,
+        ColumnType::Double,
+        ColumnType::Boolean,
+        ColumnType::Text,
+        ColumnType::Date,
+        ColumnType::Timestamp,
+        ColumnType::TimestampTz,
+    ];
+    if let DataType::Decimal128(precision, scale) = data_type {
+        return Some([NUMERIC, *precision, scale.to_le_bytes()[0]]);
+    }
+    plain.iter().find(|t| t.arrow() == *data_type).map(|t| [plain_code(*t), 0, 0])
+}
+
+const NUMERIC: u8 = 11;
+
+fn plain_code(column_type: ColumnType) -> u8 {
+    match column_type {
+        ColumnType::SmallInt => 1,
+        ColumnType::Integer => 2,
+        ColumnType::BigInt => 3,
+        ColumnType::Real => 4,
+        ColumnType::Double => 5,
+        ColumnType::Boolean => 6,
+        ColumnType::Text => 7,
+        ColumnType::Date => 8,
+        ColumnType::Timestamp => 9,
+        ColumnType::TimestampTz => 10,
+        ColumnType::Numeric { .. } => NUMERIC,
+    }
+}
+
+fn type_of([code, precision, scale]: [u8; 3]) -> Option<ColumnType> {
+    let scale = i8::from_le_bytes([scale]);
+    Some(match code {
+        1 => ColumnType::SmallInt,
+        2 => ColumnType::Integer,
+        3 => ColumnType::BigInt,
+        4 => ColumnType::Real,
+        5 => ColumnType::Double,
+        6 => ColumnType::Boolean,
+        7 => ColumnType::Text,
+        8 => ColumnType::Date,
+        9 => ColumnType::Timestamp,
+        10 => ColumnType::TimestampTz,
+        NUMERIC if (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale) => {
+            ColumnType::Numeric { precision, scale }
+        }
+        _ => return None,
+    })
+}
+
+/// The compact schema: u16 columns; each u8 type, u8 precision, i8 scale, u8 nullable, u16 name length, name.
+pub(super) fn encode_schema(schema: &Schema) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::with_capacity(2 + schema.fields().len() * 16);
+    out.extend_from_slice(&len_u16(schema.fields().len())?.to_le_bytes());
+    for field in schema.fields() {
+        let Some(code) = type_code(field.data_type()) else {
+            return Err(Error::Columns(format!("column \"{}\" has type {}", field.name(), field.data_type())));
+        };
+        out.extend_from_slice(&code);
+        out.push(u8::from(field.is_nullable()));
+        out.extend_from_slice(&len_u16(field.name().len())?.to_le_bytes());
+        out.extend_from_slice(field.name().as_bytes());
+    }
+    Ok(out)
+}
+
+fn len_u16(len: usize) -> Result<u16, Error> {
+    u16::try_from(len).map_err(|_| Error::Columns(format!("{len} columns or bytes of a name do not fit into an entry")))
+}
+
+/// The reverse of [`encode_schema`].
+pub(super) fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, Error> {
+    let mut input = Fields::new("schema", bytes);
+    let count = input.u16()?;
+    let mut fields = Vec::with_capacity(usize::from(count).min(bytes.len()));
+    for _ in 0..count {
+        let code = [input.u8()?, input.u8()?, input.u8()?];
+        let nullable = input.u8()? != 0;
+        let len = input.u16()?;
+        let name =
+            std::str::from_utf8(input.bytes(usize::from(len))?).map_err(|_| refuse("a column name is not UTF-8"))?;
+        let column_type = type_of(code).ok_or_else(|| refuse("unknown column type"))?;
+        fields.push(Field::new(name, column_type.arrow(), nullable));
+    }
+    input.finish()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The IPC message of `rows`: its metadata (a flatbuffer) and its body.
+pub(super) fn encode_rows(rows: &RecordBatch) -> Result<EncodedData, Error> {
+    let bytes = slice_bytes(rows);
+    let compression = (bytes >= COMPRESS_BYTES_MIN).then_some(CompressionType::LZ4_FRAME);
+    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
+        .and_then(|options| options.try_with_compression(compression))
+        .map_err(arrow_error)?;
+    let (dictionaries, message) = IpcDataGenerator::default()
+        .encode(rows, &mut DictionaryTracker::new(true), &options, &mut IpcWriteContext::default())
+        .map_err(arrow_error)?;
+    assert!(dictionaries.is_empty(), "no column type is dictionary encoded");
+    Ok(message)
+}
+
+/// Bytes the rows occupy, counting only the slice of each buffer that they use.
+pub(crate) fn slice_bytes(rows: &RecordBatch) -> usize {
+    let of = |column: &arrow::array::ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    rows.columns().iter().map(of).sum()
+}
+
+/// The reverse of [`encode_rows`].
+pub(super) fn decode_rows(schema: SchemaRef, metadata: Buffer, body: Buffer) -> Result<RecordBatch, Error> {
+    let message = MessageBuffer::try_new(metadata).map_err(arrow_error)?;
+    let message = message.as_ref();
+    if message.version() != MetadataVersion::V5 {
+        return Err(refuse("unknown version of the message"));
+    }
+    let batch = message.header_as_record_batch().ok_or_else(|| refuse("the message holds no record batch"))?;
+    check_message(&schema, &batch, &body)?;
+    RecordBatchDecoder::try_new(&body, batch, schema, &HashMap::new(), &MetadataVersion::V5)
+        .and_then(RecordBatchDecoder::read_record_batch)
+        .map_err(arrow_error)
+}
+
+/// Checks that nodes and buffers are as many and as long as the schema and the row count say, and lie inside the body.
+fn check_message(schema: &Schema, batch: &arrow::ipc::RecordBatch<'_>, body: &[u8]) -> Result<(), Error> {
+    let rows = u64::try_from(batch.length()).ok().filter(|rows| *rows <= u64::from(u32::MAX));
+    let rows = rows.ok_or_else(|| refuse("row count out of range"))?;
+    let compressed = match batch.compression() {
+        None => false,
+        Some(compression) if compression.codec() == CompressionType::LZ4_FRAME => true,
+        Some(_) => return Err(refuse("unknown compression")),
+    };
+    if batch.variadicBufferCounts().is_some_and(|counts| !counts.is_empty()) {
+        return Err(refuse("variadic buffers"));
+    }
+    let mut nodes = batch.nodes().into_iter().flatten();
+    let mut buffers = batch.buffers().into_iter().flatten();
+    let mut next = |bytes_min: u64| -> Result<(), Error> {
+        let buffer = buffers.next().ok_or_else(|| refuse("too few buffers"))?;
+        check_buffer(buffer.offset(), buffer.length(), body, compressed, bytes_min)
+    };
+    for field in schema.fields() {
+        let node = nodes.next().ok_or_else(|| refuse("too few columns"))?;
+        let nulls = u64::try_from(node.null_count()).ok().filter(|nulls| *nulls <= rows);
+        let nulls = nulls.ok_or_else(|| refuse("null count out of range"))?;
+        if u64::try_from(node.length()) != Ok(rows) {
+            return Err(refuse("columns of different length"));
+        }
+        next(if nulls > 0 { rows.div_ceil(8) } else { 0 })?;
+        match field.data_type() {
+            DataType::Boolean => next(rows.div_ceil(8))?,
+            DataType::Utf8 => {
+                next(if rows > 0 { (rows + 1) * 4 } else { 0 })?;
+                next(0)?;
+            }
+            other => next(rows * other.primitive_width().ok_or_else(|| refuse("unknown column type"))? as u64)?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a buffer lies inside the body and holds at least `bytes_min` bytes once decompressed.
+fn check_buffer(offset: i64, length: i64, body: &[u8], compressed: bool, bytes_min: u64) -> Result<(), Error> {
+    let outside = || refuse("a buffer lies outside the message");
+    let start = usize::try_from(offset).map_err(|_| outside())?;
+    let len = usize::try_from(length).map_err(|_| outside())?;
+    let bytes = body.get(start..).and_then(|tail| tail.get(..len)).ok_or_else(outside)?;
+    let available = if compressed && !bytes.is_empty() {
+        let Some((prefix, data)) = bytes.split_first_chunk::<8>() else {
+            return Err(refuse("a compressed buffer is too short"));
+        };
+        let stored = data.len() as u64;
+        match i64::from_le_bytes(*prefix) {
+            -1 => stored,
+            size => u64::try_from(size)
+                .ok()
+                .filter(|size| *size <= stored.saturating_mul(EXPANSION_MAX))
+                .ok_or_else(|| refuse("a compressed buffer claims an impossible size"))?,
+        }
+    } else {
+        len as u64
+    };
+    if available < bytes_min { Err(refuse("a buffer is too short")) } else { Ok(()) }
+}
+
+fn refuse(reason: &str) -> Error {
+    Error::Decode { what: "rows", reason: reason.to_owned() }
+}
+
+fn arrow_error(error: ArrowError) -> Error {
+    Error::Columns(error.to_string())
+}

@@ -1,0 +1,121 @@
+//! Rows of one split that are not in a segment yet, as the Arrow batches they arrived in.
+//!
+//! Small batches are merged with their neighbours of like size, so that n one-row appends leave O(log n) small batches and copy
+//! each row O(log n) times. Batches at or above `MERGED_ROWS_MAX` stay as they came.
+
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use event::SplitId;
+
+use crate::command::columns::slice_bytes;
+use crate::routing::SplitRows;
+use crate::snapshot::MemorySplit;
+
+/// Batches are not merged beyond this many rows.
+const MERGED_ROWS_MAX: usize = 8192;
+
+/// Rows of one split. All batches have one schema: the table's columns and `__seq`.
+#[derive(Clone, Debug)]
+pub(crate) struct Memtable {
+    batches: Vec<RecordBatch>,
+    rows: u64,
+    bytes: u64,
+    time_min_us: Option<i64>,
+    time_max_us: Option<i64>,
+    /// Time of the entry with the first row.
+    since_us: i64,
+}
+
+impl Memtable {
+    /// Without rows; the first ones come with an entry of time `since_us`.
+    pub(crate) fn new(since_us: i64) -> Self {
+        Self { batches: Vec::new(), rows: 0, bytes: 0, time_min_us: None, time_max_us: None, since_us }
+    }
+
+    /// Adds rows after those already there.
+    pub(crate) fn append(&mut self, rows: SplitRows) {
+        self.rows += rows.rows.num_rows() as u64;
+        self.bytes += slice_bytes(&rows.rows) as u64;
+        self.time_min_us = smaller(self.time_min_us, rows.time_min_us);
+        self.time_max_us = larger(self.time_max_us, rows.time_max_us);
+        self.batches.push(rows.rows);
+        self.merge_tail();
+    }
+
+    /// Merges the last batches while each is at most as large as all after it together.
+    fn merge_tail(&mut self) {
+        let mut start = self.batches.len() - 1;
+        let mut rows = self.batches[start].num_rows();
+        while start > 0 {
+            let before = self.batches[start - 1].num_rows();
+            if before > rows || before + rows > MERGED_ROWS_MAX {
+                break;
+            }
+            start -= 1;
+            rows += before;
+        }
+        if start + 1 < self.batches.len() {
+            let schema = self.batches[start].schema();
+            let merged =
+                concat_batches(&schema, &self.batches[start..]).expect("batches of a memtable have one schema");
+            self.batches.truncate(start);
+            self.batches.push(merged);
+        }
+    }
+
+    /// Gives every batch another schema, column by column.
+    pub(crate) fn adapt(
+        &mut self,
+        schema: &SchemaRef,
+        adapt: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
+    ) -> Result<(), ArrowError> {
+        self.batches = self.batches.iter().map(adapt).collect::<Result<_, _>>()?;
+        self.bytes = self.batches.iter().map(|batch| slice_bytes(batch) as u64).sum();
+        assert!(self.batches.iter().all(|batch| batch.schema_ref() == schema), "every batch has the new schema");
+        Ok(())
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn since_us(&self) -> i64 {
+        self.since_us
+    }
+
+    /// The rows as a reader sees them. Batches are shared, not copied.
+    pub(crate) fn read(&self, split: SplitId) -> MemorySplit {
+        MemorySplit {
+            split,
+            rows: self.rows,
+            time_min_us: self.time_min_us,
+            time_max_us: self.time_max_us,
+            batches: self.batches.clone(),
+        }
+    }
+}
+
+impl MemorySplit {
+    /// Adds rows of the same split that were committed later.
+    pub(crate) fn extend(&mut self, later: MemorySplit) {
+        assert_eq!(self.split, later.split, "rows of one split");
+        self.rows += later.rows;
+        self.time_min_us = smaller(self.time_min_us, later.time_min_us);
+        self.time_max_us = larger(self.time_max_us, later.time_max_us);
+        self.batches.extend(later.batches);
+    }
+}
+
+fn smaller(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    a.into_iter().chain(b).min()
+}
+
+fn larger(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    a.into_iter().chain(b).max()
+}

@@ -1,0 +1,299 @@
+//! From entry to state: each statement is checked as a whole, and only then applied.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use event::{SchemaVersion, ShardId, SplitId, TableDefinition};
+
+use super::Outcome;
+use super::state::{FrozenShard, PendingSeal, Shard, State, adapt_rows, can_adapt};
+use crate::command::{Command, Entry, Install, SchemaChange, Statement};
+use crate::memtable::Memtable;
+use crate::routing::{SplitRows, split_rows};
+use crate::segment::{SegmentMeta, SegmentPins};
+use crate::sequence::{sequence_base, sequenced_schema, with_sequence};
+
+/// A command that was checked and cannot fail any more.
+enum Step {
+    Append { shard: ShardId, rows: u64, splits: Vec<SplitRows> },
+    Seal,
+    InstallSeal { segments: Vec<SegmentMeta> },
+    InstallStaged { segments: Vec<SegmentMeta> },
+    Put { shard: ShardId, table: Arc<TableDefinition> },
+    Drop { shard: ShardId },
+}
+
+/// What a statement sees while it is checked: the state, with the effects of its own earlier commands on schemas.
+struct Check<'a> {
+    state: &'a State,
+    index: u64,
+    /// Schemas changed by this statement; `None` is dropped.
+    changed: BTreeMap<ShardId, Option<Arc<TableDefinition>>>,
+    /// Rows of this entry so far, by shard.
+    rows: BTreeMap<ShardId, u64>,
+    seals_installed: usize,
+}
+
+impl State {
+    /// See [`super::Shards::apply`].
+    pub(super) fn apply(&mut self, index: u64, entry: &Entry, pins: &SegmentPins) -> Vec<Outcome> {
+        self.advance(index);
+        let mut rows = BTreeMap::new();
+        let mut outcomes = Vec::with_capacity(entry.statements.len());
+        for statement in &entry.statements {
+            let mut check =
+                Check { state: self, index, changed: BTreeMap::new(), rows: rows.clone(), seals_installed: 0 };
+            let outcome = match check.statement(statement) {
+                Ok(steps) => {
+                    rows = check.rows;
+                    let done = steps.into_iter().map(|step| self.take(step, index, entry.time_us, pins)).sum();
+                    Outcome::Done { rows: done }
+                }
+                Err(refusal) => refusal,
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    /// See [`super::Shards::advance`].
+    pub(super) fn advance(&mut self, index: u64) {
+        assert!(index > self.applied, "entry {index} after entry {}", self.applied);
+        self.applied = index;
+    }
+
+    /// Takes one step; answers with the rows it brought.
+    fn take(&mut self, step: Step, index: u64, time_us: i64, pins: &SegmentPins) -> u64 {
+        match step {
+            Step::Append { shard, rows, splits } => {
+                let shard = self.shards.get_mut(&shard).expect("the check found the shard");
+                for part in splits {
+                    shard.open.entry(part.split).or_insert_with(|| Memtable::new(time_us)).append(part);
+                }
+                self.rows_applied += rows;
+                rows
+            }
+            Step::Seal => {
+                self.seal(index);
+                0
+            }
+            Step::InstallSeal { segments } => self.install_seal(segments, pins),
+            Step::InstallStaged { segments } => self.install_staged(segments, index, pins),
+            Step::Put { shard, table } => {
+                self.put(shard, table);
+                0
+            }
+            Step::Drop { shard } => {
+                self.shards.remove(&shard);
+                for seal in &mut self.seals {
+                    seal.frozen.remove(&shard);
+                }
+                Arc::make_mut(&mut self.dropped).insert(shard);
+                0
+            }
+        }
+    }
+
+    /// Freezes every memtable and captures the rest.
+    fn seal(&mut self, index: u64) {
+        let captured = self.capture(index);
+        let mut frozen = BTreeMap::new();
+        for (id, shard) in &mut self.shards {
+            let splits = std::mem::take(&mut shard.open);
+            if !splits.is_empty() {
+                frozen.insert(*id, FrozenShard { table: Arc::clone(&shard.manifest.table), splits });
+            }
+        }
+        self.seals.push_back(PendingSeal { captured, frozen });
+    }
+
+    /// Swaps the rows of the oldest seal for segments, here and in all that was captured since, and completes its checkpoint.
+    fn install_seal(&mut self, segments: Vec<SegmentMeta>, pins: &SegmentPins) -> u64 {
+        let mut done = self.seals.pop_front().expect("the check found the seal");
+        let mut rows = 0;
+        for meta in segments {
+            let Some(shard) = self.shards.get_mut(&meta.shard) else { continue };
+            rows += meta.rows;
+            let id = meta.shard;
+            let segment = pins.pin(meta);
+            let later = self.seals.iter_mut().filter_map(|seal| seal.captured.manifests.get_mut(&id));
+            let holders = done.captured.manifests.get_mut(&id).into_iter().chain(later);
+            for manifest in holders.chain([&mut shard.manifest]) {
+                Arc::make_mut(manifest).segments.push(Arc::clone(&segment));
+            }
+        }
+        self.checkpoints.push_back(done.captured);
+        rows
+    }
+
+    /// Makes the rows of a bulk statement visible.
+    fn install_staged(&mut self, segments: Vec<SegmentMeta>, index: u64, pins: &SegmentPins) -> u64 {
+        let mut rows = 0;
+        for mut meta in segments {
+            meta.sequence_base = sequence_base(index);
+            rows += meta.rows;
+            let shard = self.shards.get_mut(&meta.shard).expect("the check found the shard");
+            Arc::make_mut(&mut shard.manifest).segments.push(pins.pin(meta));
+        }
+        self.rows_applied += rows;
+        rows
+    }
+
+    /// Creates the shard, or gives it and its open rows the newer definition.
+    fn put(&mut self, id: ShardId, table: Arc<TableDefinition>) {
+        let Some(shard) = self.shards.get_mut(&id) else {
+            self.shards.insert(id, Shard::new(table, Vec::new()));
+            return;
+        };
+        let from = Arc::clone(&shard.manifest.table);
+        let schema = sequenced_schema(&table);
+        for rows in shard.open.values_mut() {
+            rows.adapt(&schema, |batch| adapt_rows(batch, &from, &table, &schema))
+                .expect("the check found that rows can be adapted");
+        }
+        shard.schema = schema;
+        Arc::make_mut(&mut shard.manifest).table = table;
+    }
+}
+
+impl Check<'_> {
+    fn statement(&mut self, statement: &Statement) -> Result<Vec<Step>, Outcome> {
+        let mut steps = Vec::with_capacity(statement.commands.len());
+        for command in &statement.commands {
+            steps.extend(self.command(command)?);
+        }
+        Ok(steps)
+    }
+
+    /// The step for a command, `None` when there is nothing left to do.
+    fn command(&mut self, command: &Command) -> Result<Option<Step>, Outcome> {
+        Ok(match command {
+            Command::Append { shard, version, rows } => Some(self.append(*shard, *version, rows)?),
+            Command::Seal => Some(Step::Seal),
+            Command::Install(Install { seal: Some(seal), segments }) => self.install_seal(*seal, segments)?,
+            Command::Install(Install { seal: None, segments }) => Some(self.install_staged(segments)?),
+            Command::Schema(SchemaChange::Put { shard, table }) => self.put(*shard, table)?,
+            Command::Schema(SchemaChange::Drop { shard }) => {
+                self.changed.insert(*shard, None);
+                Some(Step::Drop { shard: *shard })
+            }
+        })
+    }
+
+    /// The shard's definition after the commands checked so far.
+    fn definition(&self, shard: ShardId) -> Option<Arc<TableDefinition>> {
+        match self.changed.get(&shard) {
+            Some(changed) => changed.clone(),
+            None => self.state.shards.get(&shard).map(|shard| Arc::clone(&shard.manifest.table)),
+        }
+    }
+
+    /// The shard's definition, which must have that version.
+    fn definition_of(&self, shard: ShardId, version: SchemaVersion) -> Result<Arc<TableDefinition>, Outcome> {
+        let table = self.definition(shard);
+        match table {
+            Some(table) if table.version == version => Ok(table),
+            other => Err(Outcome::SchemaMismatch { version: other.map(|table| table.version) }),
+        }
+    }
+
+    fn append(&mut self, shard: ShardId, version: SchemaVersion, rows: &RecordBatch) -> Result<Step, Outcome> {
+        let table = self.definition_of(shard, version)?;
+        let types = table.columns.iter().map(|column| column.column_type.arrow());
+        if !rows.columns().iter().map(|column| column.data_type().clone()).eq(types) {
+            return Err(invalid(format!("rows do not have the columns of table \"{}\"", table.name)));
+        }
+        let schema = match self.changed.get(&shard) {
+            Some(_) => sequenced_schema(&table),
+            None => Arc::clone(&self.state.shards[&shard].schema),
+        };
+        let row = self.rows.entry(shard).or_default();
+        let first = *row;
+        *row += rows.num_rows() as u64;
+        let sequenced =
+            with_sequence(&schema, rows, sequence_base(self.index), first).map_err(|e| invalid(e.to_string()))?;
+        let splits = split_rows(&table, &sequenced).map_err(|error| invalid(error.to_string()))?;
+        Ok(Step::Append { shard, rows: rows.num_rows() as u64, splits })
+    }
+
+    /// The Install of a seal that is done already does nothing: its segments are in the checkpoint this state came from.
+    fn install_seal(&mut self, seal: u64, segments: &[SegmentMeta]) -> Result<Option<Step>, Outcome> {
+        let Some(pending) = self.state.seals.get(self.seals_installed) else {
+            return self.installed_or_unknown(seal);
+        };
+        if pending.captured.seal != seal {
+            return self.installed_or_unknown(seal);
+        }
+        let mut rows: BTreeMap<(ShardId, SplitId), u64> = BTreeMap::new();
+        for meta in segments {
+            if self.definition(meta.shard).is_some() {
+                *rows.entry((meta.shard, meta.split)).or_default() += meta.rows;
+            }
+        }
+        for (shard, frozen) in &pending.frozen {
+            if self.definition(*shard).is_none() {
+                continue;
+            }
+            for (split, memtable) in &frozen.splits {
+                let installed = rows.remove(&(*shard, *split)).unwrap_or(0);
+                if installed != memtable.rows() {
+                    let reason =
+                        format!("seal {seal} froze {} rows of split {split}, not {installed}", memtable.rows());
+                    return Err(invalid(reason));
+                }
+            }
+        }
+        if let Some(((shard, split), _)) = rows.first_key_value() {
+            return Err(invalid(format!("seal {seal} froze no rows of shard {shard}, split {split}")));
+        }
+        self.seals_installed += 1;
+        Ok(Some(Step::InstallSeal { segments: segments.to_vec() }))
+    }
+
+    fn installed_or_unknown(&self, seal: u64) -> Result<Option<Step>, Outcome> {
+        let done = self.state.checkpoints.back().is_some_and(|captured| seal <= captured.seal);
+        if done { Ok(None) } else { Err(invalid(format!("seal {seal} is not the oldest that waits"))) }
+    }
+
+    fn install_staged(&self, segments: &[SegmentMeta]) -> Result<Step, Outcome> {
+        for meta in segments {
+            let table = self.definition_of(meta.shard, meta.version)?;
+            if table.id != meta.table || meta.sequence_base != 0 {
+                return Err(invalid(format!("segment \"{}\" is not staged for table \"{}\"", meta.name, table.name)));
+            }
+            if !in_window(&table, meta) {
+                return Err(invalid(format!("segment \"{}\" has rows outside its split", meta.name)));
+            }
+        }
+        Ok(Step::InstallStaged { segments: segments.to_vec() })
+    }
+
+    /// Older and equal versions are there already.
+    fn put(&mut self, shard: ShardId, table: &Arc<TableDefinition>) -> Result<Option<Step>, Outcome> {
+        match self.definition(shard) {
+            None if self.changed.contains_key(&shard) || self.state.dropped.contains(&shard) => {
+                return Err(Outcome::SchemaMismatch { version: None });
+            }
+            Some(current) if current.version >= table.version => return Ok(None),
+            Some(current) if !can_adapt(&current, table) => {
+                return Err(Outcome::SchemaMismatch { version: Some(current.version) });
+            }
+            _ => {}
+        }
+        self.changed.insert(shard, Some(Arc::clone(table)));
+        Ok(Some(Step::Put { shard, table: Arc::clone(table) }))
+    }
+}
+
+fn in_window(table: &TableDefinition, meta: &SegmentMeta) -> bool {
+    let Some(options) = table.event() else { return meta.split == SplitId(0) };
+    let inside = |time: Option<i64>| {
+        time.is_some_and(|time| event::split::split_of(time, options.split_interval_us) == meta.split)
+    };
+    inside(meta.time_min_us) && inside(meta.time_max_us)
+}
+
+fn invalid(reason: String) -> Outcome {
+    Outcome::Invalid { reason }
+}

@@ -1,0 +1,277 @@
+//! What a group's log prefix leads to: manifests, memtables, seals under way, and complete checkpoints.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use event::split::window_of;
+use event::{GroupId, SchemaVersion, ShardId, SplitId, TableDefinition};
+
+use super::{Figures, FrozenSeal, FrozenSplit};
+use crate::Error;
+use crate::checkpoint::{Checkpoint, CheckpointBody, ShardBody};
+use crate::memtable::Memtable;
+use crate::segment::{SegmentPins, SegmentRef};
+use crate::sequence::sequenced_schema;
+use crate::snapshot::{MemorySplit, ShardSnapshot};
+
+/// The state of one group.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) group: GroupId,
+    pub(super) applied: u64,
+    pub(super) shards: BTreeMap<ShardId, Shard>,
+    /// Shards that never come back, so that a late `Put` does not revive one.
+    pub(super) dropped: Arc<BTreeSet<ShardId>>,
+    /// Seals without their Install, oldest first.
+    pub(super) seals: VecDeque<PendingSeal>,
+    /// Complete checkpoints, oldest first; all but the newest wait until that is saved.
+    pub(super) checkpoints: VecDeque<Captured>,
+    pub(super) rows_applied: u64,
+}
+
+/// One shard.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) manifest: Arc<Manifest>,
+    /// Schema of its memtables.
+    pub(super) schema: SchemaRef,
+    /// Rows not frozen by any seal.
+    pub(super) open: BTreeMap<SplitId, Memtable>,
+}
+
+/// A shard's definition and segments. Shared with captured states, copied when it changes.
+#[derive(Clone, Debug)]
+pub(super) struct Manifest {
+    pub(super) table: Arc<TableDefinition>,
+    pub(super) segments: Vec<SegmentRef>,
+}
+
+/// The part of the state that a checkpoint keeps.
+#[derive(Clone, Debug)]
+pub(super) struct Captured {
+    pub(super) seal: u64,
+    pub(super) manifests: BTreeMap<ShardId, Arc<Manifest>>,
+    pub(super) dropped: Arc<BTreeSet<ShardId>>,
+}
+
+/// A seal whose rows are still in memory.
+#[derive(Debug)]
+pub(super) struct PendingSeal {
+    pub(super) captured: Captured,
+    pub(super) frozen: BTreeMap<ShardId, FrozenShard>,
+}
+
+/// Rows of one shard that a seal froze.
+#[derive(Debug)]
+pub(super) struct FrozenShard {
+    /// The definition at the seal, which the rows follow even when the shard has a newer one.
+    pub(super) table: Arc<TableDefinition>,
+    pub(super) splits: BTreeMap<SplitId, Memtable>,
+}
+
+impl Shard {
+    pub(super) fn new(table: Arc<TableDefinition>, segments: Vec<SegmentRef>) -> Self {
+        let schema = sequenced_schema(&table);
+        Self { manifest: Arc::new(Manifest { table, segments }), schema, open: BTreeMap::new() }
+    }
+
+    pub(super) fn version(&self) -> SchemaVersion {
+        self.manifest.table.version
+    }
+}
+
+impl State {
+    pub(super) fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            applied: 0,
+            shards: BTreeMap::new(),
+            dropped: Arc::default(),
+            seals: VecDeque::new(),
+            checkpoints: VecDeque::new(),
+            rows_applied: 0,
+        }
+    }
+
+    pub(super) fn restore(group: GroupId, body: CheckpointBody, pins: &SegmentPins) -> Result<Self, Error> {
+        if body.group != group {
+            let reason = format!("it belongs to group {}, not {group}", body.group);
+            return Err(Error::Decode { what: "checkpoint", reason });
+        }
+        let mut state = State::new(group);
+        state.applied = body.seal;
+        state.dropped = Arc::new(body.dropped.into_iter().collect());
+        for ShardBody { shard, table, segments } in body.shards {
+            let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
+            state.shards.insert(shard, Shard::new(table, segments));
+        }
+        state.checkpoints.push_back(state.capture(body.seal));
+        Ok(state)
+    }
+
+    /// The manifests as they are now, shared.
+    pub(super) fn capture(&self, seal: u64) -> Captured {
+        let manifests = self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest))).collect();
+        Captured { seal, manifests, dropped: Arc::clone(&self.dropped) }
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub(super) fn definitions(&self) -> Vec<(ShardId, Arc<TableDefinition>)> {
+        self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest.table))).collect()
+    }
+
+    pub(super) fn snapshot(&self, id: ShardId) -> Option<(SchemaVersion, ShardSnapshot)> {
+        let shard = self.shards.get(&id)?;
+        let mut memory: BTreeMap<SplitId, MemorySplit> = BTreeMap::new();
+        let mut add = |rows: MemorySplit| match memory.get_mut(&rows.split) {
+            Some(earlier) => earlier.extend(rows),
+            None => drop(memory.insert(rows.split, rows)),
+        };
+        for frozen in self.seals.iter().filter_map(|seal| seal.frozen.get(&id)) {
+            for (split, rows) in &frozen.splits {
+                add(adapt_split(rows.read(*split), &frozen.table, shard));
+            }
+        }
+        for (split, rows) in &shard.open {
+            add(rows.read(*split));
+        }
+        let snapshot = ShardSnapshot {
+            shard: id,
+            index: self.applied,
+            segments: shard.manifest.segments.clone(),
+            memory: memory.into_values().collect(),
+        };
+        Some((shard.version(), snapshot))
+    }
+
+    pub(super) fn frozen(&self) -> Option<FrozenSeal> {
+        let pending = self.seals.front()?;
+        let mut splits = Vec::new();
+        for (shard, frozen) in &pending.frozen {
+            for (split, rows) in &frozen.splits {
+                splits.push(FrozenSplit { shard: *shard, table: Arc::clone(&frozen.table), memory: rows.read(*split) });
+            }
+        }
+        Some(FrozenSeal { seal: pending.captured.seal, splits })
+    }
+
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        let captured = self.checkpoints.back()?;
+        let shards = captured.manifests.iter().map(|(shard, manifest)| ShardBody {
+            shard: *shard,
+            table: Arc::clone(&manifest.table),
+            segments: manifest.segments.iter().map(|segment| segment.meta.clone()).collect(),
+        });
+        let body = CheckpointBody {
+            group: self.group,
+            seal: captured.seal,
+            shards: shards.collect(),
+            dropped: captured.dropped.iter().copied().collect(),
+        };
+        Some(body.encode())
+    }
+
+    pub(super) fn checkpoint_saved(&mut self, seal: u64) {
+        self.checkpoints.retain(|captured| captured.seal >= seal);
+    }
+
+    pub(super) fn live_segments(&self) -> Vec<String> {
+        let live = self.shards.values().map(|shard| &shard.manifest);
+        let captured = self.seals.iter().map(|seal| &seal.captured).chain(&self.checkpoints);
+        let manifests = live.chain(captured.flat_map(|captured| captured.manifests.values()));
+        let names: BTreeSet<&str> =
+            manifests.flat_map(|manifest| &manifest.segments).map(|segment| segment.meta.name.as_str()).collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            shards: self.shards.len() as u64,
+            seals_outstanding: self.seals.len(),
+            checkpointed: self.checkpoints.back().map_or(0, |captured| captured.seal),
+            rows_applied: self.rows_applied,
+            ..Figures::default()
+        };
+        figures.sealed = self.seals.back().map_or(figures.checkpointed, |seal| seal.captured.seal);
+        for shard in self.shards.values() {
+            for rows in shard.open.values() {
+                figures.open_rows += rows.rows();
+                figures.open_bytes += rows.bytes();
+                figures.open_splits += 1;
+                let since = figures.open_since_us.map_or(rows.since_us(), |since| since.min(rows.since_us()));
+                figures.open_since_us = Some(since);
+            }
+            figures.segments += shard.manifest.segments.len() as u64;
+            figures.segment_bytes += shard.manifest.segments.iter().map(|segment| segment.meta.bytes).sum::<u64>();
+        }
+        for rows in self.seals.iter().flat_map(|seal| seal.frozen.values()).flat_map(|shard| shard.splits.values()) {
+            figures.frozen_rows += rows.rows();
+            figures.frozen_bytes += rows.bytes();
+        }
+        figures
+    }
+
+    pub(super) fn ended_since_us(&self, now_us: i64) -> Option<i64> {
+        let mut since = None;
+        for shard in self.shards.values() {
+            let Some(options) = shard.manifest.table.event() else { continue };
+            let ended = |split: &SplitId| window_of(*split, options.split_interval_us).1 <= now_us;
+            let oldest = shard.open.iter().filter(|(split, _)| ended(split)).map(|(_, rows)| rows.since_us()).min();
+            since = since.into_iter().chain(oldest).min();
+        }
+        since
+    }
+}
+
+/// Whether rows of `from` can be read as rows of `to`: same kind of table, same time and splits, columns only added (nullable),
+/// dropped, renamed or relaxed.
+pub(super) fn can_adapt(from: &TableDefinition, to: &TableDefinition) -> bool {
+    let same_splits = match (from.event(), to.event()) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            let time = |table: &TableDefinition, position: usize| table.columns[position].id;
+            a.split_interval_us == b.split_interval_us && time(from, a.time_column) == time(to, b.time_column)
+        }
+        _ => false,
+    };
+    let can_read = |column: &event::Column| match from.columns.iter().find(|old| old.id == column.id) {
+        Some(old) => old.column_type == column.column_type && (column.nullable || !old.nullable),
+        None => column.nullable,
+    };
+    same_splits && to.columns.iter().all(can_read)
+}
+
+/// Rows of `from` with `__seq` as rows of the definition whose sequenced schema is `schema`: columns matched by id, new ones NULL.
+pub(super) fn adapt_rows(
+    rows: &RecordBatch,
+    from: &TableDefinition,
+    to: &TableDefinition,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, ArrowError> {
+    let old = |column: &event::Column| from.columns.iter().position(|old| old.id == column.id);
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(to.columns.len() + 1);
+    for column in &to.columns {
+        columns.push(match old(column) {
+            Some(position) => Arc::clone(rows.column(position)),
+            None => new_null_array(&column.column_type.arrow(), rows.num_rows()),
+        });
+    }
+    columns.push(Arc::clone(rows.column(from.columns.len())));
+    RecordBatch::try_new(Arc::clone(schema), columns)
+}
+
+fn adapt_split(mut rows: MemorySplit, from: &TableDefinition, shard: &Shard) -> MemorySplit {
+    let to = &shard.manifest.table;
+    if from.version != to.version {
+        let adapt = |batch: &RecordBatch| adapt_rows(batch, from, to, &shard.schema);
+        let adapted: Result<_, _> = rows.batches.iter().map(adapt).collect();
+        rows.batches = adapted.expect("a shard takes only definitions its rows can be adapted to");
+    }
+    rows
+}
