@@ -18,6 +18,9 @@ pub mod segment;
 pub mod sequence;
 pub mod shards;
 pub mod snapshot;
+// Segments in bytes.
+pub mod encode;
+mod statistics;
 // What restarts from there: the manifests at a seal.
 pub mod checkpoint;
 pub mod document;
