@@ -1,0 +1,250 @@
+//! Settings of one process: flags over one TOML file over defaults, validated once.
+//!
+//! The file is read into [`file::File`], whose fields are all optional and untyped beyond TOML's own types; [`Settings`]
+//! holds what the rest of the process uses and cannot be wrong. Whoever has a `Settings` need not check again.
+
+mod file;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use file::{KEYS, Key};
+
+/// Where PostgreSQL clients connect by default.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
+/// Where health and metrics are served by default.
+pub const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:6480";
+/// The value of `http_listen` that turns HTTP off.
+const HTTP_OFF: &str = "off";
+/// The data directory by default, below the working directory.
+const DATA_DIR_DEFAULT: &str = "./annal-data";
+/// How long running statements may go on after SIGTERM.
+const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(10);
+/// Queries get this part of the machine's memory unless told otherwise.
+const QUERY_MEMORY_DIVISOR: u64 = 4;
+/// What queries get when the machine does not say how much memory it has.
+const QUERY_MEMORY_FALLBACK: u64 = 1 << 30;
+/// Less memory than this runs no useful query.
+const QUERY_MEMORY_MIN: u64 = 16 << 20;
+/// Query threads are never fewer: one query that does not yield must not stop the others.
+const QUERY_THREADS_MIN: usize = 2;
+/// More threads than this are a mistake.
+const QUERY_THREADS_MAX: usize = 256;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// One human-readable line for each event.
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// Validated settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Where PostgreSQL clients connect.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served, when they are.
+    pub http_listen: Option<SocketAddr>,
+    /// How long running statements may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// Bytes all running queries may use together.
+    pub query_memory: usize,
+    /// Threads that run queries.
+    pub query_threads: usize,
+    /// Unflushed bytes of a group above which it is sealed.
+    pub seal_size: usize,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which events are logged, in the language of `tracing_subscriber::EnvFilter`.
+    pub log_filter: String,
+}
+
+/// What the command line says; it wins over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// The data directory.
+    pub data: Option<PathBuf>,
+    /// Where PostgreSQL clients connect.
+    pub listen: Option<String>,
+    /// Where health and metrics are served.
+    pub http: Option<String>,
+    /// Listen beyond loopback without authentication.
+    pub insecure: bool,
+    /// How log lines look.
+    pub log_format: Option<String>,
+}
+
+/// A wrong setting.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SettingsError {
+    /// What is wrong and where.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl SettingsError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Settings {
+    /// Reads the file named in `overrides`, if any, and lays the flags over it.
+    pub fn load(overrides: &Overrides) -> Result<Settings, SettingsError> {
+        let file = match &overrides.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    SettingsError::new(format!("could not read configuration file \"{}\": {error}", path.display()))
+                })?;
+                file::parse(&text, path)?
+            }
+            None => file::File::default(),
+        };
+        Self::resolve(file, overrides)
+    }
+
+    fn resolve(file: file::File, overrides: &Overrides) -> Result<Settings, SettingsError> {
+        let insecure = overrides.insecure || file.insecure.unwrap_or(false);
+        let listen = overrides.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
+        let listen = address("listen", &listen)?;
+        refuse_open_door("listen", listen, insecure)?;
+        let http_listen = overrides.http.clone().or(file.http_listen).unwrap_or_else(|| HTTP_LISTEN_DEFAULT.to_owned());
+        let http_listen = match http_listen.as_str() {
+            HTTP_OFF => None,
+            text => Some(address("http_listen", text)?),
+        };
+        if let Some(http_listen) = http_listen {
+            refuse_open_door("http_listen", http_listen, insecure)?;
+        }
+        let data_dir = overrides.data.clone().or(file.data_dir.map(PathBuf::from));
+        let log_format = overrides.log_format.clone().or(file.log.format).unwrap_or_else(|| "auto".to_owned());
+        Ok(Settings {
+            data_dir: data_directory(data_dir.as_deref().unwrap_or(Path::new(DATA_DIR_DEFAULT)))?,
+            listen,
+            http_listen,
+            shutdown_grace: match file.shutdown_grace {
+                Some(text) => units::duration("shutdown_grace", &text)?,
+                None => SHUTDOWN_GRACE_DEFAULT,
+            },
+            query_memory: query_memory(file.query.memory.as_deref())?,
+            query_threads: query_threads(file.query.threads)?,
+            seal_size: seal_size(file.storage.seal_size.as_deref())?,
+            log_format: format_of(&log_format)?,
+            log_filter: log_filter(file.log.filter)?,
+        })
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, SettingsError> {
+    let text = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    text.parse().map_err(|_| {
+        SettingsError::new(format!("\"{key}\" must be an IP address with a port, not \"{text}\""))
+            .with_hint(format!("for example {LISTEN_DEFAULT}"))
+    })
+}
+
+/// Nobody is asked for a password yet, so nobody outside this machine may reach the door by accident.
+fn refuse_open_door(key: &str, address: SocketAddr, insecure: bool) -> Result<(), SettingsError> {
+    if address.ip().is_loopback() || insecure {
+        return Ok(());
+    }
+    Err(SettingsError::new(format!(
+        "\"{key}\" is {address}, which other machines can reach, and clients are not authenticated"
+    ))
+    .with_hint("listen on 127.0.0.1, or say --insecure if the network itself keeps strangers out"))
+}
+
+fn data_directory(path: &Path) -> Result<PathBuf, SettingsError> {
+    if path.exists() && !path.is_dir() {
+        return Err(SettingsError::new(format!("data directory \"{}\" is not a directory", path.display())));
+    }
+    Ok(path.to_owned())
+}
+
+fn query_memory(text: Option<&str>) -> Result<usize, SettingsError> {
+    let bytes = match text {
+        Some(text) => units::bytes("query.memory", text)?,
+        None => machine_memory().map_or(QUERY_MEMORY_FALLBACK, |all| all / QUERY_MEMORY_DIVISOR),
+    };
+    if bytes < QUERY_MEMORY_MIN {
+        return Err(SettingsError::new(format!("\"query.memory\" must be at least {} MiB", QUERY_MEMORY_MIN >> 20)));
+    }
+    usize::try_from(bytes).map_err(|_| SettingsError::new("\"query.memory\" is beyond this machine's address space"))
+}
+
+fn query_threads(threads: Option<i64>) -> Result<usize, SettingsError> {
+    let Some(threads) = threads else {
+        let cores = std::thread::available_parallelism().map_or(QUERY_THREADS_MIN, std::num::NonZero::get);
+        return Ok(cores.clamp(QUERY_THREADS_MIN, QUERY_THREADS_MAX));
+    };
+    match usize::try_from(threads) {
+        Ok(threads) if (QUERY_THREADS_MIN..=QUERY_THREADS_MAX).contains(&threads) => Ok(threads),
+        _ => Err(SettingsError::new(format!(
+            "\"query.threads\" must be between {QUERY_THREADS_MIN} and {QUERY_THREADS_MAX}, not {threads}"
+        ))),
+    }
+}
+
+fn seal_size(text: Option<&str>) -> Result<usize, SettingsError> {
+    let Some(text) = text else { return Ok(event::limits::SEAL_BYTES) };
+    let bytes = units::bytes("storage.seal_size", text)?;
+    let bytes_min = event::limits::ENTRY_BYTES_MAX as u64;
+    if bytes < bytes_min {
+        return Err(SettingsError::new(format!("\"storage.seal_size\" must be at least {} MiB", bytes_min >> 20)));
+    }
+    usize::try_from(bytes)
+        .map_err(|_| SettingsError::new("\"storage.seal_size\" is beyond this machine's address space"))
+}
+
+fn format_of(text: &str) -> Result<LogFormat, SettingsError> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(SettingsError::new(format!("\"log.format\" must be auto, text or json, not \"{other}\""))),
+    }
+}
+
+fn log_filter(text: Option<String>) -> Result<String, SettingsError> {
+    let text = text.unwrap_or_else(|| "info".to_owned());
+    match tracing_subscriber::EnvFilter::try_new(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(SettingsError::new(format!("\"log.filter\" is not a filter: {error}"))
+            .with_hint("for example info, or info,storage=debug")),
+    }
+}
+
+/// Bytes of memory this machine has, or this control group may use.
+fn machine_memory() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = meminfo.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim();
+        kib.parse::<u64>().ok()
+    })?;
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
+    Some((total << 10).min(limit.unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests;
