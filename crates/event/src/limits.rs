@@ -12,6 +12,12 @@ pub const LOG_FILE_BYTES: u64 = 64 << 20;
 pub const LOG_QUEUE_LEN: usize = 4096;
 /// Bytes the log writer puts into one write before it syncs.
 pub const LOG_WRITE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of appends waiting for the log writer.
+pub const LOG_QUEUE_BYTES: usize = 64 << 20;
+/// Bytes of synced records kept in memory, so that the recent ones are read without the disk.
+pub const LOG_CACHE_BYTES: usize = 32 << 20;
+/// File operations under way at once.
+pub const DISK_CALLS_MAX: usize = 64;
 
 /// How long the proposer waits for company before it proposes an entry.
 pub const PROPOSE_LINGER_US: u64 = 500;
@@ -47,6 +53,7 @@ pub const RESULT_QUEUE_LEN: usize = 4;
 
 const _: () = assert!(LOG_READ_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(LOG_QUEUE_BYTES >= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);
 const _: () = assert!(STAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(SEAL_BYTES >= ENTRY_BYTES_MAX);

@@ -1,13 +1,19 @@
 //! All file access of a node goes through [`Disk`], so that a simulated one can tear writes and lose unsynced bytes.
 
+mod real;
+mod simulated;
+
 use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use real::{DirectoryLock, RealDisk};
+pub use simulated::{Frozen, SimulatedDisk};
+
 /// An open file of a [`Disk`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
 /// What to do about a file's existence when opening it.
@@ -32,7 +38,8 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
-/// The disk below one data directory. Paths are relative to it, with `/` between parts.
+/// The disk below one data directory. Paths are relative to it, with `/` between parts;
+/// the root itself is `""` where a directory is meant.
 ///
 /// Asynchronous and completion-based: an implementation may complete each call on a thread of its own or at once.
 #[async_trait]
@@ -41,6 +48,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     async fn open(&self, path: &str, mode: OpenMode) -> io::Result<FileId>;
     /// Closes it. Unsynced bytes may still be lost afterwards.
     async fn close(&self, file: FileId) -> io::Result<()>;
+    /// Closes it from where nothing can be awaited, such as a drop. A file that is not open is left alone.
+    fn release(&self, file: FileId);
     /// Reads exactly `len` bytes at `offset`; `UnexpectedEof` when the file is shorter.
     async fn read_at(&self, file: FileId, offset: u64, len: usize) -> io::Result<Bytes>;
     /// Writes all parts, one after the other, starting at `offset`.
@@ -63,10 +72,31 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     async fn remove(&self, path: &str) -> io::Result<()>;
 }
 
-/// The machine's file system below a root directory.
-#[derive(Debug)]
-pub struct RealDisk {}
+/// Refuses a path that could leave the root: absolute, with `..` or `.` parts, or empty parts.
+fn check_path(path: &str) -> io::Result<()> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    if path.split('/').all(plain) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path \"{path}\" is not a plain relative path")))
+}
 
-/// A disk in memory that can crash: keeps what was synced, and of the rest what its seed lets survive.
-#[derive(Debug)]
-pub struct SimulatedDisk {}
+/// The directory a path lies in, `""` for the root.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_could_leave_the_root_are_refused() {
+        for path in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/./b", "a/", "a\0b"] {
+            assert!(check_path(path).is_err(), "{path:?}");
+        }
+        for path in ["a", "a/b.parquet", "log/0000000001.log", "a..b"] {
+            assert!(check_path(path).is_ok(), "{path:?}");
+        }
+    }
+}

@@ -34,7 +34,7 @@ pub enum Error {
     /// Arrow or Parquet refused.
     #[error("could not encode or decode columns: {0}")]
     Columns(String),
-    /// A fsync failed earlier: nothing is acknowledged any more (architecture, D22).
-    #[error("the log is stopped after a failed sync: {0}")]
+    /// A write or sync failed earlier, or the log was closed: nothing is acknowledged any more (architecture, D22).
+    #[error("the log is stopped: {0}")]
     Stopped(String),
 }

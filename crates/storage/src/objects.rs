@@ -1,1 +1,382 @@
 //! The embedded object store: segments as files below the data directory, fsynced before they count.
+//!
+//! An object is written under a temporary name, synced, renamed, and its directory synced: once a put returns it
+//! survives power loss, and before that nobody sees it. (`object_store::local::LocalFileSystem` syncs nothing.)
+//! Paths of the store are plain, so nothing outside its root can be reached.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+
+use crate::Disk;
+use crate::disk::{FileId, OpenMode};
+
+/// Name of the store in its errors.
+const STORE: &str = "DiskObjectStore";
+/// Bytes a get hands out at once.
+const CHUNK_BYTES: u64 = 4 << 20;
+/// Ranges of one request nearer to each other than this are read with one call.
+const GAP_BYTES_MAX: u64 = 64 << 10;
+
+/// An object store whose objects are files of a [`Disk`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DiskObjectStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    disk: Arc<dyn Disk>,
+    root: String,
+    temporary: String,
+    next_temporary: AtomicU64,
+    /// Objects being created that must not exist yet.
+    creating: Mutex<BTreeSet<String>>,
+}
+
+impl DiskObjectStore {
+    /// The store whose objects lie below the directory `root`, and are put together in the directory `temporary`. What a
+    /// process before left in `temporary` is removed.
+    pub async fn open(disk: Arc<dyn Disk>, root: &str, temporary: &str) -> io::Result<DiskObjectStore> {
+        disk.create_dir_all(root).await?;
+        disk.create_dir_all(temporary).await?;
+        for entry in disk.list(temporary).await? {
+            if entry.name.ends_with(TEMPORARY_SUFFIX) {
+                disk.remove(&format!("{temporary}/{}", entry.name)).await?;
+            }
+        }
+        let inner = Inner {
+            disk,
+            root: root.to_owned(),
+            temporary: temporary.to_owned(),
+            next_temporary: AtomicU64::new(0),
+            creating: Mutex::new(BTreeSet::new()),
+        };
+        Ok(DiskObjectStore { inner: Arc::new(inner) })
+    }
+
+    /// Puts several objects, with one sync of each directory they lie in. None of them may be counted on before this
+    /// returns; when it fails, some may be there.
+    pub async fn put_many(&self, objects: Vec<(Path, PutPayload)>) -> Result<()> {
+        let mut dirs = BTreeSet::new();
+        for (location, payload) in objects {
+            let file = self.inner.file(&location)?;
+            dirs.insert(self.inner.place(&location, &file, payload).await?);
+        }
+        for dir in dirs {
+            let synced = self.inner.disk.sync_dir(&dir).await;
+            synced.map_err(|source| failed("sync directory", &dir, source))?;
+        }
+        Ok(())
+    }
+}
+
+/// How the names of unfinished objects end.
+const TEMPORARY_SUFFIX: &str = ".object";
+
+impl Inner {
+    /// The file of an object.
+    fn file(&self, location: &Path) -> Result<String> {
+        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        if location.as_ref().split('/').all(plain) {
+            return Ok(format!("{}/{location}", self.root));
+        }
+        Err(Error::NotSupported { source: format!("\"{location}\" is not the name of an object").into() })
+    }
+
+    /// The directory of a prefix.
+    fn dir(&self, prefix: Option<&Path>) -> Result<String> {
+        match prefix {
+            Some(prefix) if !prefix.as_ref().is_empty() => self.file(prefix),
+            _ => Ok(self.root.clone()),
+        }
+    }
+
+    /// Writes an object and gives it its name; the directory whose sync makes that durable.
+    async fn place(&self, location: &Path, file: &str, payload: PutPayload) -> Result<String> {
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!("{}/{number}{TEMPORARY_SUFFIX}", self.temporary);
+        let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir).to_owned();
+        let placed = async {
+            self.write(&temporary, payload).await?;
+            self.disk.create_dir_all(&dir).await?;
+            self.disk.rename(&temporary, file).await
+        };
+        if let Err(source) = placed.await {
+            // Room for the next try; what cannot be removed now is when the store is opened again.
+            let _ = self.disk.remove(&temporary).await;
+            return Err(failed("put", location, source));
+        }
+        Ok(dir)
+    }
+
+    async fn write(&self, path: &str, payload: PutPayload) -> io::Result<()> {
+        let file = self.disk.open(path, OpenMode::CreateNew).await?;
+        let written = async {
+            self.disk.write_at(file, 0, payload.into_iter().collect()).await?;
+            self.disk.sync(file).await
+        };
+        let outcome = written.await;
+        self.disk.close(file).await?;
+        outcome
+    }
+
+    async fn put(&self, location: &Path, payload: PutPayload) -> Result<()> {
+        let file = self.file(location)?;
+        let dir = self.place(location, &file, payload).await?;
+        self.disk.sync_dir(&dir).await.map_err(|source| failed("put", location, source))
+    }
+
+    /// Like `put`, if there is no such object. Two at once: one is told that there is.
+    async fn create(&self, location: &Path, payload: PutPayload) -> Result<()> {
+        let _claim = Claim::take(self, location)?;
+        match self.open(location).await {
+            Ok(file) => {
+                self.close(file).await;
+                Err(already_exists(location))
+            }
+            Err(Error::NotFound { .. }) => self.put(location, payload).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open(&self, location: &Path) -> Result<FileId> {
+        let file = self.file(location)?;
+        self.disk.open(&file, OpenMode::Read).await.map_err(|source| failed("open", location, source))
+    }
+
+    async fn close(&self, file: FileId) {
+        if let Err(error) = self.disk.close(file).await {
+            tracing::warn!(%error, "a file opened for reading could not be closed");
+        }
+    }
+
+    /// Reads ranges of an open file that lie within it.
+    async fn read(&self, location: &Path, file: FileId, range: Range<u64>) -> Result<Bytes> {
+        let len = usize::try_from(range.end - range.start).map_err(|_| too_large(location))?;
+        self.disk.read_at(file, range.start, len).await.map_err(|source| failed("read", location, source))
+    }
+
+    async fn len(&self, location: &Path, file: FileId) -> Result<u64> {
+        self.disk.len(file).await.map_err(|source| failed("read", location, source))
+    }
+
+    async fn delete(&self, location: &Path) -> Result<()> {
+        let file = self.file(location)?;
+        self.disk.remove(&file).await.map_err(|source| failed("delete", location, source))?;
+        let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir);
+        self.disk.sync_dir(dir).await.map_err(|source| failed("delete", location, source))
+    }
+
+    /// What lies in a directory: objects, and the directories below.
+    async fn list_dir(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let dir = self.dir(prefix)?;
+        let entries = self.disk.list(&dir).await.map_err(|source| failed("list", &dir, source))?;
+        let mut listed = ListResult { common_prefixes: Vec::new(), objects: Vec::new() };
+        for entry in entries {
+            let location = match prefix {
+                Some(prefix) => prefix.clone().join(entry.name),
+                None => Path::from(entry.name),
+            };
+            if entry.is_dir {
+                listed.common_prefixes.push(location);
+            } else {
+                listed.objects.push(describe(location, entry.len));
+            }
+        }
+        Ok(listed)
+    }
+
+    async fn list_all(&self, prefix: Option<Path>) -> Result<Vec<ObjectMeta>> {
+        let mut objects = Vec::new();
+        let mut left = vec![prefix];
+        while let Some(prefix) = left.pop() {
+            let listed = self.list_dir(prefix.as_ref()).await?;
+            objects.extend(listed.objects);
+            left.extend(listed.common_prefixes.into_iter().map(Some));
+        }
+        objects.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(objects)
+    }
+}
+
+/// The right to create one object, given back when dropped.
+struct Claim<'a> {
+    store: &'a Inner,
+    name: String,
+}
+
+impl<'a> Claim<'a> {
+    fn take(store: &'a Inner, location: &Path) -> Result<Claim<'a>> {
+        let name = location.to_string();
+        if store.creating.lock().insert(name.clone()) {
+            Ok(Claim { store, name })
+        } else {
+            Err(already_exists(location))
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.store.creating.lock().remove(&self.name);
+    }
+}
+
+impl fmt::Display for DiskObjectStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{STORE}({})", self.inner.root)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DiskObjectStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        match opts.mode {
+            PutMode::Overwrite => self.inner.put(location, payload).await?,
+            PutMode::Create => self.inner.create(location, payload).await?,
+            PutMode::Update(_) => return Err(not_supported("conditional updates")),
+        }
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    /// Not supported: a segment is put whole, and its size is bounded.
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(not_supported("multipart uploads"))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let file = self.inner.open(location).await?;
+        let reading = Reading { store: self.inner.clone(), file: Some(file) };
+        let meta = describe(location.clone(), self.inner.len(location, file).await?);
+        options.check_preconditions(&meta)?;
+        let range = match &options.range {
+            Some(range) => range.as_range(meta.size).map_err(|error| generic(error.into()))?,
+            None => 0..meta.size,
+        };
+        let payload = if options.head || range.is_empty() {
+            stream::empty().boxed()
+        } else {
+            reading.stream(location.clone(), range.clone())
+        };
+        let payload = GetResultPayload::Stream(payload);
+        Ok(GetResult { payload, meta, range, attributes: Default::default() })
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let file = self.inner.open(location).await?;
+        let _reading = Reading { store: self.inner.clone(), file: Some(file) };
+        let size = self.inner.len(location, file).await?;
+        if let Some(range) = ranges.iter().find(|range| range.start > range.end || range.end > size) {
+            let reason = format!("range {range:?} is not within \"{location}\" of {size} bytes");
+            return Err(generic(reason.into()));
+        }
+        let fetch = |range: Range<u64>| self.inner.read(location, file, range);
+        object_store::coalesce_ranges(ranges, fetch, GAP_BYTES_MAX).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let inner = self.inner.clone();
+        let delete = move |location: Path| {
+            let inner = inner.clone();
+            async move { inner.delete(&location).await.map(|()| location) }
+        };
+        locations.and_then(delete).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (inner, prefix) = (self.inner.clone(), prefix.cloned());
+        let objects =
+            async move { inner.list_all(prefix).await.map(|objects| stream::iter(objects.into_iter().map(Ok))) };
+        stream::once(objects).try_flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_dir(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let file = self.inner.open(from).await?;
+        let reading = Reading { store: self.inner.clone(), file: Some(file) };
+        let size = self.inner.len(from, file).await?;
+        let chunks: Vec<Bytes> = reading.stream(from.clone(), 0..size).try_collect().await?;
+        match options.mode {
+            CopyMode::Overwrite => self.inner.put(to, chunks.into_iter().collect()).await,
+            CopyMode::Create => self.inner.create(to, chunks.into_iter().collect()).await,
+        }
+    }
+}
+
+/// A file open for reading, closed when dropped.
+struct Reading {
+    store: Arc<Inner>,
+    file: Option<FileId>,
+}
+
+impl Reading {
+    /// The bytes of a range in chunks. The file may be deleted meanwhile.
+    fn stream(self, location: Path, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+        let file = self.file.expect("it is taken out only by drop");
+        let state = (self, location, range);
+        stream::try_unfold(state, move |(reading, location, range)| async move {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let end = range.end.min(range.start + CHUNK_BYTES);
+            let chunk = reading.store.read(&location, file, range.start..end).await?;
+            Ok(Some((chunk, (reading, location, end..range.end))))
+        })
+        .boxed()
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.store.disk.release(file);
+        }
+    }
+}
+
+fn describe(location: Path, size: u64) -> ObjectMeta {
+    // Objects never change, so one time is as good as another, and the same on every run.
+    ObjectMeta { location, last_modified: Default::default(), size, e_tag: None, version: None }
+}
+
+fn failed(doing: &str, location: impl fmt::Display, source: io::Error) -> Error {
+    let path = location.to_string();
+    match source.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path, source: source.into() },
+        _ => generic(format!("could not {doing} \"{path}\": {source}").into()),
+    }
+}
+
+fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Generic { store: STORE, source }
+}
+
+fn already_exists(location: &Path) -> Error {
+    Error::AlreadyExists { path: location.to_string(), source: "the object exists".into() }
+}
+
+fn too_large(location: &Path) -> Error {
+    generic(format!("\"{location}\" does not fit memory").into())
+}
+
+fn not_supported(what: &str) -> Error {
+    Error::NotSupported { source: format!("{what} are not supported").into() }
+}
