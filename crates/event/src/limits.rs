@@ -48,6 +48,10 @@ pub const CLIENT_MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const CONNECTIONS_MAX: usize = 1000;
 /// COPY data waiting between the socket and the decoder.
 pub const COPY_QUEUE_LEN: usize = 8;
+/// Segments whose checksum this process remembers to have verified.
+pub const VERIFIED_SEGMENTS_MAX: usize = 1 << 16;
+/// Decoded Parquet footers kept for the next query.
+pub const SEGMENT_FOOTER_CACHE_BYTES: usize = 64 << 20;
 /// Result batches waiting between a query and its socket.
 pub const RESULT_QUEUE_LEN: usize = 4;
 

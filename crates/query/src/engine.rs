@@ -1,14 +1,39 @@
-//! What all sessions of a node share: node, memory pool, functions, runtime.
+//! What all sessions of a node share: node, memory pool, functions, segment store, runtime.
+//!
+//! A client reaches nothing but the catalog through it: no file or URL can be named as a table, and no store but the segments' is known.
 
+use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use cluster::Node;
+use datafusion::error::Result;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use event::limits::SEGMENT_FOOTER_CACHE_BYTES;
+use object_store::ObjectStore;
+
+use crate::functions;
+use crate::run::{self, ResultStream};
 use crate::session::Session;
+use crate::table::covered::DropCoveredFilters;
+use crate::table::segments::SegmentSource;
+
+/// Consumers of memory that an error about its end names.
+const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
 
 /// What an engine needs.
 #[derive(Debug)]
 pub struct EngineOptions {
     /// The node.
-    pub node: Arc<cluster::Node>,
+    pub node: Arc<Node>,
     /// Plans and runs queries and decodes COPY; no socket is served there.
     pub runtime: tokio::runtime::Handle,
     /// Bytes all running queries may use together.
@@ -18,14 +43,18 @@ pub struct EngineOptions {
 }
 
 /// The query engine of a node.
-#[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    node: Arc<Node>,
+    runtime: tokio::runtime::Handle,
+    environment: Environment,
+}
 
 impl Engine {
     /// Registers functions, views and the segment store.
     pub fn new(options: EngineOptions) -> Arc<Engine> {
-        let _ = options;
-        unimplemented!()
+        let EngineOptions { node, runtime, memory_bytes, partitions } = options;
+        let environment = Environment::new(node.segment_store(), memory_bytes, partitions, functions::of_node(&node));
+        Arc::new(Engine { node, runtime, environment })
     }
 
     /// A session with its own settings, prepared plans and transaction.
@@ -33,4 +62,126 @@ impl Engine {
         let _ = (user, database);
         unimplemented!()
     }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Where segments are read.
+    pub(crate) fn segments(&self) -> &Arc<SegmentSource> {
+        &self.environment.segments
+    }
+
+    /// The state a session of `database` begins with. It has no tables: a statement brings its own catalog list
+    /// ([`crate::table::StatementCatalog`]) and gives it to a clone of the state.
+    pub(crate) fn session_state(&self, database: &str) -> SessionState {
+        self.environment.session_state(database)
+    }
+
+    /// Does CPU work on the query runtime. Dropping the wait stops it at its next yield.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        run::work(&self.runtime, work).await
+    }
+
+    /// Runs a plan on the query runtime.
+    pub(crate) fn run(&self, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> ResultStream {
+        ResultStream::start(&self.runtime, plan, context)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// What plans are made and run in.
+pub(crate) struct Environment {
+    segments: Arc<SegmentSource>,
+    state: SessionState,
+}
+
+impl Environment {
+    /// `memory_bytes` bound all queries together. Nothing is spilled to disk: a query that needs more is refused.
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        memory_bytes: usize,
+        partitions: usize,
+        functions: functions::Functions,
+    ) -> Environment {
+        let runtime = runtime_env(memory_bytes);
+        let segments = SegmentSource::register(store, &runtime).expect("the segment store's URL is well formed");
+        let state = session_state(runtime, partitions, functions);
+        Environment { segments: Arc::new(segments), state }
+    }
+
+    /// Where segments are read.
+    pub(crate) fn segments(&self) -> &Arc<SegmentSource> {
+        &self.segments
+    }
+
+    /// See [`Engine::session_state`].
+    pub(crate) fn session_state(&self, database: &str) -> SessionState {
+        let mut state = self.state.clone();
+        database.clone_into(&mut state.config_mut().options_mut().catalog.default_catalog);
+        state
+    }
+}
+
+fn runtime_env(memory_bytes: usize) -> Arc<RuntimeEnv> {
+    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes), CONSUMERS_NAMED);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .with_metadata_cache_limit(SEGMENT_FOOTER_CACHE_BYTES)
+        .build_arc()
+        .expect("an environment without disk and network can always be made");
+    // The library knows the local file system unless told to forget it.
+    let _ = runtime.deregister_object_store(ObjectStoreUrl::local_filesystem().as_ref());
+    runtime
+}
+
+fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Functions) -> SessionState {
+    let mut scalar = SessionStateDefaults::default_scalar_functions();
+    scalar.extend(own.scalar);
+    let mut aggregate = SessionStateDefaults::default_aggregate_functions();
+    aggregate.extend(own.aggregate);
+    let table = SessionStateDefaults::default_table_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect();
+    SessionStateBuilder::new()
+        .with_config(session_config(partitions))
+        .with_runtime_env(runtime)
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(scalar)
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(aggregate)
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_functions(table)
+        .with_physical_optimizer_rules(physical_rules())
+        .build()
+}
+
+/// The library's rules after our own: what pruning has answered must be gone before aggregates look for exact statistics.
+fn physical_rules() -> Vec<Arc<dyn datafusion::physical_optimizer::PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.insert(0, Arc::new(DropCoveredFilters));
+    rules
+}
+
+fn session_config(partitions: usize) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(partitions.max(2))
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false);
+    let options = config.options_mut();
+    options.catalog.default_schema = "public".to_owned();
+    options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.parquet.schema_force_view_types = false;
+    options.execution.parquet.pruning = true;
+    options.execution.parquet.enable_page_index = true;
+    config
 }

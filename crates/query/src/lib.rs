@@ -3,7 +3,15 @@
 //! Knows no sockets and no wire format: what comes in is SQL text, parameters as scalars, and COPY bytes;
 //! what goes out is Arrow.
 
+// What sessions share, and how a plan runs.
 mod engine;
+mod run;
+// Tables, and the node's own state as views.
+mod table;
+mod views;
+// Functions beyond DataFusion's.
+mod functions;
+// One connection's view.
 mod error;
 mod session;
 

@@ -1,0 +1,31 @@
+//! Functions beyond DataFusion's own: buckets of time, values by time, and those that act on the node.
+
+use std::sync::Arc;
+
+use cluster::Node;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+mod flush;
+
+/// What is added to DataFusion's functions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Functions {
+    /// One row in, one value out.
+    pub(crate) scalar: Vec<Arc<ScalarUDF>>,
+    /// Many rows in, one value out.
+    pub(crate) aggregate: Vec<Arc<AggregateUDF>>,
+}
+
+impl Functions {
+    /// Those that need no node.
+    pub(crate) fn pure() -> Functions {
+        Functions::default()
+    }
+}
+
+/// All functions, those that act on `node` among them.
+pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
+    let mut functions = Functions::pure();
+    functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
+    functions
+}
