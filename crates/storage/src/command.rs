@@ -3,6 +3,8 @@
 pub(crate) mod codec;
 pub(crate) mod columns;
 mod fields;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

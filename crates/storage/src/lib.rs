@@ -24,6 +24,9 @@ mod statistics;
 // What restarts from there: the manifests at a seal.
 pub mod checkpoint;
 pub mod document;
+// Tables and rows for tests.
+#[cfg(test)]
+mod testing;
 
 pub use command::{Command, Entry, Statement};
 pub use disk::{Disk, RealDisk, SimulatedDisk};

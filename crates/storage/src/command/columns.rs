@@ -169,9 +169,10 @@ fn check_message(schema: &Schema, batch: &arrow::ipc::RecordBatch<'_>, body: &[u
     }
     let mut nodes = batch.nodes().into_iter().flatten();
     let mut buffers = batch.buffers().into_iter().flatten();
-    let mut next = |bytes_min: u64| -> Result<(), Error> {
+    let mut next = |values: u64, width: u64| -> Result<(), Error> {
         let buffer = buffers.next().ok_or_else(|| refuse("too few buffers"))?;
-        check_buffer(buffer.offset(), buffer.length(), body, compressed, bytes_min)
+        let bytes = buffer_bytes(buffer.offset(), buffer.length(), body, compressed)?;
+        if bytes < values * width || bytes % width != 0 { Err(refuse("a buffer has the wrong size")) } else { Ok(()) }
     };
     for field in schema.fields() {
         let node = nodes.next().ok_or_else(|| refuse("too few columns"))?;
@@ -180,41 +181,42 @@ fn check_message(schema: &Schema, batch: &arrow::ipc::RecordBatch<'_>, body: &[u
         if u64::try_from(node.length()) != Ok(rows) {
             return Err(refuse("columns of different length"));
         }
-        next(if nulls > 0 { rows.div_ceil(8) } else { 0 })?;
+        next(if nulls > 0 { rows.div_ceil(8) } else { 0 }, 1)?;
         match field.data_type() {
-            DataType::Boolean => next(rows.div_ceil(8))?,
+            DataType::Boolean => next(rows.div_ceil(8), 1)?,
             DataType::Utf8 => {
-                next(if rows > 0 { (rows + 1) * 4 } else { 0 })?;
-                next(0)?;
+                next(if rows > 0 { rows + 1 } else { 0 }, 4)?;
+                next(0, 1)?;
             }
-            other => next(rows * other.primitive_width().ok_or_else(|| refuse("unknown column type"))? as u64)?,
+            other => {
+                let width = other.primitive_width().ok_or_else(|| refuse("unknown column type"))?;
+                next(rows, width as u64)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Checks that a buffer lies inside the body and holds at least `bytes_min` bytes once decompressed.
-fn check_buffer(offset: i64, length: i64, body: &[u8], compressed: bool, bytes_min: u64) -> Result<(), Error> {
+/// Bytes of a buffer once decompressed. It must lie inside the body.
+fn buffer_bytes(offset: i64, length: i64, body: &[u8], compressed: bool) -> Result<u64, Error> {
     let outside = || refuse("a buffer lies outside the message");
     let start = usize::try_from(offset).map_err(|_| outside())?;
     let len = usize::try_from(length).map_err(|_| outside())?;
     let bytes = body.get(start..).and_then(|tail| tail.get(..len)).ok_or_else(outside)?;
-    let available = if compressed && !bytes.is_empty() {
-        let Some((prefix, data)) = bytes.split_first_chunk::<8>() else {
-            return Err(refuse("a compressed buffer is too short"));
-        };
-        let stored = data.len() as u64;
-        match i64::from_le_bytes(*prefix) {
-            -1 => stored,
-            size => u64::try_from(size)
-                .ok()
-                .filter(|size| *size <= stored.saturating_mul(EXPANSION_MAX))
-                .ok_or_else(|| refuse("a compressed buffer claims an impossible size"))?,
-        }
-    } else {
-        len as u64
+    if !compressed || bytes.is_empty() {
+        return Ok(len as u64);
+    }
+    let Some((prefix, data)) = bytes.split_first_chunk::<8>() else {
+        return Err(refuse("a compressed buffer is too short"));
     };
-    if available < bytes_min { Err(refuse("a buffer is too short")) } else { Ok(()) }
+    let stored = data.len() as u64;
+    match i64::from_le_bytes(*prefix) {
+        -1 => Ok(stored),
+        size => u64::try_from(size)
+            .ok()
+            .filter(|size| *size <= stored.saturating_mul(EXPANSION_MAX))
+            .ok_or_else(|| refuse("a compressed buffer claims an impossible size")),
+    }
 }
 
 fn refuse(reason: &str) -> Error {

@@ -120,7 +120,7 @@ impl State {
             let later = self.seals.iter_mut().filter_map(|seal| seal.captured.manifests.get_mut(&id));
             let holders = done.captured.manifests.get_mut(&id).into_iter().chain(later);
             for manifest in holders.chain([&mut shard.manifest]) {
-                Arc::make_mut(manifest).segments.push(Arc::clone(&segment));
+                Arc::make_mut(manifest).insert(Arc::clone(&segment));
             }
         }
         self.checkpoints.push_back(done.captured);
@@ -134,7 +134,7 @@ impl State {
             meta.sequence_base = sequence_base(index);
             rows += meta.rows;
             let shard = self.shards.get_mut(&meta.shard).expect("the check found the shard");
-            Arc::make_mut(&mut shard.manifest).segments.push(pins.pin(meta));
+            Arc::make_mut(&mut shard.manifest).insert(pins.pin(meta));
         }
         self.rows_applied += rows;
         rows

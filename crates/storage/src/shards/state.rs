@@ -13,7 +13,7 @@ use super::{Figures, FrozenSeal, FrozenSplit};
 use crate::Error;
 use crate::checkpoint::{Checkpoint, CheckpointBody, ShardBody};
 use crate::memtable::Memtable;
-use crate::segment::{SegmentPins, SegmentRef};
+use crate::segment::{SegmentMeta, SegmentPins, SegmentRef};
 use crate::sequence::sequenced_schema;
 use crate::snapshot::{MemorySplit, ShardSnapshot};
 
@@ -46,7 +46,17 @@ pub(super) struct Shard {
 #[derive(Clone, Debug)]
 pub(super) struct Manifest {
     pub(super) table: Arc<TableDefinition>,
+    /// In the order of split and name, so that equal manifests have equal bytes whatever the order of installs.
     pub(super) segments: Vec<SegmentRef>,
+}
+
+impl Manifest {
+    pub(super) fn insert(&mut self, segment: SegmentRef) {
+        let meta = &segment.meta;
+        let before = |other: &SegmentMeta| (other.split, other.name.as_str()) < (meta.split, meta.name.as_str());
+        let position = self.segments.partition_point(|other| before(&other.meta));
+        self.segments.insert(position, segment);
+    }
 }
 
 /// The part of the state that a checkpoint keeps.

@@ -1,1 +1,293 @@
+//! Scenarios. What a random log leads to, and what a restart makes of it, is in `replay`.
 
+mod replay;
+mod world;
+
+use event::{ColumnType, TableKind};
+
+use self::world::{World, append, bulk, versioned};
+use super::*;
+use crate::command::{Command, Install, SchemaChange};
+use crate::testing::{INTERVAL_US, small_rows, table};
+
+const DONE: Outcome = Outcome::Done { rows: 0 };
+
+fn done(rows: u64) -> Outcome {
+    Outcome::Done { rows }
+}
+
+/// A group with shard 1 (table 1) and shard 2 (table 2), both at version 1.
+fn world() -> World {
+    let mut world = World::new();
+    assert_eq!(world.run(world::put(1, 1)), DONE);
+    assert_eq!(world.run(world::put(2, 1)), DONE);
+    world
+}
+
+fn times(world: &World, shard: u64) -> Vec<i64> {
+    let lines = world.contents(shard).unwrap();
+    let mut times: Vec<i64> = lines.iter().map(|line| line.split('|').next().unwrap().parse().unwrap()).collect();
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn rows_lie_in_their_splits() {
+    let mut world = world();
+    assert_eq!(world.run(append(1, 1, &[5, 1999, 7, -1, 1000])), done(5));
+    let (version, snapshot) = world.reader().snapshot(ShardId(1)).unwrap();
+    assert_eq!((version, snapshot.index), (SchemaVersion(1), 3));
+    let splits: Vec<_> = snapshot.memory.iter().map(|m| (m.split.0, m.rows, m.time_min_us, m.time_max_us)).collect();
+    assert_eq!(splits, [(-1, 1, Some(-1), Some(-1)), (0, 2, Some(5), Some(7)), (1, 2, Some(1000), Some(1999))]);
+    assert_eq!(world.contents(2).unwrap(), Vec::<String>::new());
+    assert_eq!(world.contents(3), None);
+}
+
+#[test]
+fn reference_rows_lie_in_split_0() {
+    let mut world = World::new();
+    let columns = [("k", ColumnType::BigInt, false)];
+    let definition = Arc::new(table(9, &columns, TableKind::Reference));
+    world.run(vec![Command::Schema(SchemaChange::Put { shard: ShardId(9), table: Arc::clone(&definition) })]);
+    let keys: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![i64::MAX, 3]));
+    let rows = arrow::array::RecordBatch::try_new(definition.arrow_schema(), vec![keys]).unwrap();
+    world.run(vec![Command::Append { shard: ShardId(9), version: SchemaVersion(1), rows }]);
+    let snapshot = world.reader().snapshot(ShardId(9)).unwrap().1;
+    assert_eq!(snapshot.memory.len(), 1);
+    assert_eq!((snapshot.memory[0].split.0, snapshot.memory[0].time_min_us), (0, None));
+    world.seal();
+    assert_eq!(world.install(), done(2));
+    assert_eq!(world.reader().snapshot(ShardId(9)).unwrap().1.segments[0].meta.time_min_us, None);
+}
+
+#[test]
+fn sequence_numbers_count_within_entry_and_shard() {
+    let mut world = world();
+    let statements = vec![append(1, 1, &[1]), append(2, 1, &[2]), append(1, 7, &[3]), append(1, 1, &[4, 5])];
+    let outcomes = world.run_entry(statements);
+    assert_eq!(outcomes[2], Outcome::SchemaMismatch { version: Some(SchemaVersion(1)) });
+    let base = 3 << 24;
+    let expected: Vec<String> =
+        [("1|h1|1", 0), ("4|h1|4", 1), ("5|h2|5", 2)].map(|(row, n)| format!("{row}|{}", base + n)).into();
+    assert_eq!(world.contents(1).unwrap(), expected);
+    assert_eq!(world.contents(2).unwrap(), [format!("2|h2|2|{base}")]);
+}
+
+#[test]
+fn a_refused_statement_leaves_no_trace() {
+    let mut world = world();
+    let before = (world.contents(1), world.reader().figures());
+    let mut commands = append(1, 1, &[1]);
+    commands.extend(world::put(3, 1));
+    commands.extend(world::put(1, 2));
+    commands.push(Command::Schema(SchemaChange::Drop { shard: ShardId(2) }));
+    commands.push(Command::Seal);
+    commands.extend(append(1, 1, &[2]));
+    assert_eq!(world.run(commands), Outcome::SchemaMismatch { version: Some(SchemaVersion(2)) });
+    assert_eq!((world.contents(1), world.reader().figures()), before);
+    assert_eq!(world.reader().snapshot(ShardId(3)).map(|s| s.0), None);
+    assert_eq!(world.run(append(2, 1, &[1])), done(1));
+}
+
+#[test]
+fn rows_of_another_shape_are_refused() {
+    let mut world = world();
+    let rows = small_rows(&[1]).project(&[0, 1]).unwrap();
+    let command = Command::Append { shard: ShardId(1), version: SchemaVersion(1), rows };
+    assert!(matches!(world.run(vec![command]), Outcome::Invalid { .. }));
+    assert_eq!(world.contents(1).unwrap().len(), 0);
+}
+
+#[test]
+fn late_rows_open_a_sealed_split_again() {
+    let mut world = world();
+    world.run(append(1, 1, &[1, 2]));
+    world.seal();
+    world.run(append(1, 1, &[3]));
+    assert_eq!(times(&world, 1), [1, 2, 3]);
+    let snapshot = world.reader().snapshot(ShardId(1)).unwrap().1;
+    assert_eq!((snapshot.memory.len(), snapshot.memory[0].rows), (1, 3));
+    assert_eq!(world.install(), done(2));
+    assert_eq!(times(&world, 1), [1, 2, 3]);
+    world.seal();
+    assert_eq!(world.install(), done(1));
+    let snapshot = world.reader().snapshot(ShardId(1)).unwrap().1;
+    assert_eq!((snapshot.memory.len(), snapshot.segments.len()), (0, 2));
+    assert_eq!(times(&world, 1), [1, 2, 3]);
+}
+
+#[test]
+fn seals_install_in_order_and_once() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    world.seal();
+    let first = world.install_commands();
+    world.run(append(1, 1, &[2]));
+    world.seal();
+    let second = Install { seal: Some(6), segments: Vec::new() };
+    assert!(matches!(world.run(vec![Command::Install(second)]), Outcome::Invalid { .. }), "out of order");
+    assert_eq!(world.run(first.clone()), done(1));
+    assert_eq!(world.run(first), DONE, "installed already");
+    assert_eq!(world.reader().figures().seals_outstanding, 1);
+    assert_eq!(world.install(), done(1));
+    assert_eq!(times(&world, 1), [1, 2]);
+    assert_eq!(world.shards.checkpoint().unwrap().seal, 6);
+}
+
+#[test]
+fn an_install_covers_exactly_what_was_frozen() {
+    let mut world = world();
+    world.run(append(1, 1, &[1, 1001]));
+    world.seal();
+    let Command::Install(install) = world.install_commands().remove(0) else { panic!("no install") };
+    let mut less = install.clone();
+    less.segments.pop();
+    assert!(matches!(world.run(vec![Command::Install(less)]), Outcome::Invalid { .. }));
+    let mut more = install.clone();
+    more.segments.push(SegmentMeta { split: event::SplitId(5), ..more.segments[0].clone() });
+    assert!(matches!(world.run(vec![Command::Install(more)]), Outcome::Invalid { .. }));
+    assert_eq!(times(&world, 1), [1, 1001]);
+    assert_eq!(world.run(vec![Command::Install(install)]), done(2));
+}
+
+#[test]
+fn a_seal_without_rows_makes_a_checkpoint_too() {
+    let mut world = world();
+    world.seal();
+    assert_eq!(world.reader().frozen().unwrap().splits.len(), 0);
+    assert_eq!(world.install(), DONE);
+    assert_eq!(world.shards.checkpoint().unwrap().seal, 3);
+}
+
+#[test]
+fn dropping_frees_memory_and_lets_the_seal_go_on() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    world.run(append(2, 1, &[1]));
+    world.seal();
+    let install = world.install_commands();
+    world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(1) })]);
+    assert_eq!(world.contents(1), None);
+    assert_eq!(world.reader().figures().frozen_rows, 1);
+    assert_eq!(world.run(append(1, 1, &[1])), Outcome::SchemaMismatch { version: None });
+    assert_eq!(world.run(world::put(1, 1)), Outcome::SchemaMismatch { version: None }, "never revived");
+    assert_eq!(world.run(install), done(1));
+    assert_eq!(times(&world, 2), [1]);
+    assert!(world.reader().live_segments().iter().all(|name| name.starts_with("2/")));
+}
+
+#[test]
+fn staged_segments_become_visible_at_their_index() {
+    let mut world = world();
+    let commands = bulk(&mut world, 1, 1, &[1, 2, 1003]);
+    let stale = bulk(&mut world, 1, 1, &[4]);
+    assert_eq!(world.run(commands), done(3));
+    let base = 3u64 << 24;
+    let expected: Vec<String> =
+        [("1003|h1|1003", 2), ("1|h1|1", 0), ("2|h2|2", 1)].map(|(row, n)| format!("{row}|{}", base + n)).into();
+    assert_eq!(world.contents(1).unwrap(), expected);
+    world.run(world::put(1, 2));
+    assert_eq!(world.run(stale), Outcome::SchemaMismatch { version: Some(SchemaVersion(2)) });
+}
+
+#[test]
+fn staged_segments_outside_their_split_are_refused() {
+    let mut world = world();
+    let mut commands = bulk(&mut world, 1, 1, &[1]);
+    let Command::Install(install) = &mut commands[0] else { panic!("no install") };
+    install.segments[0].split = event::SplitId(1);
+    assert!(matches!(world.run(commands), Outcome::Invalid { .. }));
+}
+
+#[test]
+fn a_newer_schema_adapts_rows_in_memory() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    world.seal();
+    world.run(append(1, 1, &[2]));
+    assert_eq!(world.run(world::put(1, 2)), DONE);
+    assert_eq!(world.run(world::put(1, 1)), DONE, "an older version is there already");
+    world.run(append(1, 2, &[3]));
+    let (version, snapshot) = world.reader().snapshot(ShardId(1)).unwrap();
+    assert_eq!(version, SchemaVersion(2));
+    let columns: Vec<usize> = snapshot.memory[0].batches.iter().map(|batch| batch.num_columns()).collect();
+    assert!(columns.iter().all(|count| *count == 5), "{columns:?}");
+    assert_eq!(world.contents(1).unwrap().len(), 3);
+    assert_eq!(world.install(), done(1));
+    assert_eq!(world.contents(1).unwrap().len(), 3);
+    let mut narrower = versioned(1, 3);
+    narrower.columns[1].nullable = false;
+    let put = Command::Schema(SchemaChange::Put { shard: ShardId(1), table: Arc::new(narrower) });
+    assert_eq!(world.run(vec![put]), Outcome::SchemaMismatch { version: Some(SchemaVersion(2)) });
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    let reader = world.reader();
+    let snapshot = reader.snapshot(ShardId(1)).unwrap().1;
+    world.run(append(1, 1, &[2]));
+    world.seal();
+    world.install();
+    assert_eq!((snapshot.index, snapshot.memory[0].rows, snapshot.segments.len()), (3, 1, 0));
+    assert_eq!(crate::testing::lines(&snapshot.memory[0].batches, 0).len(), 1);
+    assert_eq!(reader.applied(), world.reader().applied());
+}
+
+#[test]
+fn figures_tell_when_to_seal() {
+    let mut world = world();
+    world.run(append(1, 1, &[1, 2]));
+    world.run(append(1, 1, &[1500]));
+    let figures = world.reader().figures();
+    assert_eq!((figures.open_rows, figures.open_splits, figures.open_since_us), (3, 2, Some(3)));
+    assert!(figures.open_bytes > 3 * 16);
+    assert_eq!(world.reader().ended_since_us(INTERVAL_US - 1), None);
+    assert_eq!(world.reader().ended_since_us(INTERVAL_US), Some(3));
+    world.seal();
+    let sealed = world.reader().figures();
+    assert_eq!((sealed.open_rows, sealed.frozen_rows, sealed.frozen_bytes), (0, 3, figures.open_bytes));
+    assert_eq!((sealed.sealed, sealed.checkpointed, sealed.seals_outstanding), (5, 0, 1));
+    world.install();
+    let installed = world.reader().figures();
+    assert_eq!((installed.frozen_bytes, installed.segments, installed.checkpointed), (0, 2, 5));
+}
+
+#[test]
+fn segments_are_pinned_while_anything_names_them() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    world.seal();
+    world.install();
+    let reader = world.reader();
+    let snapshot = reader.snapshot(ShardId(1)).unwrap().1;
+    let name = snapshot.segments[0].meta.name.clone();
+    assert_eq!(reader.live_segments(), [name.clone()]);
+    world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(1) })]);
+    assert_eq!(reader.live_segments(), [name.clone()], "the checkpoint still names it");
+    world.seal();
+    world.install();
+    assert_eq!(reader.live_segments(), [name.clone()], "the newer checkpoint is not saved");
+    world.shards.checkpoint_saved(world.shards.checkpoint().unwrap().seal);
+    assert_eq!(reader.live_segments(), Vec::<String>::new());
+    assert!(reader.is_pinned(&name), "the snapshot still reads it");
+    drop(snapshot);
+    assert!(!reader.is_pinned(&name));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let mut world = world();
+    world.seal();
+    world.install();
+    let bytes = world.shards.checkpoint().unwrap().bytes;
+    assert!(Shards::restore(GroupId(1), &bytes).is_ok());
+    assert!(Shards::restore(GroupId(2), &bytes).is_err());
+    for position in 0..bytes.len() {
+        let mut damaged = bytes.to_vec();
+        damaged[position] ^= 1;
+        assert!(Shards::restore(GroupId(1), &damaged).is_err(), "byte {position}");
+        assert!(Shards::restore(GroupId(1), &bytes[..position]).is_err(), "cut at {position}");
+    }
+}
