@@ -2,3 +2,20 @@
 
 // What the operator says: flags and one TOML file, validated.
 pub mod settings;
+// What can go wrong, and with which exit code the process says so.
+mod error;
+// The threads.
+mod runtimes;
+// What the operator sees.
+mod http;
+mod logs;
+mod metrics;
+// All of it together.
+mod process;
+// The command line.
+pub mod cli;
+// The main job, shown on real data.
+pub mod demo;
+
+pub use error::Error;
+pub use process::{Process, serve};

@@ -1,4 +1,21 @@
 //! Tests of the whole product: the built binary, driven from outside. One test binary, one module for each concern.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why on stderr")]
 
+// What the tests stand on: the server as a child process, and a PostgreSQL to compare answers with.
+mod oracle;
+mod server;
+
+// The process: settings, signals, exit codes, health.
+mod process;
+// What survives when it is killed.
+mod crash;
+// Work that never yields.
+mod starvation;
+// The main job.
+mod demo;
+// The SQL surface, by example.
+mod sqllogic;
+// The house rules.
 mod tidy;
+
+pub(crate) use server::TestServer;

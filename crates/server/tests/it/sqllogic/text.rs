@@ -118,7 +118,11 @@ fn civil(days: i64) -> (String, &'static str) {
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    if year > 0 { (format!("{year:04}-{month:02}-{day:02}"), "") } else { (format!("{:04}-{month:02}-{day:02}", 1 - year), " BC") }
+    if year > 0 {
+        (format!("{year:04}-{month:02}-{day:02}"), "")
+    } else {
+        (format!("{:04}-{month:02}-{day:02}", 1 - year), " BC")
+    }
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What ends the process, as the operator reads it on stderr, and the exit code that goes with it.
+//!
+//! Exit codes are an interface: supervisors decide by them. They are listed in docs/operating.md.
+
+use std::net::SocketAddr;
+
+/// The exit code of a process that could not start or whose command failed.
+pub(crate) const EXIT_FAILURE: u8 = 1;
+/// The exit code of a node that stopped itself because it can no longer vouch for its disk (D22). A supervisor
+/// restarts it, and recovery starts from what is really on disk.
+pub(crate) const EXIT_NODE_FAILED: u8 = 70;
+
+/// A reason to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file or a flag is wrong.
+    #[error("{0}")]
+    Settings(#[from] crate::settings::SettingsError),
+    /// The PostgreSQL or HTTP address cannot be listened on.
+    #[error("could not listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Threads or signals could not be set up.
+    #[error("could not start: {0}")]
+    Start(#[from] std::io::Error),
+    /// The data directory is used by another process, or cannot be made.
+    #[error("{0}")]
+    Lock(storage::Error),
+    /// The node could not open its data directory or form its groups.
+    #[error("could not open data directory \"{data_dir}\": {source}")]
+    Open {
+        /// The directory.
+        data_dir: String,
+        /// What the node said.
+        source: cluster::Error,
+    },
+    /// The node could not stop cleanly; nothing acknowledged is lost.
+    #[error("could not stop cleanly: {0}")]
+    Stop(cluster::Error),
+    /// The node stopped itself (D22).
+    #[error("the node stopped itself: {0}")]
+    NodeFailed(String),
+    /// The demonstration could not go on.
+    #[error("the demonstration failed: {0}")]
+    Demo(String),
+}
+
+impl Error {
+    /// The code the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::NodeFailed(_) => EXIT_NODE_FAILED,
+            Error::Settings(_)
+            | Error::Listen { .. }
+            | Error::Start(_)
+            | Error::Lock(_)
+            | Error::Open { .. }
+            | Error::Stop(_)
+            | Error::Demo(_) => EXIT_FAILURE,
+        }
+    }
+
+    /// What the operator can do about it, when there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Settings(error) => error.hint.clone(),
+            Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                Some("another process listens there; choose another address with --listen or --http".to_owned())
+            }
+            Error::NodeFailed(_) => {
+                Some("restart the process: everything acknowledged is recovered from disk".to_owned())
+            }
+            Error::Listen { .. }
+            | Error::Start(_)
+            | Error::Lock(_)
+            | Error::Open { .. }
+            | Error::Stop(_)
+            | Error::Demo(_) => None,
+        }
+    }
+}

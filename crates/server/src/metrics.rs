@@ -1,0 +1,71 @@
+//! `/metrics`: the node's counters, read when asked, in Prometheus' text format.
+//!
+//! The counters live where the work is done; this page only names them. Connections and statements come from the
+//! registry of `wire`, which is printed after.
+
+use cluster::NodeStatistics;
+use prometheus::proto::MetricFamily;
+use prometheus::{Counter, Encoder, Gauge, Opts, Registry, TextEncoder};
+
+/// The page for `statistics` and the families `wire` gathered.
+pub(crate) fn page(statistics: &NodeStatistics, wire: Vec<MetricFamily>) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families = node_families(statistics)?;
+    families.extend(wire);
+    let mut page = Vec::new();
+    TextEncoder::new().encode(&families, &mut page)?;
+    Ok(page)
+}
+
+fn node_families(statistics: &NodeStatistics) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    let registry = Registry::new();
+    let log = &statistics.log;
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles, exact up to 2^53")]
+    let counters = [
+        ("annal_ingest_rows_total", "Rows appended since start.", statistics.rows_appended as f64),
+        ("annal_log_bytes_total", "Bytes written to the log since start.", log.bytes_written as f64),
+        ("annal_log_records_total", "Records written to the log since start.", log.records as f64),
+        ("annal_log_syncs_total", "Times the log was synced to disk since start.", log.syncs as f64),
+        ("annal_log_sync_seconds_total", "Time spent in those syncs.", log.sync_us as f64 / 1e6),
+        ("annal_seals_total", "Seals applied since start.", statistics.seals as f64),
+        ("annal_segments_written_total", "Segments written since start.", statistics.segments_written as f64),
+        ("annal_segment_bytes_total", "Bytes of those segments.", statistics.segment_bytes_written as f64),
+    ];
+    for (name, help, value) in counters {
+        let counter = Counter::with_opts(Opts::new(name, help))?;
+        counter.inc_by(value);
+        registry.register(Box::new(counter))?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles, exact up to 2^53")]
+    let memtable_bytes = statistics.memtable_bytes as f64;
+    let memtable = Gauge::with_opts(Opts::new("annal_memtable_bytes", "Bytes in memtables, frozen rows included."))?;
+    memtable.set(memtable_bytes);
+    registry.register(Box::new(memtable))?;
+    Ok(registry.gather())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn the_page_names_unit_and_meaning_of_each_counter() {
+        let mut statistics = NodeStatistics { rows_appended: 7, memtable_bytes: 512, ..NodeStatistics::default() };
+        statistics.log.sync_us = 2_500_000;
+        let page = String::from_utf8(page(&statistics, Vec::new()).unwrap()).unwrap();
+        let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        expect![[r#"
+            annal_ingest_rows_total 7
+            annal_log_bytes_total 0
+            annal_log_records_total 0
+            annal_log_sync_seconds_total 2.5
+            annal_log_syncs_total 0
+            annal_memtable_bytes 512
+            annal_seals_total 0
+            annal_segment_bytes_total 0
+            annal_segments_written_total 0"#]]
+        .assert_eq(&lines.join("\n"));
+        assert!(page.contains("# HELP annal_ingest_rows_total Rows appended since start."));
+    }
+}

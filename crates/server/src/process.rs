@@ -1,0 +1,215 @@
+//! One node in one process: threads, doors, node, engine, and the way they stop.
+//!
+//! Order of starting: addresses first (a taken port is known before any file is touched), then HTTP (a long recovery
+//! can be watched), then the node, then the PostgreSQL door. Stopping goes the other way round.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use cluster::{Node, NodeOptions};
+use event::{Entropy, SystemClock};
+use query::{Engine, EngineOptions};
+use storage::RealDisk;
+use storage::disk::DirectoryLock;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wire::WireOptions;
+
+use crate::error::{EXIT_FAILURE, Error};
+use crate::http::{self, Pages};
+use crate::runtimes::Runtimes;
+use crate::settings::Settings;
+
+/// Runs `annal server`: until a signal or the node's own failure ends it.
+pub fn serve(settings: &Settings) -> Result<(), Error> {
+    Process::start(settings)?.wait()
+}
+
+/// A node that serves clients, and the threads it runs on.
+#[derive(Debug)]
+pub struct Process {
+    runtimes: Runtimes,
+    service: Service,
+}
+
+/// What runs on the threads.
+#[derive(Debug)]
+struct Service {
+    node: Arc<Node>,
+    address: SocketAddr,
+    pages: Arc<Pages>,
+    door: JoinHandle<()>,
+    signals: Signals,
+    /// Keeps other processes out of the data directory; given up last.
+    lock: DirectoryLock,
+}
+
+/// The signals that end the process.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    async fn any(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Process {
+    /// Starts everything; returns once clients are served.
+    pub fn start(settings: &Settings) -> Result<Process, Error> {
+        crate::logs::start(settings);
+        let runtimes = Runtimes::start(settings.query_threads)?;
+        let started = runtimes.front().clone().block_on(Service::start(settings, &runtimes));
+        match started {
+            Ok(service) => Ok(Process { runtimes, service }),
+            Err(error) => {
+                runtimes.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Where PostgreSQL clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.service.address
+    }
+
+    /// Runs `work` on the front threads; `None` when a signal came first.
+    pub(crate) fn run_until_signal<T, F>(&mut self, work: F) -> Result<Option<T>, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.runtimes.front().clone().block_on(async {
+            tokio::select! {
+                done = tokio::spawn(work) => match done {
+                    Ok(done) => Ok(Some(done)),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+                _ = self.service.signals.any() => Ok(None),
+                reason = self.service.node.failed() => Err(Error::NodeFailed(reason)),
+            }
+        })
+    }
+
+    /// Serves until a signal comes, then stops; ends with an error when the node fails (D22).
+    pub fn wait(mut self) -> Result<(), Error> {
+        let front = self.runtimes.front().clone();
+        let failure = front.block_on(async {
+            tokio::select! {
+                name = self.service.signals.any() => {
+                    tracing::info!(signal = name, "stopping");
+                    None
+                }
+                reason = self.service.node.failed() => Some(reason),
+            }
+        });
+        match failure {
+            None => self.stop(),
+            Some(reason) => {
+                tracing::error!(%reason, "the node stopped itself; restart it to recover from disk");
+                // No farewell: whatever touches the disk now may trust pages that never reached it.
+                self.runtimes.stop();
+                Err(Error::NodeFailed(reason))
+            }
+        }
+    }
+
+    /// Takes no more clients, gives running statements their grace, syncs and releases the data directory. A second
+    /// signal ends the process at once.
+    pub fn stop(self) -> Result<(), Error> {
+        let Process { runtimes, service } = self;
+        let Service { node, pages, door, mut signals, lock, .. } = service;
+        let front = runtimes.front().clone();
+        front.spawn(async move {
+            let name = signals.any().await;
+            tracing::warn!(signal = name, "stopped at once; recovery will replay the log");
+            std::process::exit(i32::from(EXIT_FAILURE));
+        });
+        let stopped = front.block_on(async move {
+            pages.stopping.cancel();
+            if let Err(error) = door.await {
+                tracing::warn!(%error, "the PostgreSQL door did not close in order");
+            }
+            node.shutdown().await.map_err(Error::Stop)
+        });
+        runtimes.stop();
+        drop(lock);
+        tracing::info!("stopped");
+        stopped
+    }
+}
+
+impl Service {
+    /// Starts everything; returns once clients are served.
+    async fn start(settings: &Settings, runtimes: &Runtimes) -> Result<Service, Error> {
+        let mut signals =
+            Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        let (listener, address) = listen(settings.listen).await?;
+        let disk = RealDisk::new(&settings.data_dir);
+        let lock = disk.lock().map_err(Error::Lock)?;
+        let pages = Arc::new(Pages {
+            node: OnceLock::new(),
+            registry: prometheus::Registry::new(),
+            stopping: CancellationToken::new(),
+        });
+        if let Some(http_address) = settings.http_listen {
+            let (listener, address) = listen(http_address).await?;
+            tracing::info!(%address, "health and metrics are served");
+            tokio::spawn(http::serve(listener, pages.clone()));
+        }
+        let node = tokio::select! {
+            node = open(settings, disk, runtimes) => node?,
+            name = signals.any() => {
+                tracing::info!(signal = name, "stopped while starting");
+                // Nothing was acknowledged yet, and whatever recovery wrote it can write again.
+                std::process::exit(0);
+            }
+        };
+        let engine = Engine::new(EngineOptions {
+            node: node.clone(),
+            runtime: runtimes.query().clone(),
+            memory_bytes: settings.query_memory,
+            partitions: settings.query_threads,
+        });
+        let options = WireOptions {
+            registry: pages.registry.clone(),
+            stop: pages.stopping.clone(),
+            grace: settings.shutdown_grace,
+        };
+        let door = tokio::spawn(wire::serve(listener, engine, options));
+        assert!(pages.node.set(node.clone()).is_ok(), "a process starts its node once");
+        tracing::info!(%address, data_dir = %settings.data_dir.display(), "ready for PostgreSQL clients");
+        Ok(Service { node, address, pages, door, signals, lock })
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Opens the locked data directory on the consensus threads.
+async fn open(settings: &Settings, disk: RealDisk, runtimes: &Runtimes) -> Result<Arc<Node>, Error> {
+    let options = NodeOptions {
+        disk: Arc::new(disk),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(Entropy::from_os()),
+        consensus: runtimes.consensus().clone(),
+        encode: runtimes.encode().clone(),
+        seal_bytes: settings.seal_size,
+    };
+    match runtimes.consensus().spawn(Node::start(options)).await {
+        Ok(node) => node.map_err(|source| Error::Open { data_dir: settings.data_dir.display().to_string(), source }),
+        Err(error) => Err(Error::Start(std::io::Error::other(error))),
+    }
+}

@@ -1,0 +1,143 @@
+//! The four runtimes: consensus, front, query, encode.
+//!
+//! Invariant: a query or an encoder that never yields delays no heartbeat, login, cancel or health check. Each kind of
+//! work has its own threads, and the kinds that burn CPU run at a lower priority of the operating system, so that the
+//! scheduler prefers the threads the cluster's life depends on.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Threads for Raft, timers, the log writer and apply.
+const CONSENSUS_THREADS: usize = 2;
+/// Threads for sockets, login, cancel and HTTP.
+const FRONT_THREADS: usize = 2;
+/// Threads that sort and encode segments.
+const ENCODE_THREADS: usize = 1;
+/// Steps of niceness by which queries and encoding stand back.
+const BACKGROUND_NICENESS: i32 = 10;
+/// How long blocking work may hold up the end of the process.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The threads of a process.
+#[derive(Debug)]
+pub(crate) struct Runtimes {
+    consensus: Runtime,
+    front: Runtime,
+    query: Runtime,
+    encode: Runtime,
+}
+
+impl Runtimes {
+    /// Starts all threads; queries get `query_threads` of them.
+    pub(crate) fn start(query_threads: usize) -> io::Result<Runtimes> {
+        Ok(Runtimes {
+            consensus: runtime("consensus", CONSENSUS_THREADS, 0)?,
+            front: runtime("front", FRONT_THREADS, 0)?,
+            query: runtime("query", query_threads, BACKGROUND_NICENESS)?,
+            encode: runtime("encode", ENCODE_THREADS, BACKGROUND_NICENESS)?,
+        })
+    }
+
+    /// Raft, timers, the log writer and apply; nothing else may run there.
+    pub(crate) fn consensus(&self) -> &Handle {
+        self.consensus.handle()
+    }
+
+    /// Sockets, login, cancel, HTTP.
+    pub(crate) fn front(&self) -> &Handle {
+        self.front.handle()
+    }
+
+    /// Plans, queries, COPY decoding.
+    pub(crate) fn query(&self) -> &Handle {
+        self.query.handle()
+    }
+
+    /// Sorting and Parquet encoding.
+    pub(crate) fn encode(&self) -> &Handle {
+        self.encode.handle()
+    }
+
+    /// Ends all threads. Whatever still computes is abandoned: all that matters is on disk by now.
+    pub(crate) fn stop(self) {
+        for runtime in [self.query, self.encode, self.front] {
+            runtime.shutdown_background();
+        }
+        self.consensus.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    }
+}
+
+fn runtime(name: &'static str, threads: usize, niceness: i32) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .on_thread_start(move || stand_back(name, niceness))
+        .build()
+}
+
+/// Lowers the priority of the calling thread. On Linux a thread has its own niceness; children do not matter here.
+fn stand_back(name: &str, niceness: i32) {
+    if niceness == 0 {
+        return;
+    }
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), niceness) {
+        tracing::warn!(runtime = name, %error, "could not lower the priority of a thread");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn niceness_of_a_thread(handle: &Handle) -> i32 {
+        let (send, receive) = std::sync::mpsc::channel();
+        handle.spawn(async move {
+            let thread = rustix::thread::gettid();
+            send.send(rustix::process::getpriority_process(Some(thread)).unwrap()).unwrap();
+        });
+        receive.recv().unwrap()
+    }
+
+    #[test]
+    fn what_burns_cpu_stands_back() {
+        let runtimes = Runtimes::start(2).unwrap();
+        let here = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+        let background = BACKGROUND_NICENESS.max(here);
+        assert_eq!(niceness_of_a_thread(runtimes.consensus()), here);
+        assert_eq!(niceness_of_a_thread(runtimes.front()), here);
+        assert_eq!(niceness_of_a_thread(runtimes.query()), background);
+        assert_eq!(niceness_of_a_thread(runtimes.encode()), background);
+        runtimes.stop();
+    }
+
+    #[test]
+    fn a_query_that_never_yields_delays_nothing_else() {
+        let runtimes = Runtimes::start(2).unwrap();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        for _ in 0..4 {
+            let stop = stop.clone();
+            runtimes.query().spawn(async move {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let (send, receive) = std::sync::mpsc::channel();
+        for handle in [runtimes.consensus(), runtimes.front(), runtimes.encode()] {
+            let send = send.clone();
+            handle.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                send.send(()).unwrap();
+            });
+        }
+        for _ in 0..3 {
+            receive.recv().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        runtimes.stop();
+    }
+}
