@@ -62,4 +62,4 @@ const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);
 const _: () = assert!(STAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(SEAL_BYTES >= ENTRY_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
-const _: () = assert!(ROW_GROUP_ROWS % PAGE_ROWS == 0);
+const _: () = assert!(ROW_GROUP_ROWS.is_multiple_of(PAGE_ROWS));

@@ -365,7 +365,7 @@ impl Content {
     fn set_len(&mut self, len: u64) {
         if len < self.len {
             self.pages.retain(|page, _| page * PAGE < len);
-            if len % PAGE != 0 && self.pages.contains_key(&(len / PAGE)) {
+            if !len.is_multiple_of(PAGE) && self.pages.contains_key(&(len / PAGE)) {
                 self.page_mut(len / PAGE)[(len % PAGE) as usize..].fill(0);
             }
         }

@@ -69,3 +69,263 @@ async fn a_log_on_a_real_disk_survives_reopening() {
 async fn a_log_on_a_simulated_disk_survives_reopening() {
     survives_reopening(Arc::new(SimulatedDisk::new(1))).await;
 }
+
+/// A log of several small files, its last write not marked as synced unless it was closed. Gives what a reader may find:
+/// after each frame, the votes of group 0 and the records of `GROUP`.
+async fn small_log(closed: bool) -> (Arc<SimulatedDisk>, Vec<(Option<Bytes>, Vec<LogRecord>)>) {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open_with_file_len(disk.clone(), "log", 1 << 10).await.unwrap();
+    let mut states = vec![(None, Vec::new())];
+    for index in 1..=10 {
+        let (mut vote, mut records) = states.last().unwrap().clone();
+        records.push(record(index, vec![index as u8; 30 * index as usize]));
+        append(&log, GROUP, vec![records.last().unwrap().clone()]).await.unwrap();
+        states.push((vote.clone(), records.clone()));
+        if index % 3 == 0 {
+            vote = Some(Bytes::from(vec![index as u8; 9]));
+            log.save_vote(GroupId(0), vote.clone().unwrap()).await.unwrap();
+            states.push((vote, records));
+        }
+    }
+    if closed {
+        log.close().await.unwrap();
+    }
+    // As the process leaves it that is killed here: a handle dropped in peace would still mark the end.
+    (Arc::new(disk.restart(1)), states)
+}
+
+/// How many frames of `states` a disk gives back, or the error of opening.
+async fn reopen(disk: SimulatedDisk, states: &[(Option<Bytes>, Vec<LogRecord>)]) -> Result<usize, storage::Error> {
+    let log = Log::open_with_file_len(Arc::new(disk), "log", 1 << 10).await?;
+    let found = (log.group(GroupId(0)).vote, log.read(GROUP, 1..100, usize::MAX).await?);
+    Ok(states.iter().position(|state| *state == found).expect("what is found is what was written, up to some frame"))
+}
+
+async fn file_names(disk: &SimulatedDisk) -> Vec<String> {
+    disk.list("log").await.unwrap().into_iter().map(|entry| format!("log/{}", entry.name)).collect()
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_damage_or_ends_the_log_but_never_changes_it() {
+    for closed in [false, true] {
+        let (disk, states) = small_log(closed).await;
+        let full = states.len() - 1;
+        let files = file_names(&disk).await;
+        assert!(files.len() > 2, "{files:?}");
+        let (mut damaged, mut torn) = (0, 0);
+        for file in &files {
+            for at in 0..1 << 10 {
+                let copy = disk.restart(1);
+                copy.flip_bit(file, at, at as u8 % 8).unwrap();
+                match reopen(copy, &states).await {
+                    Ok(found) if found == full => {}
+                    Ok(found) => {
+                        assert!(!closed, "byte {at} of {file}: {found} of {full} frames left of a closed log");
+                        assert!(file == files.last().unwrap() && found == full - 1, "byte {at} of {file}: {found}");
+                        torn += 1;
+                    }
+                    Err(storage::Error::Corrupt { file: named, offset, .. }) => {
+                        assert!(named == *file && offset <= at, "byte {at} of {file}: {named} at {offset}");
+                        damaged += 1;
+                    }
+                    Err(error) => panic!("byte {at} of {file}: {error}"),
+                }
+            }
+        }
+        assert!(damaged > 1000 && (torn > 0) != closed, "{damaged} {torn}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_cut_short_is_damage() {
+    let (disk, states) = small_log(false).await;
+    for file in file_names(&disk).await {
+        for len in 0..1 << 10 {
+            let copy = disk.restart(1);
+            let id = copy.open(&file, storage::disk::OpenMode::Write).await.unwrap();
+            copy.set_len(id, len).await.unwrap();
+            let outcome = reopen(copy, &states).await;
+            assert!(matches!(outcome, Err(storage::Error::Corrupt { .. })), "{file} of {len} bytes: {outcome:?}");
+        }
+    }
+}
+
+/// What a crash that lost everything from some byte on leaves.
+#[tokio::test]
+async fn zeros_from_any_byte_on_give_a_prefix() {
+    let (disk, states) = small_log(false).await;
+    let last = file_names(&disk).await.pop().unwrap();
+    let mut before = 0;
+    for begin in 0..=1 << 10 {
+        let copy = disk.restart(1);
+        let id = copy.open(&last, storage::disk::OpenMode::Write).await.unwrap();
+        copy.set_len(id, begin).await.unwrap();
+        copy.set_len(id, 1 << 10).await.unwrap();
+        match reopen(copy, &states).await {
+            Ok(found) => {
+                assert!(found >= before, "the more is left the more is found");
+                before = found;
+            }
+            Err(storage::Error::Corrupt { .. }) => assert!(begin < 200 && before == 0, "only a header is never torn"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(before, states.len() - 1);
+}
+
+#[tokio::test]
+async fn a_missing_file_is_damage() {
+    let (disk, states) = small_log(false).await;
+    let files = file_names(&disk).await;
+    for file in &files[..files.len() - 1] {
+        let copy = disk.restart(1);
+        copy.remove(file).await.unwrap();
+        let outcome = reopen(copy, &states).await;
+        assert!(matches!(outcome, Err(storage::Error::Corrupt { .. })), "without {file}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_appends_share_a_sync() {
+    let log = Log::open(Arc::new(SimulatedDisk::new(1)), "log").await.unwrap();
+    let before = log.statistics();
+    let appends = (0..100).map(|group| {
+        let log = log.clone();
+        tokio::spawn(async move { append(&log, GroupId(group), vec![record(1, "x")]).await.unwrap() })
+    });
+    futures::future::join_all(appends).await.into_iter().for_each(Result::unwrap);
+    let after = log.statistics();
+    assert_eq!(after.records - before.records, 100);
+    assert!(after.syncs - before.syncs <= 3, "{after:?}");
+    assert!(after.bytes_written - before.bytes_written >= 100 * 80);
+}
+
+#[tokio::test]
+async fn a_failed_sync_stops_the_log_for_good() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    append(&log, GROUP, vec![record(1, "kept")]).await.unwrap();
+    disk.fail_next_sync();
+    let (one, other) =
+        tokio::join!(append(&log, GROUP, vec![record(2, "lost")]), append(&log, GroupId(8), vec![record(1, "lost")]));
+    assert!(one.unwrap_err().to_string().contains("could not sync file \"log/0000000001.log\""));
+    assert!(other.is_err());
+    let reason = log.failed().await;
+    assert!(reason.contains("could not sync"), "{reason}");
+    let stopped = log.save_vote(GROUP, Bytes::new()).await.unwrap_err();
+    assert_eq!(stopped.to_string(), format!("the log is stopped: {reason}"));
+    assert!(append(&log, GROUP, vec![record(3, "x")]).await.is_err());
+    assert!(log.truncate_after(GROUP, None).await.is_err() && log.purge(GROUP, 1, [1; 16]).await.is_err());
+    assert!(log.save_committed(GROUP, Bytes::new()).await.is_err() && log.close().await.is_err());
+    assert_eq!(log.read(GROUP, 1..2, 100).await.unwrap(), [record(1, "kept")]);
+
+    let log = Log::open(Arc::new(disk.crash(1)), "log").await.unwrap();
+    assert_eq!(log.read(GROUP, 1..2, 100).await.unwrap(), [record(1, "kept")]);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_what_was_there_is_read() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    append(&log, GROUP, vec![record(1, "kept")]).await.unwrap();
+    disk.set_space(Some(5000));
+    let full = append(&log, GROUP, vec![record(2, vec![7; 4000]), record(3, vec![7; 4000])]).await.unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(log.read(GROUP, 1..2, 100).await.unwrap(), [record(1, "kept")]);
+    disk.set_space(None);
+    let log = Log::open(Arc::new(disk.restart(1)), "log").await.unwrap();
+    assert_eq!(log.read(GROUP, 1..2, 100).await.unwrap(), [record(1, "kept")]);
+    let next = log.group(GROUP).last.unwrap().0 + 1;
+    append(&log, GROUP, vec![record(next, "again")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn purging_removes_files_and_keeps_votes() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open_with_file_len(disk.clone(), "log", 4 << 10).await.unwrap();
+    log.save_vote(GroupId(3), Bytes::from_static(b"cold vote")).await.unwrap();
+    append(&log, GroupId(4), vec![record(1, "cold record")]).await.unwrap();
+    for index in 1..=40 {
+        append(&log, GROUP, vec![record(index, vec![index as u8; 1000])]).await.unwrap();
+    }
+    let files = file_names(&disk).await.len();
+    assert!(files > 10, "{files}");
+    log.purge(GROUP, 39, [39; 16]).await.unwrap();
+    assert_eq!(file_names(&disk).await.len(), files, "the first file holds a record of group 4");
+    log.purge(GroupId(4), 1, [1; 16]).await.unwrap();
+    assert_eq!(file_names(&disk).await.len(), 1, "and is removed with all that are free then");
+    assert_eq!(log.read(GROUP, 39..41, usize::MAX).await.unwrap(), []);
+
+    let log = Log::open(Arc::new(disk.crash(1)), "log").await.unwrap();
+    assert_eq!(log.group(GroupId(3)).vote, Some(Bytes::from_static(b"cold vote")));
+    assert_eq!(log.group(GroupId(4)).last, Some((1, [1; 16])));
+    assert_eq!(log.read(GROUP, 40..41, usize::MAX).await.unwrap(), [record(40, vec![40; 1000])]);
+    append(&log, GroupId(4), vec![record(2, "goes on")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_may_be_larger_than_a_file() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open_with_file_len(disk.clone(), "log", 4 << 10).await.unwrap();
+    let records = [record(1, "small"), record(2, vec![2; 100_000]), record(3, "small")];
+    append(&log, GROUP, records.to_vec()).await.unwrap();
+    let log = Log::open(Arc::new(disk.crash(1)), "log").await.unwrap();
+    assert_eq!(read_all(&log, GROUP).await, records);
+}
+
+#[tokio::test]
+async fn a_log_may_begin_behind_a_snapshot() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    assert!(append(&log, GROUP, vec![record(5, "from nowhere")]).await.is_err());
+    log.purge(GROUP, 100, [4; 16]).await.unwrap();
+    append(&log, GROUP, vec![record(101, "x")]).await.unwrap();
+    let log = Log::open(Arc::new(disk.crash(1)), "log").await.unwrap();
+    assert_eq!(log.group(GROUP).purged, Some((100, [4; 16])));
+    assert_eq!(read_all(&log, GROUP).await, [record(101, "x")]);
+}
+
+#[tokio::test]
+async fn damage_found_while_reading_names_file_and_offset() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    append(&log, GROUP, vec![record(1, "some payload")]).await.unwrap();
+    log.close().await.unwrap();
+    // Opened again, nothing is in memory.
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    disk.flip_bit("log/0000000001.log", 48 + 72, 3).unwrap();
+    let error = log.read(GROUP, 1..2, 100).await.unwrap_err();
+    assert_eq!(error.to_string(), "file \"log/0000000001.log\" is damaged at offset 48: it is not record 1 of group 7");
+}
+
+/// The first version's bytes, for as long as it is to be read. Written anew with `ANNAL_WRITE_FORMATS=1`.
+#[tokio::test]
+async fn a_log_of_version_1_opens() {
+    const FILE: &str = "log/0000000001.log";
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/formats/log-v1.bin");
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open_with_file_len(disk.clone(), "log", 1 << 10).await.unwrap();
+    append(&log, GROUP, vec![record(1, "one"), record(2, "two"), record(3, "three")]).await.unwrap();
+    log.save_vote(GROUP, Bytes::from_static(b"vote")).await.unwrap();
+    log.truncate_after(GROUP, Some(2)).await.unwrap();
+    log.save_committed(GROUP, Bytes::from_static(b"2")).await.unwrap();
+    log.purge(GROUP, 1, [1; 16]).await.unwrap();
+    log.close().await.unwrap();
+    let file = disk.open(FILE, storage::disk::OpenMode::Read).await.unwrap();
+    let written = disk.read_at(file, 0, 1 << 10).await.unwrap();
+    if std::env::var_os("ANNAL_WRITE_FORMATS").is_some() {
+        std::fs::write(golden, &written).unwrap();
+    }
+    let golden = Bytes::from(std::fs::read(golden).unwrap());
+    assert!(written == golden, "the bytes of a log changed: that is a new version");
+
+    let disk = Arc::new(SimulatedDisk::new(1));
+    disk.create_dir_all("log").await.unwrap();
+    let file = disk.open(FILE, storage::disk::OpenMode::CreateNew).await.unwrap();
+    disk.write_at(file, 0, vec![golden]).await.unwrap();
+    let log = Log::open(disk, "log").await.unwrap();
+    let known = log.group(GROUP);
+    assert_eq!((known.vote.unwrap(), known.committed.unwrap()), ("vote".into(), "2".into()));
+    assert_eq!((known.purged, known.last), (Some((1, [1; 16])), Some((2, [2; 16]))));
+    assert_eq!(read_all(&log, GROUP).await, [record(2, "two")]);
+}
