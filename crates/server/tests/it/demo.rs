@@ -18,16 +18,16 @@ const TOLERANCE: f64 = 1e-9;
 const SHIMS: &str = "
 CREATE FUNCTION time_bucket(interval, timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE
     AS $$ SELECT date_bin($1, $2, '2000-01-03T00:00:00Z') $$;
-CREATE FUNCTION last_text(pair text, value text, at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT greatest(pair, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '|' || value) $$;
-CREATE FUNCTION last_value_text(pair text) RETURNS text LANGUAGE sql IMMUTABLE
-    AS $$ SELECT split_part(pair, '|', 2) $$;
-CREATE AGGREGATE last(text, timestamptz) (SFUNC = last_text, STYPE = text, FINALFUNC = last_value_text);
-CREATE FUNCTION last_int(pair text, value integer, at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE
-    AS $$ SELECT last_text(pair, value::text, at) $$;
-CREATE FUNCTION last_value_int(pair text) RETURNS integer LANGUAGE sql IMMUTABLE
-    AS $$ SELECT split_part(pair, '|', 2)::integer $$;
-CREATE AGGREGATE last(integer, timestamptz) (SFUNC = last_int, STYPE = text, FINALFUNC = last_value_int);
+CREATE TYPE text_at AS (value text, at timestamptz);
+CREATE FUNCTION later_text(pair text_at, value text, at timestamptz) RETURNS text_at LANGUAGE plpgsql IMMUTABLE
+    AS $$ BEGIN IF pair.at >= at THEN RETURN pair; END IF; RETURN (value, at)::text_at; END $$;
+CREATE FUNCTION value_of(pair text_at) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT pair.value $$;
+CREATE AGGREGATE last(text, timestamptz) (SFUNC = later_text, STYPE = text_at, FINALFUNC = value_of);
+CREATE TYPE integer_at AS (value integer, at timestamptz);
+CREATE FUNCTION later_integer(pair integer_at, value integer, at timestamptz) RETURNS integer_at LANGUAGE plpgsql IMMUTABLE
+    AS $$ BEGIN IF pair.at >= at THEN RETURN pair; END IF; RETURN (value, at)::integer_at; END $$;
+CREATE FUNCTION value_of(pair integer_at) RETURNS integer LANGUAGE sql IMMUTABLE AS $$ SELECT pair.value $$;
+CREATE AGGREGATE last(integer, timestamptz) (SFUNC = later_integer, STYPE = integer_at, FINALFUNC = value_of);
 ";
 
 type Answer = Vec<Vec<Option<String>>>;
