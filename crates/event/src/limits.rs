@@ -23,6 +23,14 @@ pub const DISK_CALLS_MAX: usize = 64;
 pub const PROPOSE_LINGER_US: u64 = 500;
 /// Statements waiting for the proposer.
 pub const PROPOSE_QUEUE_LEN: usize = 4096;
+/// Bytes of statements waiting for the proposer or in flight.
+pub const PROPOSE_QUEUE_BYTES: usize = 64 << 20;
+/// Statements of one entry.
+pub const ENTRY_STATEMENTS_MAX: usize = 4096;
+/// Entries of a group proposed and not yet applied.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of entries kept decoded between append and apply.
+pub const APPLY_CACHE_BYTES: usize = 32 << 20;
 
 /// Rows of one statement or transaction kept in memory before they are staged as segments.
 pub const STAGE_BYTES_MAX: usize = 32 << 20;
@@ -56,6 +64,8 @@ pub const SEGMENT_FOOTER_CACHE_BYTES: usize = 64 << 20;
 pub const RESULT_QUEUE_LEN: usize = 4;
 
 const _: () = assert!(LOG_READ_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
+const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_QUEUE_BYTES >= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);

@@ -1,16 +1,29 @@
 //! What can go wrong in a Raft group.
 
+use event::GroupId;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No leader is known; may work later.
     #[error("no leader is known for group {0}")]
-    NoLeader(event::GroupId),
+    NoLeader(GroupId),
     /// The group has stopped: the node shuts down or its disk failed.
     #[error("group {group} has stopped: {reason}")]
     Stopped {
         /// The group.
-        group: event::GroupId,
+        group: GroupId,
+        /// Why.
+        reason: String,
+    },
+    /// Too many statements wait for the group; may work later.
+    #[error("too many statements wait for group {0}")]
+    Overloaded(GroupId),
+    /// The statement was proposed, and the group stopped before its fate was known.
+    #[error("group {group} stopped while the statement was being committed: {reason}")]
+    Unknown {
+        /// The group.
+        group: GroupId,
         /// Why.
         reason: String,
     },

@@ -1,5 +1,23 @@
-//! One group, many nodes: propose, apply, checkpoint, read index. openraft stays inside.
+//! One group, many nodes: propose, apply, checkpoint, read index.
+//!
+//! Knows no tables and no sockets: what the entries mean is the [`StateMachine`]'s, how bytes reach a peer is `cluster`'s.
+//! Every name of openraft stays in this crate and in the one adapter file of `cluster` that carries its messages.
 
+// What can go wrong.
 mod error;
+// What a group is made of: the machine its entries drive, and the types Raft is told of.
+mod machine;
+mod types;
+// Its three parts on disk and in memory: log, applied state, checkpoint.
+mod checkpoint;
+mod log_store;
+mod state;
+// The group itself, and the task that gathers statements into entries.
+mod group;
+mod proposer;
 
 pub use error::Error;
+pub use group::{Group, GroupOptions, GroupStatus};
+pub use machine::{MachineCheckpoint, StateMachine};
+pub use proposer::Proposed;
+pub use types::{Peer, SnapshotBytes, Types};

@@ -1,0 +1,157 @@
+//! The file of a checkpoint, which is the Raft snapshot: a header, what Raft needs, the machine's state.
+//!
+//! ```text
+//! 0   magic "ANNALCKP"        8 bytes
+//! 8   version                 u16
+//! 10  reserved, zero          u16
+//! 12  length of the JSON      u32
+//! 16  crc32c of the JSON      u32
+//! 20  JSON: CheckpointMeta
+//! ..  state, as long as the JSON says, with the checksum the JSON says
+//! ```
+//! All integers little-endian. A checkpoint replaces the one before by rename, after file and directory are synced.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use event::GroupId;
+use serde::{Deserialize, Serialize};
+use storage::Disk;
+use storage::disk::OpenMode;
+
+use crate::types::{LogId, SnapshotMeta, StoredMembership};
+
+const MAGIC: &[u8; 8] = b"ANNALCKP";
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 20;
+
+/// The JSON part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CheckpointMeta {
+    pub(crate) group: GroupId,
+    /// The last entry contained.
+    pub(crate) last: LogId,
+    pub(crate) membership: StoredMembership,
+    /// The proposer's time of the last entry contained that had one.
+    pub(crate) time_us: i64,
+    state_bytes: u64,
+    state_checksum: u32,
+}
+
+/// A checkpoint, whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) meta: CheckpointMeta,
+    pub(crate) state: Bytes,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(group: GroupId, last: LogId, membership: StoredMembership, time_us: i64, state: Bytes) -> Self {
+        let (state_bytes, state_checksum) = (state.len() as u64, crc32c::crc32c(&state));
+        Self { meta: CheckpointMeta { group, last, membership, time_us, state_bytes, state_checksum }, state }
+    }
+
+    /// What Raft calls the metadata of a snapshot.
+    pub(crate) fn snapshot_meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: Some(self.meta.last), last_membership: self.meta.membership.clone() }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let json = serde_json::to_vec(&self.meta).expect("checkpoint metadata has only string keys");
+        let length = u32::try_from(json.len()).expect("a membership is far below 4 GiB");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + json.len() + self.state.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&json).to_le_bytes());
+        bytes.extend_from_slice(&json);
+        bytes.extend_from_slice(&self.state);
+        bytes.into()
+    }
+
+    /// Reads what [`Checkpoint::encode`] wrote; `file` is named when it does not fit.
+    pub(crate) fn decode(file: &str, bytes: &Bytes) -> Result<Checkpoint, storage::Error> {
+        let damaged = |offset: usize, reason: String| storage::Error::Corrupt {
+            file: file.to_owned(),
+            offset: offset as u64,
+            reason,
+        };
+        let header = bytes.get(..HEADER_BYTES).ok_or_else(|| damaged(0, "shorter than its header".into()))?;
+        if &header[..8] != MAGIC {
+            return Err(damaged(0, "not a checkpoint".into()));
+        }
+        let version = u16::from_le_bytes([header[8], header[9]]);
+        if version != VERSION {
+            return Err(damaged(8, format!("version {version} is not supported")));
+        }
+        let length = u32::from_le_bytes([header[12], header[13], header[14], header[15]]) as usize;
+        let checksum = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
+        let json = bytes[HEADER_BYTES..].get(..length).ok_or_else(|| damaged(12, "cut off".into()))?;
+        if crc32c::crc32c(json) != checksum {
+            return Err(damaged(HEADER_BYTES, "wrong checksum".into()));
+        }
+        let meta: CheckpointMeta = serde_json::from_slice(json).map_err(|e| damaged(HEADER_BYTES, e.to_string()))?;
+        let state = bytes.slice(HEADER_BYTES + length..);
+        if state.len() as u64 != meta.state_bytes || crc32c::crc32c(&state) != meta.state_checksum {
+            return Err(damaged(HEADER_BYTES + length, "the state has the wrong length or checksum".into()));
+        }
+        Ok(Checkpoint { meta, state })
+    }
+}
+
+/// Where the checkpoint of one group lies.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckpointFile {
+    disk: Arc<dyn Disk>,
+    dir: String,
+    name: String,
+    tmp: String,
+}
+
+impl CheckpointFile {
+    /// `dir`/`group`, written first as a file in `tmp_dir`; both directories must exist.
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &str, tmp_dir: &str, group: GroupId) -> Self {
+        Self { disk, dir: dir.to_owned(), name: format!("{dir}/{group}"), tmp: format!("{tmp_dir}/checkpoint-{group}") }
+    }
+
+    /// The checkpoint, `None` when none was ever written.
+    pub(crate) async fn read(&self) -> Result<Option<Checkpoint>, storage::Error> {
+        match self.read_bytes().await {
+            Ok(bytes) => Checkpoint::decode(&self.name, &bytes).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.error("read", e)),
+        }
+    }
+
+    async fn read_bytes(&self) -> io::Result<Bytes> {
+        let file = self.disk.open(&self.name, OpenMode::Read).await?;
+        let len = self.disk.len(file).await?;
+        let bytes = self.disk.read_at(file, 0, usize::try_from(len).map_err(io::Error::other)?).await;
+        self.disk.close(file).await?;
+        bytes
+    }
+
+    /// Puts `bytes` in the place of the checkpoint; durable when this returns.
+    pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), storage::Error> {
+        self.replace(bytes).await.map_err(|e| self.error("write", e))
+    }
+
+    async fn replace(&self, bytes: Bytes) -> io::Result<()> {
+        match self.disk.remove(&self.tmp).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = self.disk.open(&self.tmp, OpenMode::CreateNew).await?;
+        self.disk.write_at(file, 0, vec![bytes]).await?;
+        self.disk.sync(file).await?;
+        self.disk.close(file).await?;
+        self.disk.rename(&self.tmp, &self.name).await?;
+        self.disk.sync_dir(&self.dir).await
+    }
+
+    fn error(&self, verb: &str, source: io::Error) -> storage::Error {
+        storage::Error::Io { context: format!("could not {verb} file \"{}\"", self.name), source }
+    }
+}

@@ -1,0 +1,262 @@
+//! One Raft group on this node.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event::{Clock, GroupId, NodeId, limits};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::network::NetSnapshot;
+use openraft::{Config, Raft, RaftMetrics, RaftNetworkFactory, ReadPolicy, SnapshotPolicy};
+use storage::{Disk, Log};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::checkpoint::CheckpointFile;
+use crate::error::Error;
+use crate::log_store::LogStore;
+use crate::machine::StateMachine;
+use crate::proposer::{Proposed, Proposer, Waiting, stopped};
+use crate::state::Applied;
+use crate::types::{Peer, SnapshotBytes, Types};
+
+const HEARTBEAT_MS: u64 = 200;
+const ELECTION_MIN_MS: u64 = 1000;
+const ELECTION_MAX_MS: u64 = 2000;
+const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
+/// How long to wait for a checkpoint before asking for it again.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
+
+/// What a group needs of its node.
+pub struct GroupOptions {
+    /// The group.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// The disk for the checkpoint.
+    pub disk: Arc<dyn Disk>,
+    /// The directory of checkpoints, and that of files not yet complete.
+    pub dirs: (String, String),
+    /// The node's log.
+    pub log: Log,
+    /// Wall-clock time for entries.
+    pub clock: Arc<dyn Clock>,
+    /// Where all tasks of the group run.
+    pub runtime: Handle,
+    /// The first voters; used only while the group has no entries at all.
+    pub voters: BTreeMap<NodeId, Peer>,
+}
+
+/// What is known of a group at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The leader, when known.
+    pub leader: Option<NodeId>,
+    /// The current term.
+    pub term: u64,
+    /// The last index known to be committed.
+    pub committed: u64,
+    /// The last index applied.
+    pub applied: u64,
+    /// The last index of the newest checkpoint.
+    pub checkpoint: u64,
+}
+
+/// A group that replicates the machine `M`.
+pub struct Group<M: StateMachine> {
+    group: GroupId,
+    node: NodeId,
+    raft: Raft<Types<M>, Applied<M>>,
+    queue: parking_lot::Mutex<Option<mpsc::Sender<Waiting<M>>>>,
+    budget: Arc<Semaphore>,
+}
+
+impl<M: StateMachine> Group<M> {
+    /// Recovers checkpoint and log, joins the group, and waits until everything committed is applied here.
+    pub async fn open<N>(options: GroupOptions, machine: M, network: N) -> Result<Arc<Group<M>>, Error>
+    where
+        N: RaftNetworkFactory<Types<M>>,
+        N::Network: NetSnapshot<Types<M>, SnapshotData = SnapshotBytes>,
+    {
+        let runtime = options.runtime.clone();
+        let group = options.group;
+        // Raft spawns its tasks where it is built.
+        let opened = runtime.spawn(Self::open_here(options, machine, network)).await;
+        opened.map_err(|e| Error::Stopped { group, reason: e.to_string() })?
+    }
+
+    async fn open_here<N>(options: GroupOptions, machine: M, network: N) -> Result<Arc<Group<M>>, Error>
+    where
+        N: RaftNetworkFactory<Types<M>>,
+        N::Network: NetSnapshot<Types<M>, SnapshotData = SnapshotBytes>,
+    {
+        let GroupOptions { group, node, disk, dirs, log, clock, voters, .. } = options;
+        let file = CheckpointFile::new(disk, &dirs.0, &dirs.1, group);
+        let log = LogStore::new(log, group);
+        let applied = Applied::recover(group, machine, file, &log).await?;
+        let applied_time_us = applied.time_us();
+        let fatal = |e: &dyn fmt::Display| Error::Stopped { group, reason: e.to_string() };
+        let raft = Raft::new(node.0, Arc::new(config(group)), network, log, applied).await.map_err(|e| fatal(&e))?;
+        if !raft.is_initialized().await.map_err(|e| fatal(&e))? {
+            let members: BTreeMap<u64, Peer> = voters.into_iter().map(|(id, peer)| (id.0, peer)).collect();
+            raft.initialize(members).await.map_err(|e| fatal(&e))?;
+        } else if raft.voter_ids().eq([node.0]) {
+            // Nobody else can lead: no reason to wait for the election timeout.
+            raft.trigger().elect(false).await.map_err(|e| fatal(&e))?;
+        }
+        raft.wait_for_recovery(None).await.map_err(|e| fatal(&e))?;
+        let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
+        let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us };
+        tokio::spawn(proposer.run());
+        Ok(Arc::new(Group {
+            group,
+            node,
+            raft,
+            queue: parking_lot::Mutex::new(Some(sender)),
+            budget: Arc::new(Semaphore::new(limits::PROPOSE_QUEUE_BYTES)),
+        }))
+    }
+
+    /// Which group this is.
+    pub fn id(&self) -> GroupId {
+        self.group
+    }
+
+    /// Commits a statement; answers after commit, sync and apply. Waits while `limits::PROPOSE_QUEUE_BYTES` wait already,
+    /// and refuses when `limits::PROPOSE_QUEUE_LEN` statements do.
+    pub async fn propose(&self, statement: M::Statement) -> Result<Proposed<M::Outcome>, Error> {
+        let group = self.group;
+        let bytes = M::statement_bytes(&statement);
+        let share = u32::try_from(bytes.clamp(1, limits::ENTRY_BYTES_MAX)).expect("an entry is far below 4 GiB");
+        let budget = self.budget.clone().acquire_many_owned(share).await;
+        let _budget = budget.map_err(|_| self.stopping())?;
+        let (answer, outcome) = oneshot::channel();
+        let sender = self.queue.lock().clone().ok_or_else(|| self.stopping())?;
+        sender.try_send(Waiting { statement, bytes, answer, _budget }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded(group),
+            mpsc::error::TrySendError::Closed(_) => self.stopping(),
+        })?;
+        drop(sender);
+        outcome.await.map_err(|_| Error::Unknown { group, reason: "the node stops".into() })?
+    }
+
+    /// Waits until everything acknowledged before the call is applied here, and returns the index that covers it.
+    pub async fn read_index(&self) -> Result<u64, Error> {
+        let group = self.group;
+        let barrier = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| stopped(group, e))?;
+        let index = barrier.read_log_id().index();
+        let ready = barrier.await_ready(&self.raft).await;
+        ready.map_err(|fatal| Error::Stopped { group, reason: fatal.to_string() })?;
+        Ok(index)
+    }
+
+    /// Looks at the machine from its apply task, between two entries.
+    pub async fn inspect<V, F>(&self, look: F) -> Result<V, Error>
+    where
+        F: FnOnce(&M) -> V + Send + 'static,
+        V: Send + 'static,
+    {
+        let looked = self
+            .raft
+            .with_state_machine(move |applied| {
+                let value = look(&applied.machine);
+                Box::pin(async move { value })
+            })
+            .await;
+        looked.map_err(|fatal| Error::Stopped { group: self.group, reason: fatal.to_string() })
+    }
+
+    /// Writes the newest checkpoint the machine can give, then purges the log below it. Returns its index.
+    pub async fn checkpoint(&self) -> Result<u64, Error> {
+        let group = self.group;
+        let fatal = |reason: String| Error::Stopped { group, reason };
+        let index = self.raft.with_state_machine(|applied| {
+            let index = applied.checkpoint_index();
+            Box::pin(async move { index })
+        });
+        let Some(index) = index.await.map_err(|e| fatal(e.to_string()))? else {
+            return Ok(self.status().checkpoint);
+        };
+        loop {
+            self.raft.trigger().snapshot().await.map_err(|e| fatal(e.to_string()))?;
+            let reached = |m: &RaftMetrics<Types<M>>| {
+                m.snapshot.is_some_and(|l| l.index >= index) && m.purged.is_some_and(|l| l.index >= index)
+            };
+            match self.raft.wait(Some(CHECKPOINT_RETRY)).metrics(reached, "checkpoint and purge").await {
+                Ok(_) => return Ok(index),
+                Err(openraft::metrics::WaitError::Timeout(..)) => {}
+                Err(e) => return Err(fatal(e.to_string())),
+            }
+        }
+    }
+
+    /// What is known now; no I/O.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        GroupStatus {
+            leader: m.current_leader.map(NodeId),
+            term: m.current_term,
+            committed: m.local_committed.map_or(0, |l| l.index),
+            applied: m.last_applied.map_or(0, |l| l.index),
+            checkpoint: m.snapshot.map_or(0, |l| l.index),
+        }
+    }
+
+    /// Whether this node leads the group, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.status().leader == Some(self.node)
+    }
+
+    /// Completes with the reason once the group has stopped for an error. Never completes after a clean shutdown.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Err(openraft::errors::Fatal::Stopped) => return std::future::pending().await,
+                Err(fatal) => return fatal.to_string(),
+                Ok(()) => {}
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Takes no more statements and stops Raft. Statements in flight get [`Error::Unknown`].
+    pub async fn shutdown(&self) {
+        self.queue.lock().take();
+        self.budget.close();
+        // Only fails when Raft's task panicked, which `failed` reports.
+        let _ = self.raft.shutdown().await;
+    }
+
+    fn stopping(&self) -> Error {
+        Error::Stopped { group: self.group, reason: "the node stops".into() }
+    }
+}
+
+impl<M: StateMachine> fmt::Debug for Group<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({})", self.group)
+    }
+}
+
+/// Checkpoints are ours to trigger, nothing is kept below them, and a restarted leader is elected anew.
+fn config(group: GroupId) -> Config {
+    let config = Config {
+        cluster_name: format!("group {group}"),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().expect("the constants fit together")
+}

@@ -1,0 +1,54 @@
+//! What a group replicates. Two machines exist: the catalog and the data group.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use storage::Error;
+
+/// A deterministic machine driven by the entries of one group.
+///
+/// Its state is a pure function of the entries applied; time and randomness reach it only inside entries.
+pub trait StateMachine: Send + Sync + 'static {
+    /// What a client asks for; several travel in one entry, each with its own outcome.
+    type Statement: Send + 'static;
+    /// An entry, decoded.
+    type Entry: Send + Sync + 'static;
+    /// What became of one statement.
+    type Outcome: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Makes one entry of the statements: its bytes and what [`StateMachine::decode`] would make of them.
+    fn encode(time_us: i64, statements: Vec<Self::Statement>) -> Result<(Bytes, Self::Entry), Error>;
+
+    /// Reads an entry. Untrusted bytes give an error, never a panic.
+    fn decode(bytes: &Bytes) -> Result<Self::Entry, Error>;
+
+    /// About how many bytes the statement will take in an entry.
+    fn statement_bytes(statement: &Self::Statement) -> usize;
+
+    /// The proposer's time in the entry, in microseconds.
+    fn time_us(entry: &Self::Entry) -> i64;
+
+    /// Whether a checkpoint may later be asked for exactly this entry's index. The group then remembers what Raft needs of it.
+    fn is_cut(entry: &Self::Entry) -> bool;
+
+    /// Applies an entry and returns one outcome per statement. An error stops the group.
+    fn apply(&mut self, index: u64, entry: &Self::Entry) -> Result<Vec<Self::Outcome>, Error>;
+
+    /// The newest state that can be written as a checkpoint. Its index is `applied` or that of an earlier cut.
+    fn checkpoint(&self, applied: u64) -> Result<Option<MachineCheckpoint>, Error>;
+
+    /// The index of the checkpoint that [`StateMachine::checkpoint`] would return, without the work.
+    fn checkpoint_index(&self, applied: u64) -> Option<u64>;
+
+    /// Replaces the state by that of a checkpoint.
+    fn restore(&mut self, state: Bytes) -> Result<(), Error>;
+}
+
+/// The state of a machine at one index.
+#[derive(Clone, Debug)]
+pub struct MachineCheckpoint {
+    /// The last entry contained.
+    pub index: u64,
+    /// The state, in the machine's own format.
+    pub state: Bytes,
+}
