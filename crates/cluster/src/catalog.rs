@@ -1,12 +1,16 @@
 //! The catalog as every node has it in memory: tables, shards, nodes. Replicated by group 0.
 
+pub(crate) mod command;
+pub(crate) mod machine;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::{Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind};
+use serde::{Deserialize, Serialize};
 
 /// What CREATE TABLE asks for; ids and version are given by apply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TableSpec {
     /// The schema it shall lie in.
     pub namespace: String,
@@ -23,7 +27,7 @@ pub struct TableSpec {
 }
 
 /// Where a shard lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardPlacement {
     /// The shard.
     pub shard: ShardId,
@@ -32,7 +36,7 @@ pub struct ShardPlacement {
 }
 
 /// A public table: definition and shards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// The definition.
     pub definition: Arc<TableDefinition>,
@@ -52,7 +56,6 @@ pub struct Catalog {
 impl Catalog {
     /// The public table of that name.
     pub fn table(&self, namespace: &str, name: &str) -> Option<&Arc<Table>> {
-        let _ = (namespace, name);
-        unimplemented!()
+        self.tables.values().find(|t| t.definition.namespace == namespace && t.definition.name == name)
     }
 }

@@ -15,6 +15,9 @@ pub enum Error {
     /// A bounded queue or memory budget is full; may work later.
     #[error("{0}")]
     Overloaded(String),
+    /// The statement is beyond what one entry of one group can hold.
+    #[error("{0}")]
+    Limit(String),
     /// The node is stopping, or has stopped after a failed sync.
     #[error("the node is shutting down: {0}")]
     ShuttingDown(String),
@@ -26,8 +29,20 @@ pub enum Error {
     DataDirectory(String),
     /// Raft refused or failed.
     #[error(transparent)]
-    Replication(#[from] replication::Error),
+    Replication(replication::Error),
     /// The disk failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+}
+
+impl From<replication::Error> for Error {
+    fn from(error: replication::Error) -> Self {
+        match error {
+            replication::Error::Stopped { reason, .. } => Error::ShuttingDown(reason),
+            replication::Error::Unknown { reason, .. } => Error::Unknown(reason),
+            replication::Error::Overloaded(_) => Error::Overloaded(error.to_string()),
+            replication::Error::Storage(error) => Error::Storage(error),
+            replication::Error::NoLeader(_) => Error::Replication(error),
+        }
+    }
 }

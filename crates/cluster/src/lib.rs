@@ -2,9 +2,22 @@
 //!
 //! Knows no DataFusion and no PostgreSQL. A single node is the same cluster with one voter.
 
-mod catalog;
+// What can go wrong.
 mod error;
+// The data directory, and the way to peers.
+mod directory;
+mod peers;
+// The two state machines, and what the first publishes.
+mod catalog;
+mod data;
+// A node: its groups, its DDL jobs, its flushing, its objects.
+mod ddl;
+mod flush;
 mod node;
+mod segments;
+mod start;
+// Statements on their way into the log.
+mod stage;
 mod write;
 
 pub use catalog::{Catalog, ShardPlacement, Table, TableSpec};

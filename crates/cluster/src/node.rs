@@ -1,12 +1,27 @@
 //! One node of the cluster: opens the data directory, runs its groups, answers the coordinator.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use event::{Clock, Entropy, ShardId, TableId};
-use storage::{Disk, ShardSnapshot};
+use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableId};
+use futures::future::{FutureExt, select_all};
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use replication::Group;
+use storage::disk::DirectoryLock;
+use storage::objects::DiskObjectStore;
+use storage::{Disk, Log, ShardSnapshot, ShardsReader};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
 use crate::catalog::{Catalog, Table, TableSpec};
+use crate::data::{DataMachine, SharedReader};
+use crate::directory::Identity;
 use crate::error::Error;
+use crate::flush::FlushRequest;
 use crate::write::WriteSet;
 
 /// What a node needs to start. All I/O, time, randomness and threads come in through here.
@@ -18,9 +33,9 @@ pub struct NodeOptions {
     /// Random numbers.
     pub entropy: Arc<Entropy>,
     /// Runs Raft, timers, log writer and apply; nothing else may run there.
-    pub consensus: tokio::runtime::Handle,
+    pub consensus: Handle,
     /// Runs sorting and Parquet encoding.
-    pub encode: tokio::runtime::Handle,
+    pub encode: Handle,
     /// Unflushed bytes of a group above which it is sealed; `limits::SEAL_BYTES` unless a test says otherwise.
     pub seal_bytes: usize,
 }
@@ -43,7 +58,7 @@ pub struct NodeStatistics {
     pub memtable_bytes: u64,
     /// Rows appended since start.
     pub rows_appended: u64,
-    /// Seals applied since start.
+    /// Seals this node has written as segments since start.
     pub seals: u64,
     /// Segments written since start.
     pub segments_written: u64,
@@ -59,7 +74,7 @@ pub struct ShardStatus {
     /// Its table.
     pub table: TableId,
     /// Its group.
-    pub group: event::GroupId,
+    pub group: GroupId,
     /// Leader of the group, when known.
     pub leader: Option<event::NodeId>,
     /// Current Raft term.
@@ -71,76 +86,213 @@ pub struct ShardStatus {
 }
 
 /// A running node.
-#[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) consensus: Handle,
+    pub(crate) encode: Handle,
+    pub(crate) seal_bytes: u64,
+    pub(crate) log: Log,
+    pub(crate) store: DiskObjectStore,
+    pub(crate) catalog: Arc<Group<CatalogMachine>>,
+    pub(crate) published: PublishedCatalog,
+    pub(crate) data: BTreeMap<GroupId, Arc<DataGroup>>,
+    /// One DDL job at a time.
+    pub(crate) ddl: Semaphore,
+    /// One encoder at a time.
+    pub(crate) encoder: Arc<Semaphore>,
+    pub(crate) counters: Counters,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) lock: Mutex<Option<DirectoryLock>>,
+}
+
+/// A data group on this node.
+pub(crate) struct DataGroup {
+    pub(crate) group: Arc<Group<DataMachine>>,
+    reader: SharedReader,
+    /// About how many bytes lie in memtables: exact after each look of the flusher, plus what was committed since.
+    pub(crate) unflushed: AtomicU64,
+    /// Asks the flusher to look now.
+    pub(crate) pressed: Arc<Notify>,
+    /// Tells waiting writers that the flusher has looked.
+    pub(crate) relieved: Notify,
+    pub(crate) flush: mpsc::Sender<FlushRequest>,
+}
+
+/// What this node has counted since it started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    statements: AtomicU64,
+    objects: AtomicU64,
+    pub(crate) seals: AtomicU64,
+    pub(crate) segments: AtomicU64,
+    pub(crate) segment_bytes: AtomicU64,
+}
+
+impl DataGroup {
+    pub(crate) fn new(
+        group: Arc<Group<DataMachine>>,
+        reader: SharedReader,
+        pressed: Arc<Notify>,
+        flush: mpsc::Sender<FlushRequest>,
+    ) -> DataGroup {
+        DataGroup { group, reader, unflushed: AtomicU64::new(0), pressed, relieved: Notify::new(), flush }
+    }
+
+    pub(crate) fn reader(&self) -> ShardsReader {
+        self.reader.read().clone()
+    }
+}
 
 impl Node {
     /// Opens the data directory (locks it, makes it when empty), replays the log, and waits until its groups lead.
     pub async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
-        let _ = options;
-        unimplemented!()
+        let consensus = options.consensus.clone();
+        // Tasks of the log and of Raft belong to the runtime they are started on.
+        let started = consensus.spawn(crate::start::start(options)).await;
+        started.map_err(|e| Error::ShuttingDown(e.to_string()))?
     }
 
     /// Stops taking writes, syncs the log, releases the lock.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        unimplemented!()
+        self.stop.send_replace(true);
+        for data in self.data.values() {
+            data.group.shutdown().await;
+        }
+        self.catalog.shutdown().await;
+        let closed = self.log.close().await;
+        self.lock.lock().take();
+        Ok(closed?)
     }
 
     /// Completes with the reason when the node can go on no longer: a failed sync, a log that is damaged (D22).
     pub async fn failed(&self) -> String {
-        unimplemented!()
+        let groups = self.data.values().map(|d| d.group.failed().boxed());
+        let others = [self.log.failed().boxed(), self.catalog.failed().boxed()];
+        select_all(others.into_iter().chain(groups)).await.0
     }
 
     /// The catalog as this node has it now; no I/O.
     pub fn catalog(&self) -> Arc<Catalog> {
-        unimplemented!()
+        self.published.read().clone()
     }
 
     /// The catalog after a read index on group 0: contains every DDL acknowledged before the call.
     pub async fn catalog_linearizable(&self) -> Result<Arc<Catalog>, Error> {
-        unimplemented!()
+        self.catalog.read_index().await?;
+        Ok(self.catalog())
     }
 
     /// Creates a table; answers once it is public (D15).
-    pub async fn create_table(&self, spec: TableSpec) -> Result<Arc<Table>, Error> {
-        let _ = spec;
-        unimplemented!()
+    pub async fn create_table(self: &Arc<Self>, spec: TableSpec) -> Result<Arc<Table>, Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_create(spec).await }).await
     }
 
     /// Drops a table with its rows (D15): invisible at once, objects deleted when nothing names them any more.
-    pub async fn drop_table(&self, table: TableId) -> Result<(), Error> {
-        let _ = table;
-        unimplemented!()
+    pub async fn drop_table(self: &Arc<Self>, table: TableId) -> Result<(), Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_drop(table).await }).await
     }
 
     /// Begins a statement or transaction that writes.
     pub fn begin(self: &Arc<Self>) -> WriteSet {
-        unimplemented!()
+        WriteSet::new(self.clone(), self.statement_id())
     }
 
     /// A linearizable cut of the table: contains every write acknowledged before the call (read index, then apply).
     pub async fn snapshot(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
-        let _ = table;
-        unimplemented!()
+        let mut groups: Vec<GroupId> = table.shards.iter().map(|s| s.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            self.data_group(group)?.group.read_index().await?;
+        }
+        let mut shards = Vec::with_capacity(table.shards.len());
+        for placement in &table.shards {
+            let reader = self.data_group(placement.group)?.reader();
+            match reader.snapshot(placement.shard) {
+                Some((version, snapshot)) if version == table.definition.version => shards.push(snapshot),
+                Some(_) => return Err(Error::SchemaChanged(table.definition.name.clone())),
+                None => return Err(Error::NoSuchTable(table.definition.name.clone())),
+            }
+        }
+        Ok(TableSnapshot { table: table.clone(), shards })
     }
 
     /// Seals every data group, writes its segments, installs them, checkpoints, purges the log; then returns.
     pub async fn flush(&self) -> Result<(), Error> {
-        unimplemented!()
+        for data in self.data.values() {
+            crate::flush::request(data).await?;
+        }
+        Ok(())
     }
 
     /// The store that holds the segments; paths are [`storage::SegmentMeta::name`].
-    pub fn segment_store(&self) -> Arc<dyn object_store::ObjectStore> {
-        unimplemented!()
+    pub fn segment_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(self.store.clone())
     }
 
     /// Figures for metrics.
     pub fn statistics(&self) -> NodeStatistics {
-        unimplemented!()
+        let mut statistics = NodeStatistics {
+            log: self.log.statistics(),
+            seals: self.counters.seals.load(Ordering::Relaxed),
+            segments_written: self.counters.segments.load(Ordering::Relaxed),
+            segment_bytes_written: self.counters.segment_bytes.load(Ordering::Relaxed),
+            ..NodeStatistics::default()
+        };
+        for data in self.data.values() {
+            let figures = data.reader().figures();
+            statistics.memtable_bytes += figures.open_bytes + figures.frozen_bytes;
+            statistics.rows_appended += figures.rows_applied;
+        }
+        statistics
     }
 
     /// State of every shard.
     pub fn shards(&self) -> Vec<ShardStatus> {
-        unimplemented!()
+        let mut shards = Vec::new();
+        for (&group, data) in &self.data {
+            let status = data.group.status();
+            shards.extend(data.reader().shards().into_iter().map(|(shard, definition)| ShardStatus {
+                shard,
+                table: definition.id,
+                group,
+                leader: status.leader,
+                term: status.term,
+                committed: status.committed,
+                applied: status.applied,
+            }));
+        }
+        shards
+    }
+
+    pub(crate) fn data_group(&self, group: GroupId) -> Result<&Arc<DataGroup>, Error> {
+        self.data.get(&group).ok_or_else(|| Error::Limit(format!("this node has no replica of group {group}")))
+    }
+
+    pub(crate) fn statement_id(&self) -> StatementId {
+        let counter = self.counters.statements.fetch_add(1, Ordering::Relaxed);
+        StatementId { node: self.identity.node, boot: self.identity.boot, counter }
+    }
+
+    /// A number no other object of this boot has in its name.
+    pub(crate) fn next_object(&self) -> u64 {
+        self.counters.objects.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Runs work that must not stop half-way because its caller no longer waits.
+    pub(crate) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.consensus.spawn(work).await.map_err(|e| Error::Unknown(e.to_string()))?
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({}, boot {})", self.identity.node, self.identity.boot)
     }
 }

@@ -3,13 +3,31 @@
 //! Rows up to `limits::ENTRY_BYTES_MAX` are kept and committed as `Append`s of one entry. What grows beyond goes the bulk way:
 //! every `limits::STAGE_BYTES_MAX` of rows is sorted per split into staged segments, and one `Install` makes all visible.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use arrow::array::Array;
+use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
+use event::{GroupId, StatementId, TableId, limits};
+use storage::command::Install;
 use storage::segment::SegmentRef;
+use storage::{Command, Outcome, Statement};
+use tokio::task::JoinHandle;
 
 use crate::catalog::Table;
+use crate::ddl::defect;
 use crate::error::Error;
+use crate::node::{DataGroup, Node};
+use crate::stage::{StagePart, StagedSegment, stage};
+
+/// How long a statement waits for the flusher before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(30);
+/// Writes wait while a group has more than this many times its seal size unflushed.
+const UNFLUSHED_SEALS_MAX: u64 = 4;
 
 /// The receipt of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +39,30 @@ pub struct Commit {
 }
 
 /// The uncommitted rows of one statement or transaction. Dropping it discards them; staged objects are deleted.
-#[derive(Debug)]
-pub struct WriteSet {}
+pub struct WriteSet {
+    node: Arc<Node>,
+    id: StatementId,
+    /// The one group all rows belong to.
+    group: Option<GroupId>,
+    tables: BTreeMap<TableId, TableRows>,
+    /// Bytes of all rows in `TableRows::batches`.
+    buffered: usize,
+    staging: Option<JoinHandle<StageResult>>,
+    /// Why the statement cannot be committed any more.
+    broken: Option<String>,
+}
+
+type StageResult = Result<BTreeMap<TableId, Vec<StagedSegment>>, Error>;
+
+/// The rows of one table.
+struct TableRows {
+    table: Arc<Table>,
+    rows: u64,
+    batches: Vec<RecordBatch>,
+    /// Rows on their way into segments, until those are there.
+    staging: Vec<RecordBatch>,
+    staged: Vec<StagedSegment>,
+}
 
 /// Own, uncommitted rows of one table, for reading inside the transaction.
 #[derive(Clone, Debug, Default)]
@@ -34,25 +74,246 @@ pub struct Uncommitted {
 }
 
 impl WriteSet {
+    pub(crate) fn new(node: Arc<Node>, id: StatementId) -> WriteSet {
+        WriteSet { node, id, group: None, tables: BTreeMap::new(), buffered: 0, staging: None, broken: None }
+    }
+
     /// Adds validated rows (the table's columns in order). Waits while staging is behind.
     pub async fn append(&mut self, table: &Arc<Table>, rows: RecordBatch) -> Result<(), Error> {
-        let _ = (table, rows);
-        unimplemented!()
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        self.check(table)?;
+        let entry = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
+        if entry.table.definition.version != table.definition.version {
+            return Err(Error::SchemaChanged(table.definition.name.clone()));
+        }
+        self.buffered += rows_bytes(&rows);
+        entry.rows += rows.num_rows() as u64;
+        entry.batches.push(rows);
+        if self.buffered > limits::STAGE_BYTES_MAX {
+            self.stage().await?;
+        }
+        Ok(())
     }
 
     /// The rows of `table` written so far.
     pub fn uncommitted(&self, table: &Table) -> Uncommitted {
-        let _ = table;
-        unimplemented!()
+        let Some(rows) = self.tables.get(&table.definition.id) else { return Uncommitted::default() };
+        Uncommitted {
+            batches: rows.staging.iter().chain(&rows.batches).cloned().collect(),
+            segments: rows.staged.iter().map(|s| s.segment.clone()).collect(),
+        }
     }
 
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
-        unimplemented!()
+        self.tables.is_empty()
     }
 
     /// Commits everything as one entry; answers after commit, fsync and apply.
     pub async fn commit(self) -> Result<Commit, Error> {
-        unimplemented!()
+        if self.is_empty() {
+            return Ok(Commit { rows: 0, index: 0 });
+        }
+        let node = self.node.clone();
+        // Once proposed the statement must keep its objects until its fate is known, whoever still waits for it.
+        node.see_through(self.commit_whole()).await
     }
+
+    /// One entry of one group commits as a whole; more would not.
+    fn check(&mut self, table: &Table) -> Result<(), Error> {
+        if let Some(reason) = &self.broken {
+            return Err(Error::Unknown(reason.clone()));
+        }
+        let [placement] = table.shards[..] else {
+            return Err(Error::Limit(format!("cannot write to \"{}\": it has several shards", table.definition.name)));
+        };
+        if *self.group.get_or_insert(placement.group) != placement.group {
+            return Err(Error::Limit("cannot write to tables of several groups in one transaction".into()));
+        }
+        Ok(())
+    }
+
+    /// Begins to stage all buffered rows, after those before them are there.
+    async fn stage(&mut self) -> Result<(), Error> {
+        self.settle().await?;
+        let data = self.data()?.clone();
+        let mut parts = Vec::new();
+        for rows in self.tables.values_mut().filter(|rows| !rows.batches.is_empty()) {
+            rows.staging = std::mem::take(&mut rows.batches);
+            let count: usize = rows.staging.iter().map(RecordBatch::num_rows).sum();
+            parts.push(StagePart {
+                table: rows.table.definition.clone(),
+                shard: rows.table.shards[0].shard,
+                batches: rows.staging.clone(),
+                first_row: rows.rows - count as u64,
+            });
+        }
+        self.buffered = 0;
+        self.staging = Some(self.node.encode.spawn(stage(self.node.clone(), data, self.id, parts)));
+        Ok(())
+    }
+
+    /// Waits until nothing is being staged.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let Some(staging) = &mut self.staging else { return Ok(()) };
+        let settled = staging.await.unwrap_or_else(|e| Err(Error::ShuttingDown(e.to_string())));
+        self.staging = None;
+        let staged = settled.inspect_err(|e| self.broken = Some(e.to_string()))?;
+        for (table, segments) in staged {
+            let rows = self.tables.get_mut(&table).expect("only tables of the statement are staged");
+            rows.staged.extend(segments);
+            rows.staging.clear();
+        }
+        Ok(())
+    }
+
+    async fn commit_whole(mut self) -> Result<Commit, Error> {
+        if let Some(reason) = self.broken.take() {
+            return Err(Error::Unknown(reason));
+        }
+        let bulk = self.staging.is_some()
+            || self.buffered > limits::ENTRY_BYTES_MAX
+            || self.tables.values().any(|rows| !rows.staged.is_empty());
+        if bulk {
+            self.stage().await?;
+            self.settle().await?;
+            self.propose(self.install()?, 0).await
+        } else {
+            self.node.wait_for_room(self.data()?).await?;
+            self.propose(self.appends()?, self.buffered as u64).await
+        }
+    }
+
+    fn appends(&self) -> Result<Vec<Command>, Error> {
+        let mut commands = Vec::with_capacity(self.tables.len());
+        for rows in self.tables.values() {
+            let definition = &rows.table.definition;
+            let all = match &rows.batches[..] {
+                [one] => one.clone(),
+                many => concat_batches(&many[0].schema(), many).map_err(|e| storage::Error::Columns(e.to_string()))?,
+            };
+            commands.push(Command::Append {
+                shard: rows.table.shards[0].shard,
+                version: definition.version,
+                rows: all,
+            });
+        }
+        Ok(commands)
+    }
+
+    fn install(&self) -> Result<Vec<Command>, Error> {
+        let staged = self.tables.values().flat_map(|rows| &rows.staged);
+        let install = Install { seal: None, segments: staged.map(|s| s.segment.meta.clone()).collect() };
+        check_install(&install)?;
+        Ok(vec![Command::Install(install)])
+    }
+
+    async fn propose(&mut self, commands: Vec<Command>, bytes: u64) -> Result<Commit, Error> {
+        let statement = Statement { id: self.id, commands };
+        let data = self.data()?.clone();
+        let proposed = match data.group.propose(statement).await {
+            Ok(proposed) => proposed,
+            Err(error) => {
+                if matches!(error, replication::Error::Unknown { .. }) {
+                    self.keep_staged();
+                }
+                return Err(error.into());
+            }
+        };
+        match proposed.outcome {
+            Outcome::Done { rows } => {
+                self.keep_staged();
+                self.node.count_unflushed(&data, bytes);
+                Ok(Commit { rows, index: proposed.index })
+            }
+            Outcome::SchemaMismatch { .. } => Err(self.schema_error()),
+            Outcome::Invalid { reason } => Err(defect(reason)),
+        }
+    }
+
+    fn keep_staged(&mut self) {
+        self.tables.values_mut().flat_map(|rows| &mut rows.staged).for_each(StagedSegment::keep);
+    }
+
+    /// Which table is not as it was when the rows were validated.
+    fn schema_error(&self) -> Error {
+        let catalog = self.node.catalog();
+        for (id, rows) in &self.tables {
+            let name = || rows.table.definition.name.clone();
+            match catalog.tables.get(id) {
+                None => return Error::NoSuchTable(name()),
+                Some(now) if now.definition.version != rows.table.definition.version => {
+                    return Error::SchemaChanged(name());
+                }
+                Some(_) => {}
+            }
+        }
+        let name = self.tables.values().next().map(|rows| rows.table.definition.name.clone());
+        Error::SchemaChanged(name.unwrap_or_default())
+    }
+
+    fn data(&self) -> Result<&Arc<DataGroup>, Error> {
+        self.node.data_group(self.group.expect("a statement with rows has a group"))
+    }
+}
+
+impl Node {
+    /// Waits while the flusher is behind, and gives up after a while.
+    async fn wait_for_room(&self, data: &DataGroup) -> Result<(), Error> {
+        let bound = self.seal_bytes.saturating_mul(UNFLUSHED_SEALS_MAX);
+        let wait = async {
+            loop {
+                let relieved = data.relieved.notified();
+                if data.unflushed.load(Ordering::Relaxed) <= bound {
+                    return;
+                }
+                data.pressed.notify_one();
+                relieved.await;
+            }
+        };
+        let overloaded = |_| Error::Overloaded("too many rows wait to be written as segments".into());
+        tokio::time::timeout(ROOM_WAIT, wait).await.map_err(overloaded)
+    }
+
+    fn count_unflushed(&self, data: &DataGroup, bytes: u64) {
+        let before = data.unflushed.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.seal_bytes {
+            data.pressed.notify_one();
+        }
+    }
+}
+
+impl TableRows {
+    fn new(table: Arc<Table>) -> TableRows {
+        TableRows { table, rows: 0, batches: Vec::new(), staging: Vec::new(), staged: Vec::new() }
+    }
+}
+
+impl fmt::Debug for WriteSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WriteSet({}, {} tables, {} bytes buffered)", self.id, self.tables.len(), self.buffered)
+    }
+}
+
+/// Bytes of the rows themselves, without spare capacity of their buffers.
+pub(crate) fn rows_bytes(rows: &RecordBatch) -> usize {
+    let bytes = |column: &Arc<dyn Array>| {
+        let slice = column.to_data().get_slice_memory_size();
+        slice.unwrap_or_else(|_| column.get_array_memory_size())
+    };
+    rows.columns().iter().map(bytes).sum()
+}
+
+/// An Install is one entry, whose size the log bounds.
+pub(crate) fn check_install(install: &Install) -> Result<(), Error> {
+    let bytes: usize = install.segments.iter().map(|s| s.name.len() + 256 + 192 * s.columns.len()).sum();
+    if bytes > limits::INSTALL_BYTES_MAX {
+        return Err(Error::Limit(format!(
+            "the statement wrote {} segments, too many for one entry: write fewer time windows at once",
+            install.segments.len()
+        )));
+    }
+    Ok(())
 }

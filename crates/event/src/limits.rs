@@ -45,6 +45,13 @@ pub const SEAL_ENTRIES: u64 = 20_000;
 /// Seals that may wait for their Install.
 pub const SEALS_OUTSTANDING_MAX: usize = 2;
 
+/// Bytes of the segment descriptions of one Install.
+pub const INSTALL_BYTES_MAX: usize = 16 << 20;
+/// Entries of the catalog group since its checkpoint above which it is checkpointed.
+pub const CATALOG_CHECKPOINT_ENTRIES: u64 = 1000;
+/// Flushes asked for and not yet begun.
+pub const FLUSH_QUEUE_LEN: usize = 16;
+
 /// Rows of a Parquet row group.
 pub const ROW_GROUP_ROWS: usize = 128 << 10;
 /// Rows of a Parquet data page.
@@ -68,6 +75,7 @@ const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES
 const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_QUEUE_BYTES >= LOG_WRITE_BYTES_MAX);
+const _: () = assert!(LOG_FILE_BYTES > 2 * INSTALL_BYTES_MAX as u64);
 const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);
 const _: () = assert!(STAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(SEAL_BYTES >= ENTRY_BYTES_MAX);

@@ -1,15 +1,10 @@
 //! The file of a checkpoint, which is the Raft snapshot: a header, what Raft needs, the machine's state.
 //!
 //! ```text
-//! 0   magic "ANNALCKP"        8 bytes
-//! 8   version                 u16
-//! 10  reserved, zero          u16
-//! 12  length of the JSON      u32
-//! 16  crc32c of the JSON      u32
-//! 20  JSON: CheckpointMeta
-//! ..  state, as long as the JSON says, with the checksum the JSON says
+//! 0   document "ANNALGRP" (see docs/formats.md) whose JSON is CheckpointMeta
+//! ..  state, to the end of the file, with length and checksum as the JSON says
 //! ```
-//! All integers little-endian. A checkpoint replaces the one before by rename, after file and directory are synced.
+//! A checkpoint replaces the one before by rename, after file and directory are synced.
 
 use std::io;
 use std::sync::Arc;
@@ -17,14 +12,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use event::GroupId;
 use serde::{Deserialize, Serialize};
-use storage::Disk;
 use storage::disk::OpenMode;
+use storage::document::{decode_document, encode_document};
+use storage::{Disk, Error};
 
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
-const MAGIC: &[u8; 8] = b"ANNALCKP";
+const MAGIC: &[u8; 8] = b"ANNALGRP";
 const VERSION: u16 = 1;
+/// A document's header ends here; the length of what follows stands at `LENGTH_AT`.
 const HEADER_BYTES: usize = 20;
+const LENGTH_AT: usize = 12;
 
 /// The JSON part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,44 +56,24 @@ impl Checkpoint {
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let json = serde_json::to_vec(&self.meta).expect("checkpoint metadata has only string keys");
-        let length = u32::try_from(json.len()).expect("a membership is far below 4 GiB");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + json.len() + self.state.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0, 0]);
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(&json).to_le_bytes());
-        bytes.extend_from_slice(&json);
+        let document = encode_document(MAGIC, VERSION, &self.meta);
+        let mut bytes = document.expect("checkpoint metadata is small and has only string keys");
         bytes.extend_from_slice(&self.state);
         bytes.into()
     }
 
     /// Reads what [`Checkpoint::encode`] wrote; `file` is named when it does not fit.
-    pub(crate) fn decode(file: &str, bytes: &Bytes) -> Result<Checkpoint, storage::Error> {
-        let damaged = |offset: usize, reason: String| storage::Error::Corrupt {
-            file: file.to_owned(),
-            offset: offset as u64,
-            reason,
-        };
-        let header = bytes.get(..HEADER_BYTES).ok_or_else(|| damaged(0, "shorter than its header".into()))?;
-        if &header[..8] != MAGIC {
-            return Err(damaged(0, "not a checkpoint".into()));
-        }
-        let version = u16::from_le_bytes([header[8], header[9]]);
-        if version != VERSION {
-            return Err(damaged(8, format!("version {version} is not supported")));
-        }
-        let length = u32::from_le_bytes([header[12], header[13], header[14], header[15]]) as usize;
-        let checksum = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
-        let json = bytes[HEADER_BYTES..].get(..length).ok_or_else(|| damaged(12, "cut off".into()))?;
-        if crc32c::crc32c(json) != checksum {
-            return Err(damaged(HEADER_BYTES, "wrong checksum".into()));
-        }
-        let meta: CheckpointMeta = serde_json::from_slice(json).map_err(|e| damaged(HEADER_BYTES, e.to_string()))?;
-        let state = bytes.slice(HEADER_BYTES + length..);
+    pub(crate) fn decode(file: &str, bytes: &Bytes) -> Result<Checkpoint, Error> {
+        let damaged =
+            |offset: usize, reason: String| Error::Corrupt { file: file.to_owned(), offset: offset as u64, reason };
+        let length = bytes.get(LENGTH_AT..HEADER_BYTES).ok_or_else(|| damaged(0, "shorter than its header".into()))?;
+        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
+        let end = HEADER_BYTES + length;
+        let document = bytes.get(..end).ok_or_else(|| damaged(LENGTH_AT, "cut off".into()))?;
+        let meta: CheckpointMeta = decode_document(MAGIC, VERSION, document).map_err(|e| damaged(0, e.to_string()))?;
+        let state = bytes.slice(end..);
         if state.len() as u64 != meta.state_bytes || crc32c::crc32c(&state) != meta.state_checksum {
-            return Err(damaged(HEADER_BYTES + length, "the state has the wrong length or checksum".into()));
+            return Err(damaged(end, "the state has the wrong length or checksum".into()));
         }
         Ok(Checkpoint { meta, state })
     }
@@ -117,7 +95,7 @@ impl CheckpointFile {
     }
 
     /// The checkpoint, `None` when none was ever written.
-    pub(crate) async fn read(&self) -> Result<Option<Checkpoint>, storage::Error> {
+    pub(crate) async fn read(&self) -> Result<Option<Checkpoint>, Error> {
         match self.read_bytes().await {
             Ok(bytes) => Checkpoint::decode(&self.name, &bytes).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -134,7 +112,7 @@ impl CheckpointFile {
     }
 
     /// Puts `bytes` in the place of the checkpoint; durable when this returns.
-    pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), storage::Error> {
+    pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), Error> {
         self.replace(bytes).await.map_err(|e| self.error("write", e))
     }
 
@@ -151,7 +129,7 @@ impl CheckpointFile {
         self.disk.sync_dir(&self.dir).await
     }
 
-    fn error(&self, verb: &str, source: io::Error) -> storage::Error {
-        storage::Error::Io { context: format!("could not {verb} file \"{}\"", self.name), source }
+    fn error(&self, verb: &str, source: io::Error) -> Error {
+        Error::Io { context: format!("could not {verb} file \"{}\"", self.name), source }
     }
 }

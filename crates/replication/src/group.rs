@@ -184,11 +184,17 @@ impl<M: StateMachine> Group<M> {
                 m.snapshot.is_some_and(|l| l.index >= index) && m.purged.is_some_and(|l| l.index >= index)
             };
             match self.raft.wait(Some(CHECKPOINT_RETRY)).metrics(reached, "checkpoint and purge").await {
-                Ok(_) => return Ok(index),
+                Ok(_) => break,
                 Err(openraft::metrics::WaitError::Timeout(..)) => {}
                 Err(e) => return Err(fatal(e.to_string())),
             }
         }
+        let saved = self.raft.with_state_machine(move |applied| {
+            applied.checkpoint_saved(index);
+            Box::pin(async {})
+        });
+        saved.await.map_err(|e| fatal(e.to_string()))?;
+        Ok(index)
     }
 
     /// What is known now; no I/O.

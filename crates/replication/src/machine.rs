@@ -34,14 +34,20 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Applies an entry and returns one outcome per statement. An error stops the group.
     fn apply(&mut self, index: u64, entry: &Self::Entry) -> Result<Vec<Self::Outcome>, Error>;
 
+    /// Passes an index whose entry is Raft's own and says nothing to the machine.
+    fn advance(&mut self, index: u64);
+
     /// The newest state that can be written as a checkpoint. Its index is `applied` or that of an earlier cut.
     fn checkpoint(&self, applied: u64) -> Result<Option<MachineCheckpoint>, Error>;
 
     /// The index of the checkpoint that [`StateMachine::checkpoint`] would return, without the work.
     fn checkpoint_index(&self, applied: u64) -> Option<u64>;
 
-    /// Replaces the state by that of a checkpoint.
-    fn restore(&mut self, state: Bytes) -> Result<(), Error>;
+    /// Says that the checkpoint of `index` is durable: a restart never begins with an older one.
+    fn checkpoint_saved(&mut self, index: u64);
+
+    /// Replaces the state by that of the checkpoint of `index`.
+    fn restore(&mut self, index: u64, state: Bytes) -> Result<(), Error>;
 }
 
 /// The state of a machine at one index.

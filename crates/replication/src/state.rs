@@ -23,6 +23,8 @@ pub(crate) struct Applied<M: StateMachine> {
     position: Position,
     /// Positions a checkpoint may be asked for, by index; those at or below the newest checkpoint are forgotten.
     cuts: BTreeMap<u64, Position>,
+    /// Last index of the newest checkpoint known to be durable.
+    saved: Option<u64>,
     /// The newest proposer's time applied, for the proposer.
     time_us: Arc<AtomicI64>,
 }
@@ -45,7 +47,7 @@ impl<M: StateMachine> Applied<M> {
     ) -> Result<Applied<M>, storage::Error> {
         let position = Position { last: None, membership: StoredMembership::default(), time_us: i64::MIN };
         let time_us = Arc::new(AtomicI64::new(i64::MIN));
-        let mut applied = Applied { group, machine, file, position, cuts: BTreeMap::new(), time_us };
+        let mut applied = Applied { group, machine, file, position, cuts: BTreeMap::new(), saved: None, time_us };
         if let Some(checkpoint) = applied.file.read().await? {
             applied.restore(checkpoint)?;
         }
@@ -65,7 +67,15 @@ impl<M: StateMachine> Applied<M> {
 
     /// The index the next checkpoint would have, `None` when there is nothing newer than the last one.
     pub(crate) fn checkpoint_index(&self) -> Option<u64> {
-        self.machine.checkpoint_index(self.position.last?.index)
+        let index = self.machine.checkpoint_index(self.position.last?.index)?;
+        self.saved.is_none_or(|saved| index > saved).then_some(index)
+    }
+
+    /// The checkpoint of `index` is durable: nothing older will be asked for.
+    pub(crate) fn checkpoint_saved(&mut self, index: u64) {
+        self.saved = self.saved.max(Some(index));
+        self.cuts = self.cuts.split_off(&index);
+        self.machine.checkpoint_saved(index);
     }
 
     fn next_index(&self) -> u64 {
@@ -73,10 +83,11 @@ impl<M: StateMachine> Applied<M> {
     }
 
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), storage::Error> {
-        self.machine.restore(checkpoint.state)?;
+        self.machine.restore(checkpoint.meta.last.index, checkpoint.state)?;
         let meta = checkpoint.meta;
         self.position = Position { last: Some(meta.last), membership: meta.membership, time_us: meta.time_us };
         self.cuts.clear();
+        self.saved = Some(meta.last.index);
         self.time_us.store(meta.time_us, Ordering::SeqCst);
         Ok(())
     }
@@ -85,9 +96,13 @@ impl<M: StateMachine> Applied<M> {
         let index = entry.log_id.index;
         assert_eq!(index, self.next_index(), "entries are applied in order");
         let outcomes = match &entry.payload {
-            EntryPayload::Blank => Vec::new(),
+            EntryPayload::Blank => {
+                self.machine.advance(index);
+                Vec::new()
+            }
             EntryPayload::Membership(membership) => {
                 self.position.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.machine.advance(index);
                 Vec::new()
             }
             EntryPayload::Normal(proposal) => match &proposal.decoded {
@@ -110,7 +125,7 @@ impl<M: StateMachine> Applied<M> {
     }
 
     /// Captures the machine's newest checkpoint; cheap enough for the apply task.
-    fn capture(&mut self) -> Result<Option<Checkpoint>, storage::Error> {
+    fn capture(&self) -> Result<Option<Checkpoint>, storage::Error> {
         let Some(applied) = self.position.last else { return Ok(None) };
         let Some(captured) = self.machine.checkpoint(applied.index)? else { return Ok(None) };
         let position = if captured.index == applied.index {
@@ -121,7 +136,6 @@ impl<M: StateMachine> Applied<M> {
                 reason: format!("group {} has no cut at {}", self.group, captured.index),
             })?
         };
-        self.cuts = self.cuts.split_off(&captured.index);
         let last = position.last.expect("a cut has a position");
         Ok(Some(Checkpoint::new(self.group, last, position.membership, position.time_us, captured.state)))
     }

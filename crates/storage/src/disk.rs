@@ -9,6 +9,8 @@ use std::io;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::Error;
+
 pub use real::{DirectoryLock, RealDisk};
 pub use simulated::{Frozen, SimulatedDisk};
 
@@ -44,6 +46,9 @@ pub struct DirEntry {
 /// Asynchronous and completion-based: an implementation may complete each call on a thread of its own or at once.
 #[async_trait]
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Takes the data directory for this process, creating it when absent. Fails when another process has it, saying
+    /// which. Blocks; to be called once, before anything else.
+    fn lock(&self) -> Result<DirectoryLock, Error>;
     /// Opens a file.
     async fn open(&self, path: &str, mode: OpenMode) -> io::Result<FileId>;
     /// Closes it. Unsynced bytes may still be lost afterwards.

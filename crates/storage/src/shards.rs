@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use event::{GroupId, SchemaVersion, ShardId, TableDefinition};
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 
 use self::state::State;
 use crate::Error;
@@ -24,7 +25,7 @@ use crate::segment::{SegmentMeta, SegmentPins, SegmentRef};
 use crate::snapshot::{MemorySplit, ShardSnapshot};
 
 /// What a statement's commands led to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Applied.
     Done {

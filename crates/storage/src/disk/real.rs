@@ -41,7 +41,14 @@ struct OpenFiles {
 /// Exclusive possession of a data directory; given up when dropped, or when the process dies.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    _file: Option<File>,
+}
+
+impl DirectoryLock {
+    /// Possession of a directory that no other process can reach.
+    pub(super) fn unshared() -> Self {
+        Self { _file: None }
+    }
 }
 
 impl RealDisk {
@@ -57,27 +64,6 @@ impl RealDisk {
     /// Where it lies.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Takes the data directory for this process, creating it when absent. Fails when another process has it, saying
-    /// which. Blocks; to be called once, before anything else.
-    pub fn lock(&self) -> Result<DirectoryLock, Error> {
-        let failed = |source| Error::Io {
-            context: format!("could not lock data directory \"{}\"", self.root.display()),
-            source,
-        };
-        create_dir_durably(&self.root, &self.root).map_err(failed)?;
-        let path = self.root.join(LOCK_FILE);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = open.map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(failed(in_use(&mut file))),
-            Err(errno) => return Err(failed(errno.into())),
-        }
-        file.set_len(0).map_err(failed)?;
-        file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
-        Ok(DirectoryLock { _file: file })
     }
 
     fn path(&self, path: &str) -> io::Result<PathBuf> {
@@ -108,6 +94,25 @@ impl RealDisk {
 
 #[async_trait]
 impl Disk for RealDisk {
+    fn lock(&self) -> Result<DirectoryLock, Error> {
+        let failed = |source| Error::Io {
+            context: format!("could not lock data directory \"{}\"", self.root.display()),
+            source,
+        };
+        create_dir_durably(&self.root, &self.root).map_err(failed)?;
+        let path = self.root.join(LOCK_FILE);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = open.map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(failed(in_use(&mut file))),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        file.set_len(0).map_err(failed)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+        Ok(DirectoryLock { _file: Some(file) })
+    }
+
     async fn open(&self, path: &str, mode: OpenMode) -> io::Result<FileId> {
         let path = self.path(path)?;
         let file = self

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{DirEntry, Disk, FileId, OpenMode, check_path, parent};
+use super::{DirEntry, DirectoryLock, Disk, FileId, OpenMode, check_path, parent};
+use crate::Error;
 
 /// What survives or not as one piece.
 const SECTOR: u64 = 512;
@@ -375,6 +376,10 @@ impl Content {
 
 #[async_trait]
 impl Disk for SimulatedDisk {
+    fn lock(&self) -> Result<DirectoryLock, Error> {
+        Ok(DirectoryLock::unshared())
+    }
+
     async fn open(&self, path: &str, mode: OpenMode) -> io::Result<FileId> {
         check_path(path)?;
         let mut state = self.state.lock();

@@ -1,0 +1,77 @@
+//! What an entry of the catalog group says: the steps of DDL jobs (architecture, D15).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use event::{GroupId, TableId};
+use serde::{Deserialize, Serialize};
+use storage::Error;
+use storage::document::{decode_document, encode_document};
+
+use super::{Table, TableSpec};
+
+const MAGIC: &[u8; 8] = b"ANNALCAT";
+const VERSION: u16 = 1;
+
+/// One entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CatalogEntry {
+    /// The proposer's clock in microseconds.
+    pub(crate) time_us: i64,
+    pub(crate) commands: Vec<CatalogCommand>,
+}
+
+/// One step of a job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CatalogCommand {
+    /// The data groups that shards are placed on. Ignored once there are any.
+    Found {
+        /// In placement order, not empty.
+        groups: Vec<GroupId>,
+    },
+    /// First step of CREATE TABLE: name and ids are taken, nobody sees the table yet.
+    Create {
+        /// What was asked for.
+        spec: TableSpec,
+    },
+    /// Last step of CREATE TABLE: its shards exist, everybody sees it.
+    Publish {
+        /// The table.
+        table: TableId,
+    },
+    /// First step of DROP TABLE: nobody sees it any more, the name is free.
+    Drop {
+        /// The table.
+        table: TableId,
+    },
+    /// Last step of DROP TABLE: its shards are gone.
+    Forget {
+        /// The table.
+        table: TableId,
+    },
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CatalogOutcome {
+    /// Done, or done before.
+    Done,
+    /// The table as it will be once published, or as it was.
+    Table(Arc<Table>),
+    /// The name is taken.
+    TableExists,
+    /// There is no such table in a stage the command applies to.
+    NoSuchTable,
+}
+
+impl CatalogEntry {
+    pub(crate) fn encode(&self) -> Result<Bytes, Error> {
+        Ok(encode_document(MAGIC, VERSION, self)?.into())
+    }
+
+    pub(crate) fn decode(bytes: &Bytes) -> Result<CatalogEntry, Error> {
+        decode_document(MAGIC, VERSION, bytes)
+    }
+}

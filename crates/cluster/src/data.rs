@@ -1,0 +1,100 @@
+//! The state machine of a data group: its shards, driven by Raft.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use event::GroupId;
+use parking_lot::RwLock;
+use replication::{MachineCheckpoint, StateMachine};
+use storage::{Command, Entry, Error, Outcome, Shards, ShardsReader, Statement};
+
+/// Where readers find the group's shards; replaced when a checkpoint is installed.
+pub(crate) type SharedReader = Arc<RwLock<ShardsReader>>;
+
+/// A group's shards.
+pub(crate) struct DataMachine {
+    group: GroupId,
+    shards: Shards,
+    reader: SharedReader,
+}
+
+impl DataMachine {
+    pub(crate) fn new(group: GroupId) -> DataMachine {
+        let shards = Shards::new(group);
+        let reader = Arc::new(RwLock::new(shards.reader()));
+        DataMachine { group, shards, reader }
+    }
+
+    pub(crate) fn reader(&self) -> SharedReader {
+        self.reader.clone()
+    }
+}
+
+impl StateMachine for DataMachine {
+    type Statement = Statement;
+    type Entry = Entry;
+    type Outcome = Outcome;
+
+    fn encode(time_us: i64, statements: Vec<Statement>) -> Result<(Bytes, Entry), Error> {
+        let entry = Entry { time_us, statements };
+        Ok((entry.encode()?, entry))
+    }
+
+    fn decode(bytes: &Bytes) -> Result<Entry, Error> {
+        Entry::decode(bytes)
+    }
+
+    fn statement_bytes(statement: &Statement) -> usize {
+        const COMMAND_BYTES: usize = 256;
+        const SEGMENT_BYTES: usize = 256;
+        const COLUMN_BYTES: usize = 128;
+        let bytes = |command: &Command| match command {
+            Command::Append { rows, .. } => crate::write::rows_bytes(rows),
+            Command::Install(install) => {
+                install.segments.iter().map(|s| SEGMENT_BYTES + s.columns.len() * COLUMN_BYTES).sum()
+            }
+            Command::Seal | Command::Schema(_) => 0,
+        };
+        statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
+    }
+
+    fn time_us(entry: &Entry) -> i64 {
+        entry.time_us
+    }
+
+    fn is_cut(entry: &Entry) -> bool {
+        entry.statements.iter().flat_map(|s| &s.commands).any(|command| matches!(command, Command::Seal))
+    }
+
+    fn apply(&mut self, index: u64, entry: &Entry) -> Result<Vec<Outcome>, Error> {
+        Ok(self.shards.apply(index, entry))
+    }
+
+    fn advance(&mut self, index: u64) {
+        // Raft's first entry has index 0, before any that the shards know.
+        if index > 0 {
+            self.shards.advance(index);
+        }
+    }
+
+    fn checkpoint(&self, _applied: u64) -> Result<Option<MachineCheckpoint>, Error> {
+        Ok(self.shards.checkpoint().map(|c| MachineCheckpoint { index: c.seal, state: c.bytes }))
+    }
+
+    fn checkpoint_index(&self, _applied: u64) -> Option<u64> {
+        match self.reader.read().figures().checkpointed {
+            0 => None,
+            seal => Some(seal),
+        }
+    }
+
+    fn checkpoint_saved(&mut self, index: u64) {
+        self.shards.checkpoint_saved(index);
+    }
+
+    fn restore(&mut self, _index: u64, state: Bytes) -> Result<(), Error> {
+        self.shards = Shards::restore(self.group, &state)?;
+        *self.reader.write() = self.shards.reader();
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! DDL as jobs of the catalog group (architecture, D15): each step is an entry, each step may be repeated.
+
+use std::sync::Arc;
+
+use event::TableId;
+use storage::command::SchemaChange;
+use storage::{Command, Outcome, Statement};
+
+use crate::catalog::command::{CatalogCommand, CatalogOutcome};
+use crate::catalog::machine::{CatalogMachine, Stage};
+use crate::catalog::{Table, TableSpec};
+use crate::error::Error;
+use crate::node::Node;
+
+impl Node {
+    /// CREATE TABLE: take the name, make the shards, publish.
+    pub(crate) async fn run_create(&self, spec: TableSpec) -> Result<Arc<Table>, Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let name = spec.name.clone();
+        match self.catalog.propose(CatalogCommand::Create { spec }).await?.outcome {
+            CatalogOutcome::Table(table) => self.finish_create(&table).await,
+            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
+            other => unreachable!("create answers with a table or that it exists, not {other:?}"),
+        }
+    }
+
+    /// DROP TABLE: hide it, drop the shards, forget it.
+    pub(crate) async fn run_drop(&self, table: TableId) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let name = self.catalog().tables.get(&table).map(|t| t.definition.name.clone());
+        match self.catalog.propose(CatalogCommand::Drop { table }).await?.outcome {
+            CatalogOutcome::Table(table) => self.finish_drop(&table).await,
+            _ => Err(Error::NoSuchTable(name.unwrap_or_else(|| table.to_string()))),
+        }
+    }
+
+    /// Takes up the jobs that a crash or an error left between two steps.
+    pub(crate) async fn resume_jobs(&self) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        for (stage, table) in self.catalog.inspect(CatalogMachine::unfinished).await? {
+            tracing::info!(table = %table.definition.name, ?stage, "resuming a DDL job");
+            match stage {
+                Stage::Creating => drop(self.finish_create(&table).await?),
+                Stage::Dropping => self.finish_drop(&table).await?,
+                Stage::Public => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn has_unfinished_jobs(&self) -> Result<bool, Error> {
+        Ok(self.catalog.inspect(|machine| !machine.unfinished().is_empty()).await?)
+    }
+
+    async fn finish_create(&self, table: &Arc<Table>) -> Result<Arc<Table>, Error> {
+        let id = table.definition.id;
+        for placement in &table.shards {
+            let change = SchemaChange::Put { shard: placement.shard, table: table.definition.clone() };
+            match self.change_schema(placement.group, change).await? {
+                Outcome::Done { .. } => {}
+                refused => return Err(defect(format!("shard {} of table {id}: {refused:?}", placement.shard))),
+            }
+        }
+        match self.catalog.propose(CatalogCommand::Publish { table: id }).await?.outcome {
+            CatalogOutcome::Table(table) => Ok(table),
+            refused => Err(defect(format!("table {id} cannot be published: {refused:?}"))),
+        }
+    }
+
+    async fn finish_drop(&self, table: &Arc<Table>) -> Result<(), Error> {
+        for placement in &table.shards {
+            self.change_schema(placement.group, SchemaChange::Drop { shard: placement.shard }).await?;
+        }
+        let forgotten = self.catalog.propose(CatalogCommand::Forget { table: table.definition.id }).await?;
+        match forgotten.outcome {
+            CatalogOutcome::Done => Ok(()),
+            refused => Err(defect(format!("table {} cannot be forgotten: {refused:?}", table.definition.id))),
+        }
+    }
+
+    async fn change_schema(&self, group: event::GroupId, change: SchemaChange) -> Result<Outcome, Error> {
+        let statement = Statement { id: self.statement_id(), commands: vec![Command::Schema(change)] };
+        Ok(self.data_group(group)?.group.propose(statement).await?.outcome)
+    }
+}
+
+/// A state machine refused what its own state had asked for.
+pub(crate) fn defect(reason: String) -> Error {
+    Error::Storage(storage::Error::Decode { what: "the outcome of a command", reason })
+}

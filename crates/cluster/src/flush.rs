@@ -1,0 +1,199 @@
+//! The flusher of a data group: decides when to seal, writes frozen rows as segments, checkpoints, purges the log.
+//!
+//! Seal, encode, put, Install, checkpoint, purge, collect: in this order, each step repeatable after a crash between two.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use event::{GroupId, limits};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use storage::command::Install;
+use storage::encode::{SegmentPlace, encode_segment};
+use storage::segment::SegmentRef;
+use storage::shards::{Figures, FrozenSeal, FrozenSplit};
+use storage::{Command, Outcome, Statement};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::ddl::defect;
+use crate::error::Error;
+use crate::node::{Counters, DataGroup, Node};
+use crate::segments::store_error;
+use crate::write::check_install;
+
+/// How often the flusher looks without being asked.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Asks for a flush now; answered when it is done.
+pub(crate) type FlushRequest = oneshot::Sender<Result<(), Error>>;
+
+/// Asks the group's flusher and waits.
+pub(crate) async fn request(data: &DataGroup) -> Result<(), Error> {
+    let stopped = || Error::ShuttingDown("the flusher has stopped".into());
+    let (answer, flushed) = oneshot::channel();
+    data.flush.send(answer).await.map_err(|_| stopped())?;
+    flushed.await.map_err(|_| stopped())?
+}
+
+/// Runs until the node stops or is gone.
+pub(crate) async fn run(
+    node: Weak<Node>,
+    group: GroupId,
+    mut requests: mpsc::Receiver<FlushRequest>,
+    pressed: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let request = tokio::select! {
+            _ = tick.tick() => None,
+            _ = pressed.notified() => None,
+            request = requests.recv() => request,
+            _ = stop.changed() => return,
+        };
+        let Some(node) = node.upgrade() else { return };
+        let Some(data) = node.data.get(&group) else { return };
+        let flushed = tokio::select! {
+            flushed = node.look(data, request.is_some()) => flushed,
+            _ = stop.changed() => return,
+        };
+        match (request, flushed) {
+            // The one who asked no longer waits.
+            (Some(request), flushed) => drop(request.send(flushed)),
+            (None, Ok(())) => {}
+            (None, Err(Error::ShuttingDown(_))) => return,
+            (None, Err(error)) => {
+                tracing::error!(%group, %error, "could not flush; trying again");
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Looks at the group and does what is due; with `forced`, everything.
+    async fn look(&self, data: &DataGroup, forced: bool) -> Result<(), Error> {
+        if !data.group.leads() {
+            return if forced { Err(replication::Error::NoLeader(data.group.id()).into()) } else { Ok(()) };
+        }
+        // What a crash or an error left behind a Seal.
+        self.write_frozen(data).await?;
+        if self.is_due(data, forced) {
+            self.propose(data, Command::Seal).await?;
+            self.write_frozen(data).await?;
+        }
+        self.checkpoint(data, forced).await?;
+        self.measure(data);
+        self.resume_left_jobs().await
+    }
+
+    fn is_due(&self, data: &DataGroup, forced: bool) -> bool {
+        let reader = data.reader();
+        let figures = reader.figures();
+        let applied = reader.applied();
+        if forced {
+            // An Install follows its Seal; anything more is news.
+            return figures.open_rows > 0 || applied > figures.sealed + 1;
+        }
+        let now_us = self.clock.now_us();
+        let grace_us = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
+        let ended_since_us = reader.ended_since_us(now_us.saturating_sub(grace_us));
+        is_seal_due(&figures, ended_since_us, now_us, self.seal_bytes)
+            || applied.saturating_sub(figures.sealed) > limits::SEAL_ENTRIES
+    }
+
+    /// Writes the rows of every outstanding seal and installs them, oldest first.
+    async fn write_frozen(&self, data: &DataGroup) -> Result<(), Error> {
+        while let Some(FrozenSeal { seal, splits }) = data.reader().frozen() {
+            let mut held = Vec::with_capacity(splits.len());
+            for split in splits {
+                held.push(self.write_split(data, seal, split).await?);
+            }
+            let segments = held.iter().map(|segment| segment.meta.clone()).collect();
+            let install = Install { seal: Some(seal), segments };
+            check_install(&install)?;
+            self.propose(data, Command::Install(install)).await?;
+            self.counters.seals.fetch_add(1, Ordering::Relaxed);
+            self.measure(data);
+        }
+        Ok(())
+    }
+
+    /// Encodes one split on the encode runtime and puts it; the handle keeps the object until a manifest does.
+    async fn write_split(&self, data: &DataGroup, seal: u64, split: FrozenSplit) -> Result<SegmentRef, Error> {
+        let FrozenSplit { shard, table, memory } = split;
+        let (term, node) = (data.group.status().term, self.identity.node);
+        let name = format!("{}/{shard}/{}/{seal}-{term}-{node}-{}.parquet", table.id, memory.split, self.next_object());
+        let place = SegmentPlace { shard, split: memory.split, seal: Some(seal), name };
+        let turn = self.encoder.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let encoded = self.encode.spawn(async move {
+            let _turn = turn;
+            encode_segment(&table, &memory.batches, place)
+        });
+        let (meta, bytes) = encoded.await.map_err(|e| Error::ShuttingDown(e.to_string()))??;
+        self.counters.count_segment(meta.bytes);
+        let segment = data.reader().pin(meta);
+        let path = Path::from(segment.meta.name.as_str());
+        self.store.put(&path, PutPayload::from(bytes)).await.map_err(store_error)?;
+        Ok(segment)
+    }
+
+    /// Saves the newest complete checkpoint when it is newer than the saved one, and the catalog's with it so that no group
+    /// pins the log; then collects what nothing names any more.
+    async fn checkpoint(&self, data: &DataGroup, forced: bool) -> Result<(), Error> {
+        let saved = data.group.status().checkpoint;
+        let newer = data.reader().figures().checkpointed > saved;
+        if newer {
+            data.group.checkpoint().await?;
+        }
+        let catalog = self.catalog.status();
+        let entries = catalog.applied.saturating_sub(catalog.checkpoint);
+        if (newer && entries > 0) || entries > limits::CATALOG_CHECKPOINT_ENTRIES {
+            self.catalog.checkpoint().await?;
+        }
+        if newer || forced { self.collect_orphans().await } else { Ok(()) }
+    }
+
+    /// Takes the exact size of the memtables and lets waiting writers look again.
+    fn measure(&self, data: &DataGroup) {
+        let figures = data.reader().figures();
+        data.unflushed.store(figures.open_bytes + figures.frozen_bytes, Ordering::Relaxed);
+        data.relieved.notify_waiters();
+    }
+
+    /// Jobs whose coordinator gave up between two steps; none is running while a turn is free.
+    async fn resume_left_jobs(&self) -> Result<(), Error> {
+        if self.ddl.available_permits() == 0 || !self.has_unfinished_jobs().await? {
+            return Ok(());
+        }
+        self.resume_jobs().await
+    }
+
+    async fn propose(&self, data: &DataGroup, command: Command) -> Result<(), Error> {
+        let statement = Statement { id: self.statement_id(), commands: vec![command] };
+        match data.group.propose(statement).await?.outcome {
+            Outcome::Done { .. } => Ok(()),
+            refused => Err(defect(format!("{refused:?}"))),
+        }
+    }
+}
+
+/// Whether rows shall be sealed: by size, by age, or because their window has ended.
+fn is_seal_due(figures: &Figures, ended_since_us: Option<i64>, now_us: i64, seal_bytes: u64) -> bool {
+    let older_than = |since_us: Option<i64>, ms: u64| {
+        since_us.is_some_and(|since| now_us.saturating_sub(since) > (ms * 1000) as i64)
+    };
+    figures.open_bytes > seal_bytes
+        || older_than(figures.open_since_us, limits::SEAL_AGE_MS)
+        || older_than(ended_since_us, limits::SEAL_WINDOW_GRACE_MS)
+}
+
+impl Counters {
+    pub(crate) fn count_segment(&self, bytes: u64) {
+        self.segments.fetch_add(1, Ordering::Relaxed);
+        self.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,79 @@
+//! The objects of this node: all that manifests name must be there, what nothing names goes.
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use storage::SegmentMeta;
+
+use crate::directory::SEGMENTS_DIR;
+use crate::error::Error;
+use crate::node::Node;
+
+/// Every Parquet file begins and ends with it.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
+
+impl Node {
+    /// Checks that each segment of each manifest is there with its length and the end of a Parquet file. The checksum is not
+    /// read: that would cost reading everything.
+    pub(crate) async fn check_segments(&self) -> Result<(), Error> {
+        let lengths = self.objects().await?;
+        for data in self.data.values() {
+            let reader = data.reader();
+            for (shard, _) in reader.shards() {
+                let Some((_, snapshot)) = reader.snapshot(shard) else { continue };
+                for segment in &snapshot.segments {
+                    self.check_segment(&segment.meta, lengths.get(&segment.meta.name).copied()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_segment(&self, meta: &SegmentMeta, length: Option<u64>) -> Result<(), Error> {
+        let damaged = |offset: u64, reason: String| {
+            let file = format!("{SEGMENTS_DIR}/{}", meta.name);
+            Err(Error::Storage(storage::Error::Corrupt { file, offset, reason }))
+        };
+        let Some(length) = length else {
+            return damaged(0, "the manifest names it and it is not there".into());
+        };
+        if length != meta.bytes {
+            return damaged(length.min(meta.bytes), format!("{} bytes expected, {length} there", meta.bytes));
+        }
+        let end = meta.bytes.saturating_sub(PARQUET_MAGIC.len() as u64);
+        let magic =
+            self.store.get_range(&Path::from(meta.name.as_str()), end..meta.bytes).await.map_err(store_error)?;
+        if magic != PARQUET_MAGIC {
+            return damaged(end, "the end of a Parquet file is missing".into());
+        }
+        Ok(())
+    }
+
+    /// Deletes the objects that no manifest, checkpoint, snapshot or statement holds. Only after the log has been applied:
+    /// entries still to come may name objects.
+    pub(crate) async fn collect_orphans(&self) -> Result<(), Error> {
+        let readers: Vec<_> = self.data.values().map(|data| data.reader()).collect();
+        for name in self.objects().await?.keys() {
+            // A statement pins its objects before it puts them, so what is listed and not pinned is nobody's.
+            if readers.iter().any(|reader| reader.is_pinned(name)) {
+                continue;
+            }
+            self.store.delete(&Path::from(name.as_str())).await.map_err(store_error)?;
+            tracing::debug!(object = %name, "deleted an object that nothing names");
+        }
+        Ok(())
+    }
+
+    /// All objects with their lengths.
+    async fn objects(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let listed = self.store.list(None).map_ok(|object| (object.location.to_string(), object.size));
+        listed.try_collect().await.map_err(store_error)
+    }
+}
+
+pub(crate) fn store_error(error: object_store::Error) -> Error {
+    let context = "could not use the segment store".to_owned();
+    Error::Storage(storage::Error::Io { context, source: std::io::Error::other(error) })
+}

@@ -1,0 +1,98 @@
+//! From a data directory to a running node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use event::{GroupId, limits};
+use parking_lot::{Mutex, RwLock};
+use replication::{Group, GroupOptions, Peer};
+use storage::Log;
+use storage::objects::DiskObjectStore;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+use crate::catalog::Catalog;
+use crate::catalog::command::CatalogCommand;
+use crate::catalog::machine::CatalogMachine;
+use crate::data::DataMachine;
+use crate::directory::{self, CHECKPOINTS_DIR, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
+use crate::error::Error;
+use crate::flush::{self, FlushRequest};
+use crate::node::{Counters, DataGroup, Node, NodeOptions};
+use crate::peers::Peers;
+
+/// The data groups a cluster is founded with.
+const DATA_GROUPS: [GroupId; 1] = [GroupId(1)];
+
+/// A flusher that waits to be run: its group, its queue, its bell.
+type PendingFlusher = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>);
+
+/// Starts a node; runs on the consensus runtime.
+pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
+    let lock = options.disk.lock().map_err(|e| Error::DataDirectory(e.to_string()))?;
+    let identity = directory::open(&options.disk, &options.entropy).await?;
+    let store = DiskObjectStore::open(options.disk.clone(), SEGMENTS_DIR, TMP_DIR).await.map_err(|source| {
+        storage::Error::Io { context: format!("could not open directory \"{SEGMENTS_DIR}\""), source }
+    })?;
+    let log = Log::open(options.disk.clone(), LOG_DIR).await?;
+    let group_options = |group: GroupId| GroupOptions {
+        group,
+        node: identity.node,
+        disk: options.disk.clone(),
+        dirs: (CHECKPOINTS_DIR.to_owned(), TMP_DIR.to_owned()),
+        log: log.clone(),
+        clock: options.clock.clone(),
+        runtime: options.consensus.clone(),
+        voters: BTreeMap::from([(identity.node, Peer::default())]),
+    };
+    let published = Arc::new(RwLock::new(Arc::new(Catalog::default())));
+    let machine = CatalogMachine::new(published.clone());
+    let catalog = Group::open(group_options(GroupId::CATALOG), machine, Peers).await?;
+    let mut data = BTreeMap::new();
+    let mut flushers: Vec<PendingFlusher> = Vec::new();
+    for group in DATA_GROUPS {
+        let machine = DataMachine::new(group);
+        let reader = machine.reader();
+        let opened = Group::open(group_options(group), machine, Peers).await?;
+        let (flush, requests) = mpsc::channel(limits::FLUSH_QUEUE_LEN);
+        let pressed = Arc::new(Notify::new());
+        data.insert(group, Arc::new(DataGroup::new(opened, reader, pressed.clone(), flush)));
+        flushers.push((group, requests, pressed));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let node = Arc::new(Node {
+        identity,
+        clock: options.clock,
+        consensus: options.consensus,
+        encode: options.encode,
+        seal_bytes: options.seal_bytes as u64,
+        log,
+        store,
+        catalog,
+        published,
+        data,
+        ddl: Semaphore::new(1),
+        encoder: Arc::new(Semaphore::new(1)),
+        counters: Counters::default(),
+        stop,
+        lock: Mutex::new(Some(lock)),
+    });
+    if let Err(error) = prepare(&node).await {
+        // The lock goes with the node; what Raft still runs ends with its groups.
+        let _ = node.shutdown().await;
+        return Err(error);
+    }
+    for (group, requests, pressed) in flushers {
+        tokio::spawn(flush::run(Arc::downgrade(&node), group, requests, pressed, stopped.clone()));
+    }
+    Ok(node)
+}
+
+/// What must be done before the node serves: found the catalog, check the segments, finish jobs.
+async fn prepare(node: &Arc<Node>) -> Result<(), Error> {
+    if !node.catalog.inspect(CatalogMachine::is_founded).await? {
+        node.catalog.propose(CatalogCommand::Found { groups: DATA_GROUPS.to_vec() }).await?;
+    }
+    node.check_segments().await?;
+    node.resume_jobs().await?;
+    node.collect_orphans().await
+}

@@ -1,0 +1,6 @@
+//! A node below SQL: what is acknowledged is there, whole, once, whatever happens to the process or its disk.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+mod write;

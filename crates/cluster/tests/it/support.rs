@@ -1,0 +1,122 @@
+//! A node for tests: a table of events, rows that say who wrote them, and reading them back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use cluster::{Commit, Error, Node, NodeOptions, Table, TableSnapshot, TableSpec};
+use event::{Clock, Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use storage::{Disk, RealDisk};
+use tokio::runtime::Handle;
+
+pub(crate) const HOUR_US: i64 = 3_600_000_000;
+/// 2013-01-01, where the rows of most tests lie.
+pub(crate) const START_US: i64 = 1_356_998_400_000_000;
+
+/// A node with the default seal size, on `disk`.
+pub(crate) async fn start(disk: Arc<dyn Disk>) -> Result<Arc<Node>, Error> {
+    start_with(disk, Arc::new(SimulatedClock::at(START_US)), event::limits::SEAL_BYTES).await
+}
+
+pub(crate) async fn start_with(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    seal_bytes: usize,
+) -> Result<Arc<Node>, Error> {
+    Node::start(NodeOptions {
+        disk,
+        clock,
+        entropy: Arc::new(Entropy::seeded(7)),
+        consensus: Handle::current(),
+        encode: Handle::current(),
+        seal_bytes,
+    })
+    .await
+}
+
+pub(crate) fn real_disk(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
+    Arc::new(RealDisk::new(dir.path()))
+}
+
+fn column(name: &str, column_type: ColumnType, nullable: bool) -> Column {
+    Column { id: ColumnId(0), name: name.into(), column_type, nullable, default: None }
+}
+
+/// `(ts, sensor, value)`, one split an hour, series `sensor`.
+pub(crate) fn events(name: &str) -> TableSpec {
+    TableSpec {
+        namespace: "public".into(),
+        name: name.into(),
+        columns: vec![
+            column("ts", ColumnType::TimestampTz, false),
+            column("sensor", ColumnType::Text, true),
+            column("value", ColumnType::BigInt, true),
+        ],
+        primary_key: vec![],
+        kind: TableKind::Event(EventOptions { time_column: 0, series: vec![1], split_interval_us: HOUR_US }),
+        compression: Compression::Zstd,
+    }
+}
+
+/// Rows `values`, one a second from `START_US` + the value, all of one sensor.
+pub(crate) fn rows(sensor: &str, values: std::ops::Range<i64>) -> RecordBatch {
+    let table = events("t");
+    let fields = table.columns.iter().map(|c| arrow::datatypes::Field::new(&c.name, c.column_type.arrow(), c.nullable));
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
+    let times = TimestampMicrosecondArray::from_iter_values(values.clone().map(|v| START_US + v * 1_000_000));
+    let sensors = StringArray::from_iter_values(values.clone().map(|_| sensor));
+    let numbers = Int64Array::from_iter_values(values);
+    let columns = vec![Arc::new(times.with_timezone("UTC")) as _, Arc::new(sensors) as _, Arc::new(numbers) as _];
+    RecordBatch::try_new(schema, columns).unwrap()
+}
+
+pub(crate) async fn insert(node: &Arc<Node>, table: &Arc<Table>, rows: RecordBatch) -> Result<Commit, Error> {
+    let mut statement = node.begin();
+    statement.append(table, rows).await?;
+    statement.commit().await
+}
+
+/// How often each `(sensor, value)` is in the table, read as a client's query would: memory and Parquet.
+pub(crate) async fn read(node: &Arc<Node>, table: &Arc<Table>) -> BTreeMap<(String, i64), u64> {
+    let snapshot = node.snapshot(table).await.unwrap();
+    count(node, &snapshot).await
+}
+
+pub(crate) async fn count(node: &Arc<Node>, snapshot: &TableSnapshot) -> BTreeMap<(String, i64), u64> {
+    let mut found = BTreeMap::new();
+    let store = node.segment_store();
+    for shard in &snapshot.shards {
+        for batch in shard.memory.iter().flat_map(|m| &m.batches) {
+            add(&mut found, batch);
+        }
+        for segment in &shard.segments {
+            let object = store.get(&Path::from(segment.meta.name.as_str())).await.unwrap();
+            let bytes = object.bytes().await.unwrap();
+            storage::encode::verify_segment(&segment.meta, &bytes).unwrap();
+            for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
+                add(&mut found, &batch.unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn add(found: &mut BTreeMap<(String, i64), u64>, batch: &RecordBatch) {
+    assert_eq!(batch.num_columns(), 4, "three columns and the sequence");
+    let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+    let sensors = batch.column(1).as_string::<i32>();
+    let values = batch.column(2).as_primitive::<Int64Type>();
+    for row in 0..batch.num_rows() {
+        assert!(!times.is_null(row));
+        *found.entry((sensors.value(row).to_owned(), values.value(row))).or_default() += 1;
+    }
+}
+
+/// `(sensor, value)` of each of `rows`, once.
+pub(crate) fn once(sensor: &str, values: std::ops::Range<i64>) -> BTreeMap<(String, i64), u64> {
+    values.map(|value| ((sensor.to_owned(), value), 1)).collect()
+}
