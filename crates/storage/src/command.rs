@@ -87,8 +87,8 @@ impl Entry {
         codec::encode(self)
     }
 
-    /// The reverse of [`Entry::encode`]. Rows point into `bytes` where its alignment allows. Untrusted bytes give an error,
-    /// never a panic.
+    /// The reverse of [`Entry::encode`]. Large columns that did not compress point into `bytes`. Untrusted bytes give an
+    /// error, never a panic.
     pub fn decode(bytes: &bytes::Bytes) -> Result<Entry, Error> {
         codec::decode(bytes)
     }

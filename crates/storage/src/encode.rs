@@ -2,6 +2,9 @@
 //!
 //! Pure and slow: the caller runs it where encoding may take time. The column `__seq` lies after the table's columns.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

@@ -3,6 +3,9 @@
 //! Small batches are merged with their neighbours of like size, so that n one-row appends leave O(log n) small batches and copy
 //! each row O(log n) times. Batches at or above `MERGED_ROWS_MAX` stay as they came.
 
+#[cfg(test)]
+mod tests;
+
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;

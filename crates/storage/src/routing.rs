@@ -1,5 +1,8 @@
 //! Which split each row of a batch belongs to.
 
+#[cfg(test)]
+mod tests;
+
 use arrow::array::{Array, AsArray, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;

@@ -188,7 +188,8 @@ impl ShardsReader {
 
     /// The newest complete checkpoint.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
-        self.state.read().checkpoint()
+        let newest = self.state.read().newest_checkpoint();
+        newest.map(|(group, captured)| captured.encode(group))
     }
 
     /// Names of all segments that the live manifests, a captured state, or a complete checkpoint names, in order. Says nothing

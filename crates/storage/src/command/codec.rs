@@ -1,6 +1,7 @@
 //! The bytes of an entry, as docs/formats.md draws them: header, statements, then the rows of each shard in a block.
 //!
-//! A block lies at a multiple of 8 from the entry's start, so that columns can be used where they are.
+//! A block lies at a multiple of 8 from the entry's start, so that large columns that did not compress are used where they are.
+//! Small blocks are copied: a few rows shall not keep a whole entry in memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use event::{NodeId, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
 use serde::Deserialize;
 
-use super::columns::{decode_rows, decode_schema, encode_rows, encode_schema};
+use super::columns::{COMPRESS_BYTES_MIN, decode_rows, decode_schema, encode_rows, encode_schema};
 use super::fields::{Fields, len_u32, pad, put_sized};
 use super::{Command, Entry, SchemaChange, Statement};
 use crate::Error;
@@ -176,8 +177,11 @@ fn decode_block(input: &mut Fields<'_>, whole: &Bytes) -> Result<(ShardId, Schem
         skip_pad(input, whole.len())?;
     }
     let [schema, metadata, body] = parts;
-    let buffer = |part: &[u8]| Buffer::from(whole.slice_ref(part));
-    let rows = decode_rows(decode_schema(schema)?, buffer(metadata), buffer(body))?;
+    let body = match body.len() {
+        0..COMPRESS_BYTES_MIN => Buffer::from(body),
+        _ => Buffer::from(whole.slice_ref(body)),
+    };
+    let rows = decode_rows(decode_schema(schema)?, Buffer::from(metadata), body)?;
     Ok((shard, version, rows))
 }
 

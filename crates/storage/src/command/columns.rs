@@ -21,7 +21,7 @@ use super::fields::Fields;
 use crate::Error;
 
 /// Rows of at least this many bytes are compressed.
-const COMPRESS_BYTES_MIN: usize = 4 << 10;
+pub(super) const COMPRESS_BYTES_MIN: usize = 4 << 10;
 /// LZ4 cannot expand by more than this; a message that claims more is damaged.
 const EXPANSION_MAX: u64 = 256;
 

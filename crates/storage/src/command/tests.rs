@@ -106,14 +106,22 @@ fn large_batches_are_compressed() {
     assert_equal(&Entry::decode(&bytes).unwrap(), &entry);
 }
 
-#[test]
-fn rows_are_used_where_they_lie() {
-    let entry = Entry { time_us: 0, statements: vec![statement(1, vec![append(1, small_rows(&[1, 2, 3]))])] };
+/// Where the values of the third column lie after a round trip, and the entry's bytes.
+fn decoded_values(times: &[i64]) -> (*const u8, Bytes) {
+    let entry = Entry { time_us: 0, statements: vec![statement(1, vec![append(1, small_rows(times))])] };
     let bytes = entry.encode().unwrap();
     let decoded = Entry::decode(&bytes).unwrap();
     let Command::Append { rows, .. } = &decoded.statements[0].commands[0] else { panic!("not an append") };
-    let values = rows.column(2).to_data().buffers()[0].as_ptr();
+    (rows.column(2).to_data().buffers()[0].as_ptr(), bytes)
+}
+
+#[test]
+fn large_columns_are_used_where_they_lie_and_small_ones_let_go() {
+    let noise = (0..2000i64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
+    let (values, bytes) = decoded_values(&noise.collect::<Vec<_>>());
     assert!(bytes.as_ptr_range().contains(&values), "the column was copied");
+    let (values, bytes) = decoded_values(&[1, 2, 3]);
+    assert!(!bytes.as_ptr_range().contains(&values), "three rows keep the entry");
 }
 
 #[test]

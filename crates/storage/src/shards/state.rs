@@ -82,6 +82,18 @@ pub(super) struct FrozenShard {
     pub(super) splits: BTreeMap<SplitId, Memtable>,
 }
 
+impl Captured {
+    pub(super) fn encode(&self, group: GroupId) -> Checkpoint {
+        let shards = self.manifests.iter().map(|(shard, manifest)| ShardBody {
+            shard: *shard,
+            table: Arc::clone(&manifest.table),
+            segments: manifest.segments.iter().map(|segment| segment.meta.clone()).collect(),
+        });
+        let dropped = self.dropped.iter().copied().collect();
+        CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped }.encode()
+    }
+}
+
 impl Shard {
     pub(super) fn new(table: Arc<TableDefinition>, segments: Vec<SegmentRef>) -> Self {
         let schema = sequenced_schema(&table);
@@ -171,20 +183,9 @@ impl State {
         Some(FrozenSeal { seal: pending.captured.seal, splits })
     }
 
-    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
-        let captured = self.checkpoints.back()?;
-        let shards = captured.manifests.iter().map(|(shard, manifest)| ShardBody {
-            shard: *shard,
-            table: Arc::clone(&manifest.table),
-            segments: manifest.segments.iter().map(|segment| segment.meta.clone()).collect(),
-        });
-        let body = CheckpointBody {
-            group: self.group,
-            seal: captured.seal,
-            shards: shards.collect(),
-            dropped: captured.dropped.iter().copied().collect(),
-        };
-        Some(body.encode())
+    /// The newest complete checkpoint, shared; turning it into bytes needs no lock.
+    pub(super) fn newest_checkpoint(&self) -> Option<(GroupId, Captured)> {
+        Some((self.group, self.checkpoints.back()?.clone()))
     }
 
     pub(super) fn checkpoint_saved(&mut self, seal: u64) {
@@ -264,7 +265,8 @@ pub(super) fn adapt_rows(
     to: &TableDefinition,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, ArrowError> {
-    let old = |column: &event::Column| from.columns.iter().position(|old| old.id == column.id);
+    let same = |old: &event::Column, new: &event::Column| old.id == new.id && old.column_type == new.column_type;
+    let old = |column: &event::Column| from.columns.iter().position(|old| same(old, column));
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(to.columns.len() + 1);
     for column in &to.columns {
         columns.push(match old(column) {

@@ -263,12 +263,12 @@ fn segments_are_pinned_while_anything_names_them() {
     let reader = world.reader();
     let snapshot = reader.snapshot(ShardId(1)).unwrap().1;
     let name = snapshot.segments[0].meta.name.clone();
-    assert_eq!(reader.live_segments(), [name.clone()]);
+    assert_eq!(reader.live_segments(), vec![name.clone()]);
     world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(1) })]);
-    assert_eq!(reader.live_segments(), [name.clone()], "the checkpoint still names it");
+    assert_eq!(reader.live_segments(), vec![name.clone()], "the checkpoint still names it");
     world.seal();
     world.install();
-    assert_eq!(reader.live_segments(), [name.clone()], "the newer checkpoint is not saved");
+    assert_eq!(reader.live_segments(), vec![name.clone()], "the newer checkpoint is not saved");
     world.shards.checkpoint_saved(world.shards.checkpoint().unwrap().seal);
     assert_eq!(reader.live_segments(), Vec::<String>::new());
     assert!(reader.is_pinned(&name), "the snapshot still reads it");

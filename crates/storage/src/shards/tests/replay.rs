@@ -46,11 +46,15 @@ impl Model {
     }
 }
 
+/// Shard, split, rows.
+type FrozenRows = (u64, i64, Vec<String>);
+
 /// All that must be equal after a restart.
 #[derive(Debug, PartialEq)]
 struct Observed {
     contents: Vec<Option<Vec<String>>>,
-    frozen: Option<(u64, Vec<(u64, i64, Vec<String>)>)>,
+    /// The oldest seal with its rows by shard and split.
+    frozen: Option<(u64, Vec<FrozenRows>)>,
     checkpoint: Option<Checkpoint>,
     live: Vec<String>,
     figures: Figures,
