@@ -1,0 +1,284 @@
+//! One run: a node works until the power fails, is opened again from what the disk kept, and everything is compared.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use cluster::{Node, NodeOptions, Table, TableSpec};
+use event::{Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use storage::SimulatedDisk;
+use storage::disk::Frozen;
+
+use crate::expectation::{Expectation, ExpectedTable, Fate, Written};
+use crate::reading;
+
+/// Power failures of one run.
+const CRASHES: u32 = 4;
+/// Statements between two of them, at most.
+const STATEMENTS: u32 = 60;
+/// The latest sync of an incarnation at which the power may fail.
+const SYNCS: u64 = 90;
+/// One day: events fall into a handful of splits.
+const SPLIT_US: i64 = 86_400_000_000;
+/// Payload of the rows of a bulk statement, so that few rows exceed an entry.
+const BULK_PAYLOAD_BYTES: usize = 64 << 10;
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Statements sent.
+    pub statements: u64,
+    /// Statements acknowledged while the disk was durable.
+    pub acknowledged: u64,
+    /// Power failures.
+    pub crashes: u64,
+    /// Rows found at the end.
+    pub rows: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// The violated invariant in words.
+pub async fn run(seed: u64) -> Result<Report, String> {
+    let mut world = World::new(seed);
+    for _ in 0..CRASHES {
+        world.incarnation().await?;
+        world.report.crashes += 1;
+    }
+    // The last incarnation stops in good order; one more start finds everything.
+    world.disk = Arc::new(world.disk.crash(world.rng.random()));
+    let node = world.start().await?;
+    world.compare(&node).await?;
+    world.report.rows = reading::read_all(&node).await?.values().map(|ids| ids.len() as u64).sum();
+    node.shutdown().await.map_err(|e| e.to_string())?;
+    Ok(world.report)
+}
+
+struct World {
+    rng: StdRng,
+    disk: Arc<SimulatedDisk>,
+    clock: Arc<SimulatedClock>,
+    expected: Expectation,
+    next_id: i64,
+    next_table: u32,
+    report: Report,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            disk: Arc::new(SimulatedDisk::new(seed)),
+            clock: Arc::new(SimulatedClock::at(1_700_000_000_000_000)),
+            expected: Expectation::default(),
+            next_id: 0,
+            next_table: 0,
+            report: Report::default(),
+        }
+    }
+
+    async fn start(&mut self) -> Result<Arc<Node>, String> {
+        let options = NodeOptions {
+            disk: self.disk.clone(),
+            clock: self.clock.clone(),
+            entropy: Arc::new(Entropy::seeded(self.rng.random())),
+            consensus: tokio::runtime::Handle::current(),
+            encode: tokio::runtime::Handle::current(),
+            seal_bytes: 256 << 10,
+        };
+        Node::start(options).await.map_err(|e| format!("the node does not start: {e}"))
+    }
+
+    async fn compare(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        let found = reading::read_all(node).await?;
+        self.expected.settle(&found)
+    }
+
+    /// From one start to the next power failure.
+    async fn incarnation(&mut self) -> Result<(), String> {
+        let node = self.start().await?;
+        self.compare(&node).await?;
+        let mode = if self.rng.random_bool(0.5) { Frozen::Succeed } else { Frozen::Fail };
+        let at = self.disk.syncs() + self.rng.random_range(1..=SYNCS);
+        self.disk.freeze_at_sync(at, mode);
+        for _ in 0..self.rng.random_range(1..=STATEMENTS) {
+            self.clock.advance(self.rng.random_range(-1_000_000..2_000_000));
+            self.statement(&node).await?;
+            if self.disk.is_frozen() {
+                break;
+            }
+        }
+        // A dead process does not shut down in good order: only its tasks are stopped, after the image was taken.
+        let image = self.disk.crash(self.rng.random());
+        let _ = node.shutdown().await;
+        self.disk = Arc::new(image);
+        Ok(())
+    }
+
+    async fn statement(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        self.report.statements += 1;
+        match self.rng.random_range(0..100) {
+            0..8 => self.create(node).await,
+            8..11 => self.drop_one(node).await,
+            11..20 => {
+                let _ = node.flush().await;
+                Ok(())
+            }
+            20..23 => self.write(node, 80, BULK_PAYLOAD_BYTES).await,
+            23..30 => self.abandon(node).await,
+            30..40 => self.read_now(node).await,
+            _ => {
+                let rows = self.rng.random_range(1..60);
+                self.write(node, rows, 10).await
+            }
+        }
+    }
+
+    /// What a client may conclude from an answer: nothing, once the disk had stopped being durable.
+    fn fate<T, E>(&mut self, answer: &Result<T, E>) -> Fate {
+        if answer.is_ok() && !self.disk.is_frozen() {
+            self.report.acknowledged += 1;
+            Fate::Acknowledged
+        } else {
+            Fate::Uncertain
+        }
+    }
+
+    async fn create(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        let name = format!("t{}", self.next_table);
+        self.next_table += 1;
+        let answer = node.create_table(spec(&name)).await;
+        let created = self.fate(&answer);
+        self.expected.tables.insert(name, ExpectedTable { created, dropped: None, written: Vec::new() });
+        Ok(())
+    }
+
+    async fn drop_one(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        if let Some(table) = self.pick(node) {
+            let answer = node.drop_table(table.definition.id).await;
+            let fate = self.fate(&answer);
+            let expected = self.expected.tables.get_mut(&table.definition.name).expect("tables are made here only");
+            expected.dropped = Some(fate);
+        }
+        Ok(())
+    }
+
+    fn pick(&mut self, node: &Arc<Node>) -> Option<Arc<Table>> {
+        let catalog = node.catalog();
+        let usable: Vec<_> = catalog
+            .tables
+            .values()
+            .filter(|t| self.expected.tables.get(&t.definition.name).is_some_and(|e| e.dropped.is_none()))
+            .collect();
+        if usable.is_empty() {
+            return None;
+        }
+        Some(usable[self.rng.random_range(0..usable.len())].clone())
+    }
+
+    /// A statement, or with some luck a transaction over two tables.
+    async fn write(&mut self, node: &Arc<Node>, rows: usize, payload: usize) -> Result<(), String> {
+        let statement = self.report.statements;
+        let mut writes = node.begin();
+        let mut written: Vec<(String, BTreeSet<i64>)> = Vec::new();
+        let tables = if self.rng.random_bool(0.3) { 2 } else { 1 };
+        let mut refused = false;
+        for _ in 0..tables {
+            let Some(table) = self.pick(node) else { continue };
+            let (batch, ids) = self.rows(rows, payload);
+            refused |= writes.append(&table, batch).await.is_err();
+            match written.iter_mut().find(|(name, _)| *name == table.definition.name) {
+                Some((_, all)) => all.extend(ids),
+                None => written.push((table.definition.name.clone(), ids)),
+            }
+        }
+        if written.is_empty() || refused {
+            // Never committed: no row of it may ever be seen, so it is not expected anywhere.
+            return Ok(());
+        }
+        let answer = writes.commit().await;
+        let fate = self.fate(&answer);
+        for (name, ids) in written {
+            let table = self.expected.tables.get_mut(&name).expect("tables are made here only");
+            table.written.push(Written { statement, ids, fate });
+        }
+        Ok(())
+    }
+
+    /// A statement that is never committed, now and then one large enough to have been staged.
+    async fn abandon(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        if let Some(table) = self.pick(node) {
+            let (batch, _) = self.rows(20, 10);
+            let mut writes = node.begin();
+            let _ = writes.append(&table, batch).await;
+        }
+        Ok(())
+    }
+
+    /// A read in the middle sees every acknowledged statement.
+    async fn read_now(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        if self.disk.is_frozen() {
+            return Ok(());
+        }
+        let found = reading::read_all(node).await;
+        match found {
+            Ok(found) => self.expected.clone().settle(&found),
+            Err(_) if self.disk.is_frozen() => Ok(()),
+            Err(reason) => Err(reason),
+        }
+    }
+
+    fn rows(&mut self, rows: usize, payload: usize) -> (RecordBatch, BTreeSet<i64>) {
+        let first = self.next_id;
+        self.next_id += rows as i64;
+        let ids: Vec<i64> = (first..self.next_id).collect();
+        let times: Vec<i64> =
+            ids.iter().map(|_| 1_699_000_000_000_000 + self.rng.random_range(0..4 * SPLIT_US)).collect();
+        let payloads: Vec<String> = ids
+            .iter()
+            .map(|_| (0..payload).map(|_| char::from(self.rng.random_range(b'a'..=b'z'))).collect())
+            .collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
+            Arc::new(Int64Array::from(ids.clone())),
+            Arc::new(StringArray::from(payloads)),
+        ];
+        let schema = event::TableDefinition {
+            id: event::TableId(0),
+            namespace: String::new(),
+            name: String::new(),
+            version: event::SchemaVersion(1),
+            columns: spec("").columns,
+            primary_key: Vec::new(),
+            kind: TableKind::Reference,
+            compression: Compression::Zstd,
+        }
+        .arrow_schema();
+        (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ids.into_iter().collect())
+    }
+}
+
+fn spec(name: &str) -> TableSpec {
+    let column = |id, name: &str, column_type, nullable| Column {
+        id: ColumnId(id),
+        name: name.to_string(),
+        column_type,
+        nullable,
+        default: None,
+    };
+    TableSpec {
+        namespace: "public".to_string(),
+        name: name.to_string(),
+        columns: vec![
+            column(1, "ts", ColumnType::TimestampTz, false),
+            column(2, "id", ColumnType::BigInt, false),
+            column(3, "payload", ColumnType::Text, true),
+        ],
+        primary_key: Vec::new(),
+        kind: TableKind::Event(EventOptions { time_column: 0, series: vec![1], split_interval_us: SPLIT_US }),
+        compression: Compression::Zstd,
+    }
+}
