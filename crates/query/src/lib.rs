@@ -11,6 +11,9 @@ mod table;
 mod views;
 // Functions beyond DataFusion's.
 mod functions;
+// What clients write: values and COPY data.
+pub mod copy;
+pub mod text;
 // One connection's view.
 mod error;
 mod session;

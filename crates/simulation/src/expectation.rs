@@ -94,7 +94,9 @@ impl ExpectedTable {
             let statement = written.statement;
             if present != 0 && present != written.ids.len() {
                 let all = written.ids.len();
-                return Err(format!("table \"{name}\": statement {statement} is there in part, {present} of {all} rows"));
+                return Err(format!(
+                    "table \"{name}\": statement {statement} is there in part, {present} of {all} rows"
+                ));
             }
             let there = present != 0;
             if !there && written.fate == Fate::Acknowledged {
@@ -160,9 +162,6 @@ mod tests {
 
     #[test]
     fn a_lost_table_is_seen() {
-        assert_eq!(
-            table(&[]).settle(&Found::new()),
-            Err("table \"t\" was created and is gone".to_string())
-        );
+        assert_eq!(table(&[]).settle(&Found::new()), Err("table \"t\" was created and is gone".to_string()));
     }
 }

@@ -13,7 +13,9 @@ fn run(seed: u64) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     match runtime.block_on(simulation::run(seed)) {
         Ok(report) => report,
-        Err(violation) => panic!("seed {seed}: {violation}\nrepeat with: ANNAL_SEED={seed} cargo test -p simulation --test it"),
+        Err(violation) => {
+            panic!("seed {seed}: {violation}\nrepeat with: ANNAL_SEED={seed} cargo test -p simulation --test it")
+        }
     }
 }
 

@@ -1,0 +1,26 @@
+//! PostgreSQL's text forms on the way in: from what a client wrote to a value of a column's type.
+//!
+//! Used by COPY, by literals in VALUES and by text parameters, so that all three accept and refuse the same.
+
+mod builder;
+mod number;
+mod time;
+mod zone;
+
+pub use builder::{ColumnBuilder, parse_scalar};
+pub use time::{parse_date, parse_timestamp, parse_timestamptz};
+pub use zone::Zone;
+
+use crate::error::{Condition, Report};
+
+/// Why a text is no value of a type.
+pub(crate) type Refused = Box<Report>;
+
+pub(crate) fn refused(condition: Condition, message: String) -> Refused {
+    Box::new(Report { condition, message, detail: None, hint: None, position: None, context: None })
+}
+
+/// `invalid input syntax for type integer: "x"`
+pub(crate) fn invalid(type_name: &str, text: &str) -> Refused {
+    refused(Condition::InvalidTextRepresentation, format!("invalid input syntax for type {type_name}: \"{text}\""))
+}

@@ -1,0 +1,103 @@
+//! The session's time zone: a name of the IANA database or a fixed offset.
+
+use chrono::{LocalResult, NaiveDateTime, Offset, TimeZone};
+use chrono_tz::Tz;
+
+/// A time zone as `SET TimeZone` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// Seconds east of UTC, always the same.
+    Fixed(i32),
+    /// A zone of the IANA database.
+    Named(Tz),
+}
+
+impl Zone {
+    /// Coordinated universal time.
+    pub const UTC: Zone = Zone::Fixed(0);
+
+    /// Reads a name (in any case) or an offset such as `+02`, `-05:30`. POSIX's reversed signs are not meant.
+    pub fn parse(text: &str) -> Option<Zone> {
+        let text = text.trim();
+        if text.eq_ignore_ascii_case("utc") || text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("gmt") {
+            return Some(Zone::UTC);
+        }
+        if let Some(seconds) = parse_offset(text.as_bytes()) {
+            return Some(Zone::Fixed(seconds));
+        }
+        chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(text)).copied().map(Zone::Named)
+    }
+
+    /// Seconds east of UTC at the instant `us` microseconds after 1970-01-01 UTC.
+    pub fn offset_at(&self, us: i64) -> i32 {
+        match self {
+            Zone::Fixed(seconds) => *seconds,
+            Zone::Named(zone) => match chrono::DateTime::from_timestamp_micros(us) {
+                Some(instant) => zone.offset_from_utc_datetime(&instant.naive_utc()).fix().local_minus_utc(),
+                None => 0,
+            },
+        }
+    }
+
+    /// The instant at which clocks of the zone show `local_us` (microseconds since 1970-01-01 on the clock). A time that a
+    /// change of the clocks left out is read with the offset before it, one that comes twice as the first, as PostgreSQL does.
+    pub fn to_utc(&self, local_us: i64) -> Option<i64> {
+        let seconds = match self {
+            Zone::Fixed(seconds) => *seconds,
+            Zone::Named(zone) => {
+                let local: NaiveDateTime = chrono::DateTime::from_timestamp_micros(local_us)?.naive_utc();
+                match zone.offset_from_local_datetime(&local) {
+                    LocalResult::Single(offset) | LocalResult::Ambiguous(offset, _) => offset.fix().local_minus_utc(),
+                    LocalResult::None => self.offset_at(local_us.checked_sub(86_400_000_000)?),
+                }
+            }
+        };
+        local_us.checked_sub(i64::from(seconds) * 1_000_000)
+    }
+}
+
+/// Reads `+hh`, `+hhmm`, `+hh:mm` or `+hh:mm:ss`, with either sign, as seconds.
+pub(super) fn parse_offset(text: &[u8]) -> Option<i32> {
+    let (sign, digits) = match text {
+        [b'+', rest @ ..] => (1, rest),
+        [b'-', rest @ ..] => (-1, rest),
+        _ => return None,
+    };
+    let two = |at: usize| -> Option<i32> {
+        let pair = digits.get(at..at + 2)?;
+        pair.iter().all(u8::is_ascii_digit).then(|| i32::from(pair[0] - b'0') * 10 + i32::from(pair[1] - b'0'))
+    };
+    let (hours, minutes, seconds) = match digits.len() {
+        1 if digits[0].is_ascii_digit() => (i32::from(digits[0] - b'0'), 0, 0),
+        2 => (two(0)?, 0, 0),
+        4 => (two(0)?, two(2)?, 0),
+        5 if digits[2] == b':' => (two(0)?, two(3)?, 0),
+        8 if digits[2] == b':' && digits[5] == b':' => (two(0)?, two(3)?, two(6)?),
+        _ => return None,
+    };
+    let valid = hours <= 15 && minutes < 60 && seconds < 60;
+    valid.then_some(sign * (hours * 3600 + minutes * 60 + seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_change() {
+        let new_york = Zone::parse("america/new_york").expect("a known zone");
+        // 2013-07-01 00:00 is EDT, 2013-01-01 00:00 is EST.
+        assert_eq!(new_york.to_utc(1_372_636_800_000_000), Some(1_372_651_200_000_000));
+        assert_eq!(new_york.to_utc(1_356_998_400_000_000), Some(1_357_016_400_000_000));
+        // 2013-03-10 02:30 does not exist: read with the offset before, EST.
+        assert_eq!(new_york.to_utc(1_362_882_600_000_000), Some(1_362_900_600_000_000));
+    }
+
+    #[test]
+    fn offsets() {
+        assert_eq!(Zone::parse("+02"), Some(Zone::Fixed(7200)));
+        assert_eq!(Zone::parse("-05:30"), Some(Zone::Fixed(-19800)));
+        assert_eq!(Zone::parse("+0530"), Some(Zone::Fixed(19800)));
+        assert_eq!(Zone::parse("Mars/Olympus"), None);
+    }
+}
