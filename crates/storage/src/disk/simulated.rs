@@ -149,7 +149,8 @@ impl SimulatedDisk {
         Self::holding(self.state.lock().image.clone(), seed)
     }
 
-    /// The next sync of a file or directory fails with EIO, once.
+    /// The next sync of a file or directory fails with EIO, once. What the file's sync should have written can be read
+    /// until power is lost, and no later sync makes it durable unless it is written again.
     pub fn fail_next_sync(&self) {
         self.state.lock().fail_sync = true;
     }
@@ -312,8 +313,14 @@ impl Inode {
     }
 
     fn sync(&mut self) {
-        self.durable = self.now.clone();
-        self.dirty.clear();
+        self.durable.set_len(self.now.len);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = sector * SECTOR;
+            if start < self.now.len {
+                let len = SECTOR.min(self.now.len - start);
+                self.durable.write(start, &self.now.read(start, len as usize));
+            }
+        }
     }
 
     fn after_power_loss(&self, random: &mut StdRng) -> Inode {
@@ -435,8 +442,14 @@ impl Disk for SimulatedDisk {
         self.yield_some().await;
         let mut state = self.state.lock();
         let inode = state.handle(file)?.inode;
-        if state.begin_sync()? {
-            state.inode(inode).sync();
+        match state.begin_sync() {
+            Ok(true) => state.inode(inode).sync(),
+            Ok(false) => {}
+            Err(error) => {
+                // As Linux does: what could not be written counts as clean, stays readable, and is not tried again.
+                state.inode(inode).dirty.clear();
+                return Err(error);
+            }
         }
         Ok(())
     }

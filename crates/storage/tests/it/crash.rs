@@ -195,14 +195,19 @@ async fn live(disk: &Arc<SimulatedDisk>, before: History, random: &mut StdRng, w
     }
     let mut history = History::from(state);
     history.committed = before.committed;
-    for _ in 0..STEPS {
+    let fails_at = random.random_range(0..4 * STEPS);
+    for at in 0..STEPS {
+        if at == fails_at {
+            disk.fail_next_sync();
+        }
         if step(&log, disk, &mut history, random).await.is_err() {
             break;
         }
     }
     if random.random_bool(0.3) {
-        let _ = log.close().await;
-        History::acknowledge(&history.acknowledged, disk, history.states.len() - 1);
+        if log.close().await.is_ok() {
+            History::acknowledge(&history.acknowledged, disk, history.states.len() - 1);
+        }
     }
     history
 }

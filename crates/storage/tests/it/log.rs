@@ -223,6 +223,39 @@ async fn a_failed_sync_stops_the_log_for_good() {
     assert_eq!(log.read(GROUP, 1..2, 100).await.unwrap(), [record(1, "kept")]);
 }
 
+/// After a failed sync the system holds the bytes and believes them written.
+#[tokio::test]
+async fn what_is_found_after_a_failed_sync_is_written_again_before_it_counts() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    disk.fail_next_sync();
+    append(&log, GROUP, vec![record(1, vec![1; 2000])]).await.unwrap_err();
+    let disk = Arc::new(disk.restart(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    assert_eq!(read_all(&log, GROUP).await, [record(1, vec![1; 2000])]);
+    let log = Log::open(Arc::new(disk.crash(1)), "log").await.unwrap();
+    assert_eq!(read_all(&log, GROUP).await, [record(1, vec![1; 2000])], "it was found once, so it was counted on");
+}
+
+/// Of two frames of one write the first is torn. What is written in its place, a mark and a record, has the same length
+/// and must not make the second one follow again.
+#[tokio::test]
+async fn left_overs_behind_a_torn_tail_never_come_back() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    append(&log, GROUP, vec![record(1, "kept")]).await.unwrap();
+    append(&log, GROUP, vec![record(2, vec![1; 80]), record(3, "left")]).await.unwrap();
+    let disk = Arc::new(disk.restart(1));
+    let file = disk.open("log/0000000001.log", storage::disk::OpenMode::Write).await.unwrap();
+    disk.write_at(file, 48 + 80, vec![Bytes::from_static(&[0; 152])]).await.unwrap();
+
+    let log = Log::open(disk.clone(), "log").await.unwrap();
+    assert_eq!(read_all(&log, GROUP).await, [record(1, "kept")]);
+    append(&log, GROUP, vec![record(2, "anew")]).await.unwrap();
+    let log = Log::open(Arc::new(disk.crash(1)), "log").await.unwrap();
+    assert_eq!(read_all(&log, GROUP).await, [record(1, "kept"), record(2, "anew")]);
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_and_what_was_there_is_read() {
     let disk = Arc::new(SimulatedDisk::new(1));
