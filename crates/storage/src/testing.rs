@@ -143,6 +143,15 @@ pub(crate) fn any_rows(
         .boxed()
 }
 
+/// The committed bytes of a released format, for as long as it is to be read. `ANNAL_WRITE_FORMATS=1` writes `now` there first.
+pub(crate) fn golden(name: &str, now: &[u8]) -> bytes::Bytes {
+    let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("ANNAL_WRITE_FORMATS").is_some() {
+        std::fs::write(&path, now).unwrap();
+    }
+    std::fs::read(&path).unwrap().into()
+}
+
 /// The rows of batches as sorted text, one line a row, `base` added to the last column (`__seq`).
 pub(crate) fn lines<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>, base: u64) -> Vec<String> {
     let mut lines = Vec::new();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::segment::{ColumnStatistics, StatisticsValue};
-use crate::testing::{any_rows, small_rows, small_table, wide_table};
+use crate::testing::{any_rows, golden, small_rows, small_table, wide_table};
 
 fn statement(counter: u64, commands: Vec<Command>) -> Statement {
     Statement { id: StatementId { node: NodeId(3), boot: 2, counter }, commands }
@@ -81,6 +81,15 @@ fn assert_equal(a: &Entry, b: &Entry) {
 fn every_command_survives() {
     let entry = entry();
     assert_equal(&Entry::decode(&entry.encode().unwrap()).unwrap(), &entry);
+}
+
+#[test]
+fn an_entry_of_version_1_opens() {
+    let mut entry = entry();
+    let times: Vec<i64> = (0..500).collect();
+    entry.statements.push(statement(7, vec![append(3, small_rows(&times))]));
+    let golden = golden("entry-v1.bin", &entry.encode().unwrap());
+    assert_equal(&Entry::decode(&golden).unwrap(), &entry);
 }
 
 #[test]

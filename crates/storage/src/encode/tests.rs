@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::segment::StatisticsValue;
 use crate::sequence::with_sequence;
-use crate::testing::{INTERVAL_US, any_rows, lines, small_rows, small_table, table, wide_table};
+use crate::testing::{INTERVAL_US, any_rows, golden, lines, small_rows, small_table, table, wide_table};
 
 fn place(split: i64) -> SegmentPlace {
     let name = format!("7/3/{split}/9-1-1-0.parquet");
@@ -232,6 +232,19 @@ fn columns_are_encoded_by_type_and_values() {
     assert_eq!(get("annal.split").unwrap(), "0");
     assert_eq!(get("annal.seal").unwrap(), "9");
     assert_eq!(get("annal.window_end_us").unwrap(), (1i64 << 40).to_string());
+}
+
+#[test]
+fn a_segment_of_format_1_opens() {
+    let table = small_table(1);
+    let rows = sequenced(&table, &small_rows(&[5, 3, 999]));
+    let (meta, bytes) = encode_segment(&table, std::slice::from_ref(&rows), place(0)).unwrap();
+    let golden_meta = golden("segment-v1.json", &serde_json::to_vec(&meta).unwrap());
+    let golden_meta: SegmentMeta = serde_json::from_slice(&golden_meta).unwrap();
+    let golden = golden("segment-v1.parquet", &bytes);
+    verify_segment(&golden_meta, &golden).unwrap();
+    assert_eq!(lines([&read(&golden)], 0), lines([&rows], 0));
+    assert_eq!((golden_meta.rows, &golden_meta.columns), (3, &meta.columns));
 }
 
 #[test]

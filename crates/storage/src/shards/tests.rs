@@ -277,6 +277,25 @@ fn segments_are_pinned_while_anything_names_them() {
 }
 
 #[test]
+fn a_checkpoint_of_version_1_opens() {
+    let mut world = world();
+    world.run(append(1, 1, &[1, 1001]));
+    world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(2) })]);
+    world.seal();
+    world.install();
+    let checkpoint = world.shards.checkpoint().unwrap();
+    let golden = crate::testing::golden("checkpoint-v1.bin", &checkpoint.bytes);
+    let restored = Shards::restore(GroupId(1), &golden).unwrap().reader();
+    assert_eq!(restored.applied(), checkpoint.seal);
+    let segments = |reader: &ShardsReader| {
+        let snapshot = reader.snapshot(ShardId(1)).unwrap().1;
+        snapshot.segments.iter().map(|segment| (segment.meta.split, segment.meta.rows)).collect::<Vec<_>>()
+    };
+    assert_eq!(segments(&restored), segments(&world.reader()));
+    assert_eq!(restored.shards(), world.reader().shards());
+}
+
+#[test]
 fn a_damaged_checkpoint_is_refused() {
     let mut world = world();
     world.seal();
