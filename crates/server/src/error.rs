@@ -27,9 +27,6 @@ pub enum Error {
     /// Threads or signals could not be set up.
     #[error("could not start: {0}")]
     Start(#[from] std::io::Error),
-    /// The data directory is used by another process, or cannot be made.
-    #[error("{0}")]
-    Lock(storage::Error),
     /// The node could not open its data directory or form its groups.
     #[error("could not open data directory \"{data_dir}\": {source}")]
     Open {
@@ -57,7 +54,6 @@ impl Error {
             Error::Settings(_)
             | Error::Listen { .. }
             | Error::Start(_)
-            | Error::Lock(_)
             | Error::Open { .. }
             | Error::Stop(_)
             | Error::Demo(_) => EXIT_FAILURE,
@@ -74,12 +70,7 @@ impl Error {
             Error::NodeFailed(_) => {
                 Some("restart the process: everything acknowledged is recovered from disk".to_owned())
             }
-            Error::Listen { .. }
-            | Error::Start(_)
-            | Error::Lock(_)
-            | Error::Open { .. }
-            | Error::Stop(_)
-            | Error::Demo(_) => None,
+            Error::Listen { .. } | Error::Start(_) | Error::Open { .. } | Error::Stop(_) | Error::Demo(_) => None,
         }
     }
 }

@@ -10,7 +10,6 @@ use cluster::{Node, NodeOptions};
 use event::{Entropy, SystemClock};
 use query::{Engine, EngineOptions};
 use storage::RealDisk;
-use storage::disk::DirectoryLock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -42,8 +41,6 @@ struct Service {
     pages: Arc<Pages>,
     door: JoinHandle<()>,
     signals: Signals,
-    /// Keeps other processes out of the data directory; given up last.
-    lock: DirectoryLock,
 }
 
 /// The signals that end the process.
@@ -127,7 +124,7 @@ impl Process {
     /// signal ends the process at once.
     pub fn stop(self) -> Result<(), Error> {
         let Process { runtimes, service } = self;
-        let Service { node, pages, door, mut signals, lock, .. } = service;
+        let Service { node, pages, door, mut signals, .. } = service;
         let front = runtimes.front().clone();
         front.spawn(async move {
             let name = signals.any().await;
@@ -142,7 +139,6 @@ impl Process {
             node.shutdown().await.map_err(Error::Stop)
         });
         runtimes.stop();
-        drop(lock);
         tracing::info!("stopped");
         stopped
     }
@@ -154,8 +150,6 @@ impl Service {
         let mut signals =
             Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let (listener, address) = listen(settings.listen).await?;
-        let disk = RealDisk::new(&settings.data_dir);
-        let lock = disk.lock().map_err(Error::Lock)?;
         let pages = Arc::new(Pages {
             node: OnceLock::new(),
             registry: prometheus::Registry::new(),
@@ -167,7 +161,7 @@ impl Service {
             tokio::spawn(http::serve(listener, pages.clone()));
         }
         let node = tokio::select! {
-            node = open(settings, disk, runtimes) => node?,
+            node = open(settings, runtimes) => node?,
             name = signals.any() => {
                 tracing::info!(signal = name, "stopped while starting");
                 // Nothing was acknowledged yet, and whatever recovery wrote it can write again.
@@ -188,7 +182,7 @@ impl Service {
         let door = tokio::spawn(wire::serve(listener, engine, options));
         assert!(pages.node.set(node.clone()).is_ok(), "a process starts its node once");
         tracing::info!(%address, data_dir = %settings.data_dir.display(), "ready for PostgreSQL clients");
-        Ok(Service { node, address, pages, door, signals, lock })
+        Ok(Service { node, address, pages, door, signals })
     }
 }
 
@@ -198,10 +192,10 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     Ok((listener, address))
 }
 
-/// Opens the locked data directory on the consensus threads.
-async fn open(settings: &Settings, disk: RealDisk, runtimes: &Runtimes) -> Result<Arc<Node>, Error> {
+/// Opens the data directory on the consensus threads.
+async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Error> {
     let options = NodeOptions {
-        disk: Arc::new(disk),
+        disk: Arc::new(RealDisk::new(&settings.data_dir)),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(Entropy::from_os()),
         consensus: runtimes.consensus().clone(),
