@@ -166,7 +166,8 @@ impl Node {
 
     /// Jobs whose coordinator gave up between two steps; none is running while a turn is free.
     async fn resume_left_jobs(&self) -> Result<(), Error> {
-        if self.ddl.available_permits() == 0 || !self.has_unfinished_jobs().await? {
+        let idle = self.catalog.leads() && self.ddl.available_permits() > 0;
+        if !idle || !self.has_unfinished_jobs().await? {
             return Ok(());
         }
         self.resume_jobs().await

@@ -110,6 +110,8 @@ pub struct Node {
 pub(crate) struct DataGroup {
     pub(crate) group: Arc<Group<DataMachine>>,
     reader: SharedReader,
+    /// What the shards had counted when the node was ready.
+    rows_replayed: u64,
     /// About how many bytes lie in memtables: exact after each look of the flusher, plus what was committed since.
     pub(crate) unflushed: AtomicU64,
     /// Asks the flusher to look now.
@@ -136,7 +138,16 @@ impl DataGroup {
         pressed: Arc<Notify>,
         flush: mpsc::Sender<FlushRequest>,
     ) -> DataGroup {
-        DataGroup { group, reader, unflushed: AtomicU64::new(0), pressed, relieved: Notify::new(), flush }
+        let rows_replayed = reader.read().figures().rows_applied;
+        DataGroup {
+            group,
+            reader,
+            rows_replayed,
+            unflushed: AtomicU64::new(0),
+            pressed,
+            relieved: Notify::new(),
+            flush,
+        }
     }
 
     pub(crate) fn reader(&self) -> ShardsReader {
@@ -156,13 +167,10 @@ impl Node {
     /// Stops taking writes, syncs the log, releases the lock.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.stop.send_replace(true);
-        for data in self.data.values() {
-            data.group.shutdown().await;
-        }
-        self.catalog.shutdown().await;
-        let closed = self.log.close().await;
-        self.lock.lock().take();
-        Ok(closed?)
+        let lock = self.lock.lock().take();
+        let Some(lock) = lock else { return Ok(()) };
+        let groups = self.data.values().map(|data| data.group.clone()).collect();
+        stop(groups, self.catalog.clone(), self.log.clone(), lock).await
     }
 
     /// Completes with the reason when the node can go on no longer: a failed sync, a log that is damaged (D22).
@@ -245,7 +253,7 @@ impl Node {
         for data in self.data.values() {
             let figures = data.reader().figures();
             statistics.memtable_bytes += figures.open_bytes + figures.frozen_bytes;
-            statistics.rows_appended += figures.rows_applied;
+            statistics.rows_appended += figures.rows_applied.saturating_sub(data.rows_replayed);
         }
         statistics
     }
@@ -288,6 +296,31 @@ impl Node {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         self.consensus.spawn(work).await.map_err(|e| Error::Unknown(e.to_string()))?
+    }
+}
+
+/// Stops the groups, then the log, and only then gives up the directory.
+async fn stop(
+    groups: Vec<Arc<Group<DataMachine>>>,
+    catalog: Arc<Group<CatalogMachine>>,
+    log: Log,
+    lock: DirectoryLock,
+) -> Result<(), Error> {
+    for group in groups {
+        group.shutdown().await;
+    }
+    catalog.shutdown().await;
+    let closed = log.close().await;
+    drop(lock);
+    Ok(closed?)
+}
+
+impl Drop for Node {
+    /// A node that was not shut down must not go on writing to a directory it no longer holds.
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.lock().take() else { return };
+        let groups = self.data.values().map(|data| data.group.clone()).collect();
+        self.consensus.spawn(stop(groups, self.catalog.clone(), self.log.clone(), lock));
     }
 }
 

@@ -124,7 +124,7 @@ impl WriteSet {
     /// One entry of one group commits as a whole; more would not.
     fn check(&mut self, table: &Table) -> Result<(), Error> {
         if let Some(reason) = &self.broken {
-            return Err(Error::Unknown(reason.clone()));
+            return Err(not_staged(reason));
         }
         let [placement] = table.shards[..] else {
             return Err(Error::Limit(format!("cannot write to \"{}\": it has several shards", table.definition.name)));
@@ -170,8 +170,8 @@ impl WriteSet {
     }
 
     async fn commit_whole(mut self) -> Result<Commit, Error> {
-        if let Some(reason) = self.broken.take() {
-            return Err(Error::Unknown(reason));
+        if let Some(reason) = &self.broken {
+            return Err(not_staged(reason));
         }
         let bulk = self.staging.is_some()
             || self.buffered > limits::ENTRY_BYTES_MAX
@@ -295,6 +295,12 @@ impl fmt::Debug for WriteSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WriteSet({}, {} tables, {} bytes buffered)", self.id, self.tables.len(), self.buffered)
     }
+}
+
+/// Rows of the statement were lost on their way into segments, so nothing of it can be committed.
+fn not_staged(reason: &str) -> Error {
+    let context = "could not write the rows of the statement as segments".to_owned();
+    Error::Storage(storage::Error::Io { context, source: std::io::Error::other(reason.to_owned()) })
 }
 
 /// Bytes of the rows themselves, without spare capacity of their buffers.

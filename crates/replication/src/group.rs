@@ -70,6 +70,7 @@ pub struct Group<M: StateMachine> {
     raft: Raft<Types<M>, Applied<M>>,
     queue: parking_lot::Mutex<Option<mpsc::Sender<Waiting<M>>>>,
     budget: Arc<Semaphore>,
+    runtime: Handle,
 }
 
 impl<M: StateMachine> Group<M> {
@@ -91,7 +92,7 @@ impl<M: StateMachine> Group<M> {
         N: RaftNetworkFactory<Types<M>>,
         N::Network: NetSnapshot<Types<M>, SnapshotData = SnapshotBytes>,
     {
-        let GroupOptions { group, node, disk, dirs, log, clock, voters, .. } = options;
+        let GroupOptions { group, node, disk, dirs, log, clock, runtime, voters } = options;
         let file = CheckpointFile::new(disk, &dirs.0, &dirs.1, group);
         let log = LogStore::new(log, group);
         let applied = Applied::recover(group, machine, file, &log).await?;
@@ -115,6 +116,7 @@ impl<M: StateMachine> Group<M> {
             raft,
             queue: parking_lot::Mutex::new(Some(sender)),
             budget: Arc::new(Semaphore::new(limits::PROPOSE_QUEUE_BYTES)),
+            runtime,
         }))
     }
 
@@ -241,6 +243,14 @@ impl<M: StateMachine> Group<M> {
 
     fn stopping(&self) -> Error {
         Error::Stopped { group: self.group, reason: "the node stops".into() }
+    }
+}
+
+impl<M: StateMachine> Drop for Group<M> {
+    /// Raft's tasks would go on without anybody to ask them.
+    fn drop(&mut self) {
+        let raft = self.raft.clone();
+        self.runtime.spawn(async move { raft.shutdown().await });
     }
 }
 

@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bulk;
+mod crash;
+mod ddl;
+mod flush;
 mod support;
 mod write;

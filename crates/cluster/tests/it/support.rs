@@ -120,3 +120,33 @@ fn add(found: &mut BTreeMap<(String, i64), u64>, batch: &RecordBatch) {
 pub(crate) fn once(sensor: &str, values: std::ops::Range<i64>) -> BTreeMap<(String, i64), u64> {
     values.map(|value| ((sensor.to_owned(), value), 1)).collect()
 }
+
+/// Names of all objects in the node's segment store.
+pub(crate) async fn objects(node: &Arc<Node>) -> Vec<String> {
+    use futures::TryStreamExt;
+    let listed = node.segment_store().list(None).map_ok(|o| o.location.to_string());
+    let mut names: Vec<String> = listed.try_collect().await.unwrap();
+    names.sort();
+    names
+}
+
+/// Waits until `condition` holds, and fails after half a minute.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    for _ in 0..3000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("still not so: {what}");
+}
+
+/// Rows `values` like [`rows`], each made `bytes` larger by its sensor's name.
+pub(crate) fn wide_rows(values: std::ops::Range<i64>, bytes: usize) -> RecordBatch {
+    rows(&"x".repeat(bytes), values)
+}
+
+/// The table's name in the node's catalog.
+pub(crate) fn find(node: &Arc<Node>, name: &str) -> Option<Arc<Table>> {
+    node.catalog().table("public", name).cloned()
+}

@@ -1,0 +1,106 @@
+//! CREATE and DROP as jobs: each ends, whichever step a crash comes after.
+
+use std::sync::Arc;
+
+use cluster::Error;
+use storage::SimulatedDisk;
+use storage::disk::Frozen;
+
+use crate::support::{events, find, insert, once, read, real_disk, rows, start};
+
+/// How often each sync is the last, with other survivors each time.
+const SEEDS: usize = 4;
+
+fn block_on<F: Future>(work: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_taken_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let creations = (0..8).map(|_| node.create_table(events("t")));
+    let created = futures::future::join_all(creations).await;
+    assert_eq!(created.iter().filter(|c| c.is_ok()).count(), 1);
+    for refused in created.into_iter().filter_map(Result::err) {
+        assert!(matches!(&refused, Error::TableExists(name) if name == "t"), "{refused:?}");
+    }
+    let table = find(&node, "t").unwrap();
+    node.drop_table(table.definition.id).await.unwrap();
+    let refused = node.drop_table(table.definition.id).await.unwrap_err();
+    assert!(matches!(refused, Error::NoSuchTable(_)), "{refused:?}");
+    assert!(node.catalog_linearizable().await.unwrap().tables.is_empty());
+    node.create_table(events("t")).await.unwrap();
+    node.shutdown().await.unwrap();
+}
+
+#[test]
+fn a_create_job_cut_off_anywhere_is_finished_or_was_never_begun() {
+    let (mut finished, mut never, mut seed) = (0, 0, 0);
+    for n in (1..).flat_map(|n| [n; SEEDS]) {
+        seed += 1;
+        let disk = Arc::new(SimulatedDisk::new(seed));
+        let acknowledged = block_on(async {
+            let node = start(disk.clone()).await.unwrap();
+            disk.freeze_at_sync(disk.syncs() + n, Frozen::Succeed);
+            node.create_table(events("t")).await.unwrap();
+            !disk.is_frozen()
+        });
+        let crashed = Arc::new(disk.crash(seed));
+        block_on(async {
+            let node = start(crashed).await.unwrap();
+            let table = match find(&node, "t") {
+                Some(table) => {
+                    finished += u32::from(!acknowledged);
+                    table
+                }
+                None => {
+                    assert!(!acknowledged, "an acknowledged table is there");
+                    never += 1;
+                    node.create_table(events("t")).await.unwrap()
+                }
+            };
+            insert(&node, &table, rows("a", 0..3)).await.unwrap();
+            assert_eq!(read(&node, &table).await, once("a", 0..3));
+        });
+        if acknowledged {
+            break;
+        }
+    }
+    assert!(finished > 0 && never > 0, "finished {finished}, never begun {never}");
+}
+
+#[test]
+fn a_drop_job_cut_off_anywhere_is_finished_or_was_never_begun() {
+    let (mut finished, mut never, mut seed) = (0, 0, 0);
+    for n in (1..).flat_map(|n| [n; SEEDS]) {
+        seed += 1;
+        let disk = Arc::new(SimulatedDisk::new(seed));
+        let acknowledged = block_on(async {
+            let node = start(disk.clone()).await.unwrap();
+            let table = node.create_table(events("t")).await.unwrap();
+            insert(&node, &table, rows("a", 0..3)).await.unwrap();
+            disk.freeze_at_sync(disk.syncs() + n, Frozen::Succeed);
+            node.drop_table(table.definition.id).await.unwrap();
+            !disk.is_frozen()
+        });
+        let crashed = Arc::new(disk.crash(seed));
+        block_on(async {
+            let node = start(crashed).await.unwrap();
+            match find(&node, "t") {
+                Some(table) => {
+                    assert!(!acknowledged, "an acknowledged drop is done");
+                    never += 1;
+                    assert_eq!(read(&node, &table).await, once("a", 0..3));
+                }
+                None => finished += u32::from(!acknowledged),
+            }
+            let left = usize::from(find(&node, "t").is_some());
+            assert_eq!(node.shards().len(), left, "the shard goes with its table");
+        });
+        if acknowledged {
+            break;
+        }
+    }
+    assert!(finished > 0 && never > 0, "finished {finished}, never begun {never}");
+}
