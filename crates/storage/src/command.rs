@@ -46,7 +46,8 @@ pub enum Command {
         /// The rows.
         rows: RecordBatch,
     },
-    /// Freezes every memtable of every shard of the group. The entry's index is the seal's number.
+    /// Freezes every memtable of every shard of the group, after all statements of the entry. The entry's index is the seal's
+    /// number.
     Seal,
     /// Puts segments into the manifests.
     Install(Install),

@@ -16,12 +16,26 @@ use crate::sequence::{sequence_base, sequenced_schema, with_sequence};
 
 /// A command that was checked and cannot fail any more.
 enum Step {
-    Append { shard: ShardId, rows: u64, splits: Vec<SplitRows> },
+    Append {
+        shard: ShardId,
+        rows: u64,
+        splits: Vec<SplitRows>,
+    },
+    /// Taken once, at the end of the entry.
     Seal,
-    InstallSeal { segments: Vec<SegmentMeta> },
-    InstallStaged { segments: Vec<SegmentMeta> },
-    Put { shard: ShardId, table: Arc<TableDefinition> },
-    Drop { shard: ShardId },
+    InstallSeal {
+        segments: Vec<SegmentMeta>,
+    },
+    InstallStaged {
+        segments: Vec<SegmentMeta>,
+    },
+    Put {
+        shard: ShardId,
+        table: Arc<TableDefinition>,
+    },
+    Drop {
+        shard: ShardId,
+    },
 }
 
 /// What a statement sees while it is checked: the state, with the effects of its own earlier commands on schemas.
@@ -40,6 +54,7 @@ impl State {
     pub(super) fn apply(&mut self, index: u64, entry: &Entry, pins: &SegmentPins) -> Vec<Outcome> {
         self.advance(index);
         let mut rows = BTreeMap::new();
+        let mut seals = false;
         let mut outcomes = Vec::with_capacity(entry.statements.len());
         for statement in &entry.statements {
             let mut check =
@@ -47,12 +62,17 @@ impl State {
             let outcome = match check.statement(statement) {
                 Ok(steps) => {
                     rows = check.rows;
+                    seals |= steps.iter().any(|step| matches!(step, Step::Seal));
                     let done = steps.into_iter().map(|step| self.take(step, index, entry.time_us, pins)).sum();
                     Outcome::Done { rows: done }
                 }
                 Err(refusal) => refusal,
             };
             outcomes.push(outcome);
+        }
+        // Its checkpoint stands for all of this entry, so the statements behind the Seal are in too.
+        if seals {
+            self.seal(index);
         }
         outcomes
     }
@@ -74,10 +94,7 @@ impl State {
                 self.rows_applied += rows;
                 rows
             }
-            Step::Seal => {
-                self.seal(index);
-                0
-            }
+            Step::Seal => 0,
             Step::InstallSeal { segments } => self.install_seal(segments, pins),
             Step::InstallStaged { segments } => self.install_staged(segments, index, pins),
             Step::Put { shard, table } => {
@@ -200,14 +217,14 @@ impl Check<'_> {
 
     fn append(&mut self, shard: ShardId, version: SchemaVersion, rows: &RecordBatch) -> Result<Step, Outcome> {
         let table = self.definition_of(shard, version)?;
-        let types = table.columns.iter().map(|column| column.column_type.arrow());
-        if !rows.columns().iter().map(|column| column.data_type().clone()).eq(types) {
-            return Err(invalid(format!("rows do not have the columns of table \"{}\"", table.name)));
-        }
         let schema = match self.changed.get(&shard) {
             Some(_) => sequenced_schema(&table),
             None => Arc::clone(&self.state.shards[&shard].schema),
         };
+        let types = schema.fields().iter().take(table.columns.len()).map(|field| field.data_type());
+        if !rows.columns().iter().map(|column| column.data_type()).eq(types) {
+            return Err(invalid(format!("rows do not have the columns of table \"{}\"", table.name)));
+        }
         let row = self.rows.entry(shard).or_default();
         let first = *row;
         *row += rows.num_rows() as u64;

@@ -151,6 +151,17 @@ fn an_install_covers_exactly_what_was_frozen() {
 }
 
 #[test]
+fn a_seal_takes_the_whole_entry() {
+    let mut world = world();
+    world.run_entry(vec![append(1, 1, &[1]), vec![Command::Seal], append(1, 1, &[2]), vec![Command::Seal]]);
+    let figures = world.reader().figures();
+    assert_eq!((figures.open_rows, figures.frozen_rows, figures.seals_outstanding), (0, 2, 1));
+    world.install();
+    let restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    assert_eq!(world::contents(&restored.reader(), 1, &world.objects), world.contents(1));
+}
+
+#[test]
 fn a_seal_without_rows_makes_a_checkpoint_too() {
     let mut world = world();
     world.seal();

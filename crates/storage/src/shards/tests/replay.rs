@@ -151,6 +151,9 @@ fn random_appends(world: &mut World, model: &mut Model, random: &mut StdRng, ind
         }
         statements.push((commands, refused));
     }
+    if world.reader().figures().seals_outstanding < 2 && random.random_range(0..6) == 0 {
+        statements.insert(random.random_range(0..=statements.len()), (vec![Command::Seal], false));
+    }
     let (commands, refused): (Vec<_>, Vec<_>) = statements.into_iter().unzip();
     let outcomes = world.run_entry(commands);
     for (outcome, refused) in outcomes.iter().zip(refused) {
