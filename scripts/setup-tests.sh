@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides the Rust toolchain, once; quick when everything is there.
 #   - psql and a PostgreSQL 15 server (Debian packages): a client to serve, and an oracle to compare answers with
+#   - strace, which makes a sync fail
 #   - a Python environment with psycopg, duckdb and pyarrow in the cache directory: other readers of wire and files
 set -euo pipefail
 
@@ -39,6 +40,8 @@ if ! postgres_is_here; then
     install_packages postgresql-15 postgresql-client-15
 fi
 
+command -v strace >/dev/null || install_packages strace
+
 ready="$venv/ready-$(printf '%s\n' "${python_packages[@]}" | cksum | cut -d' ' -f1)"
 if [ ! -e "$ready" ]; then
     rm -rf "$venv"
@@ -47,4 +50,4 @@ if [ ! -e "$ready" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}"
     touch "$ready"
 fi
-echo "test tools: $(psql --version), Python environment in $venv"
+echo "test tools: $(psql --version), strace, Python environment in $venv"

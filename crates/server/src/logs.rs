@@ -2,13 +2,17 @@
 
 use std::io::IsTerminal;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, Settings};
 
+/// The crates whose events speak the operator's language; libraries speak only from `warn` on.
+const OURS: [&str; 7] = ["event", "storage", "replication", "cluster", "query", "wire", "server"];
+
 /// Sends events of the whole process to stderr, once; a second call changes nothing.
 pub(crate) fn start(settings: &Settings) {
-    let filter = EnvFilter::try_new(&settings.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::new(directives(&settings.log_filter));
     let terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
     let json = match settings.log_format {
@@ -19,5 +23,24 @@ pub(crate) fn start(settings: &Settings) {
     let started = if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
     if let Err(error) = started {
         tracing::debug!(%error, "logs were started before");
+    }
+}
+
+/// A bare level is meant for our own events; anything else is taken as it is.
+fn directives(filter: &str) -> String {
+    let Ok(level) = filter.parse::<LevelFilter>() else { return filter.to_owned() };
+    let ours = OURS.map(|name| format!("{name}={level}"));
+    format!("{},{}", level.min(LevelFilter::WARN), ours.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_keeps_libraries_quiet() {
+        assert!(directives("info").starts_with("warn,event=info,storage=info,"));
+        assert!(directives("error").starts_with("error,event=error,"));
+        assert_eq!(directives("warn,storage=debug"), "warn,storage=debug");
     }
 }

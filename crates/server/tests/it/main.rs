@@ -7,8 +7,9 @@ mod server;
 
 // The process: settings, signals, exit codes, health.
 mod process;
-// What survives when it is killed.
+// What survives when it is killed, and when the disk fails.
 mod crash;
+mod sync_failure;
 // Work that never yields.
 mod starvation;
 // The main job.

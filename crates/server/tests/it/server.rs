@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::{Client, NoTls};
 
+/// The program under test, built by cargo with the tests.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_annal");
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(10);
 /// Keeps the directories of failed tests when set.
@@ -24,14 +26,17 @@ pub(crate) struct TestServer {
     temporary: Option<TempDir>,
     data_dir: PathBuf,
     log_path: PathBuf,
+    /// Flags of the test, before our own.
     args: Vec<String>,
+    /// A program that runs the server, and its flags; none when it is our own child.
+    wrapper: Vec<String>,
     address: SocketAddr,
     http_address: SocketAddr,
 }
 
 /// The `annal` program with `args`, its output captured, its input closed.
 pub(crate) fn annal<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_annal"));
+    let mut command = Command::new(PROGRAM);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -47,20 +52,35 @@ impl TestServer {
         let temporary = tempfile::Builder::new().prefix("annal-test-").tempdir().unwrap();
         let data_dir = temporary.path().join("data");
         let log_path = temporary.path().join("server.log");
-        Self::launch(data_dir, log_path, args, Some(temporary)).await
+        Self::launch(data_dir, log_path, args, &[], Some(temporary)).await
+    }
+
+    /// A server as the child of `wrapper`, a program and its flags.
+    pub(crate) async fn start_under(wrapper: &[&str]) -> TestServer {
+        let temporary = tempfile::Builder::new().prefix("annal-test-").tempdir().unwrap();
+        let data_dir = temporary.path().join("data");
+        let log_path = temporary.path().join("server.log");
+        Self::launch(data_dir, log_path, &[], wrapper, Some(temporary)).await
     }
 
     /// A server on a data directory that the test owns.
     pub(crate) async fn start_in(data_dir: &Path) -> TestServer {
-        Self::launch(data_dir.to_owned(), data_dir.with_extension("log"), &[], None).await
+        Self::launch(data_dir.to_owned(), data_dir.with_extension("log"), &[], &[], None).await
     }
 
-    async fn launch(data_dir: PathBuf, log_path: PathBuf, args: &[&str], temporary: Option<TempDir>) -> TestServer {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let child = spawn(&data_dir, &log_path, &args);
+    async fn launch(
+        data_dir: PathBuf,
+        log_path: PathBuf,
+        args: &[&str],
+        wrapper: &[&str],
+        temporary: Option<TempDir>,
+    ) -> TestServer {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (args, wrapper) = (owned(args), owned(wrapper));
+        let child = spawn(&data_dir, &log_path, &args, &wrapper);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server =
-            TestServer { child, temporary, data_dir, log_path, args, address: nowhere, http_address: nowhere };
+            TestServer { child, temporary, data_dir, log_path, args, wrapper, address: nowhere, http_address: nowhere };
         server.wait_until_ready().await;
         server
     }
@@ -153,15 +173,19 @@ impl TestServer {
         self.ended().await
     }
 
-    /// Starts the ended server again on the same data, with another address.
+    /// Starts the ended server again on the same data, as our own child, with another address.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(&self.data_dir, &self.log_path, &self.args);
+        self.wrapper.clear();
+        self.child = spawn(&self.data_dir, &self.log_path, &self.args, &[]);
         self.wait_until_ready().await;
     }
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
+        if !self.wrapper.is_empty() {
+            kill_holder_of(&self.data_dir);
+        }
         // It may have ended before; either way it is gone afterwards.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
@@ -177,14 +201,29 @@ impl Drop for TestServer {
 /// Begins the log of a process in a file that holds several.
 const STARTED: &str = "=== started ===\n";
 
-fn spawn(data_dir: &Path, log_path: &Path, args: &[String]) -> Child {
+/// Kills the process that holds the data directory: a wrapper that is killed leaves its child behind.
+fn kill_holder_of(data_dir: &Path) {
+    let holder = std::fs::read_to_string(data_dir.join("LOCK")).unwrap_or_default();
+    if let Some(pid) = holder.trim().parse().ok().and_then(Pid::from_raw) {
+        let _gone = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn spawn(data_dir: &Path, log_path: &Path, args: &[String], wrapper: &[String]) -> Child {
     let mut log: File = OpenOptions::new().create(true).append(true).open(log_path).unwrap();
     std::io::Write::write_all(&mut log, STARTED.as_bytes()).unwrap();
-    let mut command = annal(["server"]);
-    command.args(args).arg("--data").arg(data_dir);
+    let mut command = match wrapper.split_first() {
+        None => Command::new(PROGRAM),
+        Some((program, flags)) => {
+            let mut command = Command::new(program);
+            command.args(flags).arg(PROGRAM);
+            command
+        }
+    };
+    command.stdin(Stdio::null()).arg("server").args(args).arg("--data").arg(data_dir);
     command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-format", "json"]);
     command.stdout(Stdio::null()).stderr(log);
-    command.spawn().expect("the binary is built with the tests")
+    command.spawn().unwrap_or_else(|error| panic!("could not run {command:?}: {error}"))
 }
 
 /// The address in a line of the log whose message begins with `message`.
