@@ -16,6 +16,10 @@ mod starvation;
 mod demo;
 // The SQL surface, by example.
 mod sqllogic;
+// Damage from outside, and late rows over restarts.
+mod blackbox;
+// The client everybody has.
+mod psql;
 // The house rules.
 mod tidy;
 

@@ -1,7 +1,7 @@
 //! Runs `sql-tests/*.slt`: the SQL surface, specified by example.
 //!
 //! Every file is a test of its own and gets a server of its own. A file named `pg_*` runs in the simple and in the extended protocol, and
-//! against real PostgreSQL when one is there: all three must give what the file says. `ANNAL_SLT_REGENERATE=1` writes what came into the
+//! against real PostgreSQL: all three must give what the file says. `ANNAL_SLT_REGENERATE=1` writes what came into the
 //! files instead, for `pg_*` files from PostgreSQL alone; review the result as a diff.
 
 mod postgres;
