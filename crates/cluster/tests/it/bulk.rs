@@ -1,8 +1,6 @@
 //! Statements larger than an entry: staged segments, visible at once.
 
-use std::sync::Arc;
-
-use cluster::{Error, Node};
+use cluster::Error;
 
 use crate::support::{events, eventually, find, insert, objects, once, read, real_disk, rows, start, wide_rows};
 
@@ -30,22 +28,11 @@ async fn ten_megabytes_become_visible_at_once_and_survive_a_restart() {
     expected.extend(once("bulk", 0..ROWS));
     expected.extend(once("after", 0..10));
     assert!(read(&node, &table).await == expected);
-    assert!(node.log_bytes() < 1 << 20, "the rows are not in the log");
+    assert!(node.statistics().log.bytes_written < 1 << 20, "the rows are not in the log");
     node.shutdown().await.unwrap();
     let node = start(real_disk(&dir)).await.unwrap();
     assert!(read(&node, &find(&node, "t").unwrap()).await == expected);
     node.shutdown().await.unwrap();
-}
-
-/// What the log wrote since start.
-trait LogBytes {
-    fn log_bytes(&self) -> u64;
-}
-
-impl LogBytes for Arc<Node> {
-    fn log_bytes(&self) -> u64 {
-        self.statistics().log.bytes_written
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

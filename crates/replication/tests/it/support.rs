@@ -1,0 +1,178 @@
+//! A machine whose state is what was told to it, and a group of one that replicates it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use event::{Clock, GroupId, NodeId};
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::{RaftNetworkFactory, RaftNetworkV2};
+use replication::{Error, Group, GroupOptions, MachineCheckpoint, Peer, SnapshotBytes, StateMachine, Types};
+use serde::{Deserialize, Serialize};
+use storage::{Disk, Log};
+
+/// A word that marks its entry as one to take a checkpoint of.
+pub(crate) const CUT: &str = "cut";
+
+/// Remembers every word with the index and time of its entry.
+#[derive(Default)]
+pub(crate) struct Diary {
+    pub(crate) words: Vec<Word>,
+    /// The last index the group told of.
+    pub(crate) told: Option<u64>,
+    cut: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Word {
+    pub(crate) index: u64,
+    pub(crate) time_us: i64,
+    pub(crate) word: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Page {
+    time_us: i64,
+    words: Vec<String>,
+}
+
+impl StateMachine for Diary {
+    type Statement = String;
+    type Entry = Page;
+    type Outcome = usize;
+
+    fn encode(time_us: i64, words: Vec<String>) -> Result<(Bytes, Page), storage::Error> {
+        let page = Page { time_us, words };
+        Ok((serde_json::to_vec(&page).unwrap().into(), page))
+    }
+
+    fn decode(bytes: &Bytes) -> Result<Page, storage::Error> {
+        Ok(serde_json::from_slice(bytes).unwrap())
+    }
+
+    fn statement_bytes(word: &String) -> usize {
+        word.len()
+    }
+
+    fn time_us(page: &Page) -> i64 {
+        page.time_us
+    }
+
+    fn is_cut(page: &Page) -> bool {
+        page.words.iter().any(|word| word == CUT)
+    }
+
+    fn apply(&mut self, index: u64, page: &Page) -> Result<Vec<usize>, storage::Error> {
+        self.advance(index);
+        let mut outcomes = Vec::new();
+        for word in &page.words {
+            self.words.push(Word { index, time_us: page.time_us, word: word.clone() });
+            outcomes.push(self.words.len());
+        }
+        if Self::is_cut(page) {
+            self.cut = Some(index);
+        }
+        Ok(outcomes)
+    }
+
+    fn advance(&mut self, index: u64) {
+        assert!(self.told.is_none_or(|told| index == told + 1), "no index is left out");
+        self.told = Some(index);
+    }
+
+    fn checkpoint(&self, _applied: u64) -> Result<Option<MachineCheckpoint>, storage::Error> {
+        Ok(self.cut.map(|cut| {
+            let words: Vec<&Word> = self.words.iter().filter(|w| w.index <= cut).collect();
+            MachineCheckpoint { index: cut, state: serde_json::to_vec(&words).unwrap().into() }
+        }))
+    }
+
+    fn checkpoint_index(&self, _applied: u64) -> Option<u64> {
+        self.cut
+    }
+
+    fn checkpoint_saved(&mut self, _index: u64) {}
+
+    fn restore(&mut self, index: u64, state: Bytes) -> Result<(), storage::Error> {
+        *self = Diary { words: serde_json::from_slice(&state).unwrap(), told: Some(index), cut: Some(index) };
+        Ok(())
+    }
+}
+
+/// A network without anybody.
+pub(crate) struct Nobody;
+
+impl RaftNetworkFactory<Types<Diary>> for Nobody {
+    type Network = Nobody;
+
+    async fn new_client(&mut self, _target: u64, _node: &Peer) -> Nobody {
+        Nobody
+    }
+}
+
+fn nobody() -> Unreachable<Types<Diary>> {
+    Unreachable::from_string("nobody is there")
+}
+
+impl RaftNetworkV2<Types<Diary>> for Nobody {
+    type SnapshotData = SnapshotBytes;
+
+    async fn append_entries(
+        &mut self,
+        _rpc: AppendEntriesRequest<Types<Diary>>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<Diary>>, RPCError<Types<Diary>>> {
+        Err(nobody().into())
+    }
+
+    async fn vote(
+        &mut self,
+        _rpc: VoteRequest<Types<Diary>>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Types<Diary>>, RPCError<Types<Diary>>> {
+        Err(nobody().into())
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: VoteOf<Types<Diary>>,
+        _snapshot: SnapshotOf<Types<Diary>, SnapshotBytes>,
+        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<Diary>>, StreamingError<Types<Diary>>> {
+        Err(nobody().into())
+    }
+}
+
+/// A group of one on `disk`, and its log.
+pub(crate) async fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<(Arc<Group<Diary>>, Log), Error> {
+    for dir in ["checkpoints", "tmp"] {
+        disk.create_dir_all(dir).await.unwrap();
+    }
+    let log = Log::open(disk.clone(), "log").await?;
+    let options = GroupOptions {
+        group: GroupId(5),
+        node: NodeId(1),
+        disk,
+        dirs: ("checkpoints".into(), "tmp".into()),
+        log: log.clone(),
+        clock,
+        runtime: tokio::runtime::Handle::current(),
+        voters: BTreeMap::from([(NodeId(1), Peer::default())]),
+    };
+    Ok((Group::open(options, Diary::default(), Nobody).await?, log))
+}
+
+pub(crate) async fn words(group: &Group<Diary>) -> Vec<Word> {
+    group.inspect(|diary| diary.words.clone()).await.unwrap()
+}
+
+/// Stops group and log, as a node does.
+pub(crate) async fn close(group: Arc<Group<Diary>>, log: Log) {
+    group.shutdown().await;
+    log.close().await.unwrap();
+}
