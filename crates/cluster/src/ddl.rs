@@ -18,7 +18,7 @@ impl Node {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         let name = spec.name.clone();
         match self.catalog.propose(CatalogCommand::Create { spec }).await?.outcome {
-            CatalogOutcome::Table(table) => self.finish_create(&table).await,
+            CatalogOutcome::Table(table) => self.finish_create(&table).await.map_err(goes_on),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
             other => unreachable!("create answers with a table or that it exists, not {other:?}"),
         }
@@ -29,7 +29,7 @@ impl Node {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         let name = self.catalog().tables.get(&table).map(|t| t.definition.name.clone());
         match self.catalog.propose(CatalogCommand::Drop { table }).await?.outcome {
-            CatalogOutcome::Table(table) => self.finish_drop(&table).await,
+            CatalogOutcome::Table(table) => self.finish_drop(&table).await.map_err(goes_on),
             _ => Err(Error::NoSuchTable(name.unwrap_or_else(|| table.to_string()))),
         }
     }
@@ -81,6 +81,14 @@ impl Node {
     async fn change_schema(&self, group: event::GroupId, change: SchemaChange) -> Result<Outcome, Error> {
         let statement = Statement { id: self.statement_id(), commands: vec![Command::Schema(change)] };
         Ok(self.data_group(group)?.group.propose(statement).await?.outcome)
+    }
+}
+
+/// A job that has begun is finished by the node or its successor, whatever its client was told.
+fn goes_on(error: Error) -> Error {
+    match error {
+        Error::ShuttingDown(_) | Error::Unknown(_) => error,
+        error => Error::Unknown(format!("the job goes on after: {error}")),
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut tick = tokio::time::interval(TICK);
+    let mut failing = false;
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let request = tokio::select! {
@@ -60,13 +61,16 @@ pub(crate) async fn run(
             flushed = node.look(data, request.is_some()) => flushed,
             _ = stop.changed() => return,
         };
+        let before = std::mem::replace(&mut failing, flushed.is_err());
         match (request, flushed) {
-            // The one who asked no longer waits.
+            // Whoever asked tells of the error, unless nobody waits any more.
             (Some(request), flushed) => drop(request.send(flushed)),
             (None, Ok(())) => {}
             (None, Err(Error::ShuttingDown(_))) => return,
             (None, Err(error)) => {
-                tracing::error!(%group, %error, "could not flush; trying again");
+                if !before {
+                    tracing::error!(%group, %error, "could not flush; trying again until it works");
+                }
                 tokio::time::sleep(TICK).await;
             }
         }
@@ -97,6 +101,9 @@ impl Node {
         if forced {
             // An Install follows its Seal; anything more is news.
             return figures.open_rows > 0 || applied > figures.sealed + 1;
+        }
+        if figures.seals_outstanding >= limits::SEALS_OUTSTANDING_MAX {
+            return false;
         }
         let now_us = self.clock.now_us();
         let grace_us = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;

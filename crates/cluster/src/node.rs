@@ -103,6 +103,8 @@ pub struct Node {
     pub(crate) encoder: Arc<Semaphore>,
     pub(crate) counters: Counters,
     pub(crate) stop: watch::Sender<bool>,
+    /// Why a task of the node has ended that should not have.
+    pub(crate) broken: watch::Sender<Option<String>>,
     pub(crate) lock: Mutex<Option<DirectoryLock>>,
 }
 
@@ -176,7 +178,7 @@ impl Node {
     /// Completes with the reason when the node can go on no longer: a failed sync, a log that is damaged (D22).
     pub async fn failed(&self) -> String {
         let groups = self.data.values().map(|d| d.group.failed().boxed());
-        let others = [self.log.failed().boxed(), self.catalog.failed().boxed()];
+        let others = [self.log.failed().boxed(), self.catalog.failed().boxed(), self.task_failed().boxed()];
         select_all(others.into_iter().chain(groups)).await.0
     }
 
@@ -274,6 +276,12 @@ impl Node {
             }));
         }
         shards
+    }
+
+    async fn task_failed(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        let reason = broken.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.expect("the node holds the sender, and waited for a reason")
     }
 
     pub(crate) fn data_group(&self, group: GroupId) -> Result<&Arc<DataGroup>, Error> {

@@ -74,6 +74,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         encoder: Arc::new(Semaphore::new(1)),
         counters: Counters::default(),
         stop,
+        broken: watch::Sender::new(None),
         lock: Mutex::new(Some(lock)),
     });
     if let Err(error) = prepare(&node).await {
@@ -82,7 +83,13 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         return Err(error);
     }
     for (group, requests, pressed) in flushers {
-        tokio::spawn(flush::run(Arc::downgrade(&node), group, requests, pressed, stopped.clone()));
+        let flusher = tokio::spawn(flush::run(Arc::downgrade(&node), group, requests, pressed, stopped.clone()));
+        let broken = node.broken.clone();
+        tokio::spawn(async move {
+            if flusher.await.is_err_and(|e| e.is_panic()) {
+                broken.send_replace(Some(format!("the flusher of group {group} panicked")));
+            }
+        });
     }
     Ok(node)
 }

@@ -323,3 +323,46 @@ pub(crate) fn check_install(install: &Install) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use event::{SchemaVersion, ShardId, SplitId};
+    use storage::SegmentMeta;
+
+    use super::*;
+
+    fn segment(name: String) -> SegmentMeta {
+        SegmentMeta {
+            name,
+            table: TableId(1),
+            shard: ShardId(1),
+            split: SplitId(0),
+            version: SchemaVersion(1),
+            rows: 1,
+            bytes: 1,
+            checksum: 0,
+            time_min_us: None,
+            time_max_us: None,
+            sequence_base: 0,
+            columns: vec![],
+        }
+    }
+
+    #[test]
+    fn an_install_is_bounded() {
+        let install = |n: usize| Install { seal: None, segments: (0..n).map(|i| segment(i.to_string())).collect() };
+        assert!(check_install(&install(1000)).is_ok());
+        let refused = check_install(&install(100_000)).unwrap_err();
+        assert!(matches!(&refused, Error::Limit(reason) if reason.contains("100000 segments")), "{refused:?}");
+    }
+
+    #[test]
+    fn rows_are_measured_without_the_rest_of_their_buffers() {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
+        let rows = RecordBatch::try_from_iter([("a", values)]).unwrap();
+        assert_eq!(rows_bytes(&rows.slice(10, 5)), 40);
+    }
+}

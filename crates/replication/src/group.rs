@@ -11,7 +11,7 @@ use openraft::network::NetSnapshot;
 use openraft::{Config, Raft, RaftMetrics, RaftNetworkFactory, ReadPolicy, SnapshotPolicy};
 use storage::{Disk, Log};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::checkpoint::CheckpointFile;
 use crate::error::Error;
@@ -71,6 +71,8 @@ pub struct Group<M: StateMachine> {
     queue: parking_lot::Mutex<Option<mpsc::Sender<Waiting<M>>>>,
     budget: Arc<Semaphore>,
     runtime: Handle,
+    /// Closed when the proposer has ended, true when by a panic.
+    panicked: watch::Receiver<bool>,
 }
 
 impl<M: StateMachine> Group<M> {
@@ -109,7 +111,13 @@ impl<M: StateMachine> Group<M> {
         raft.wait_for_recovery(None).await.map_err(|e| fatal(&e))?;
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
         let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us };
-        tokio::spawn(proposer.run());
+        let proposer = tokio::spawn(proposer.run());
+        let (ended, panicked) = watch::channel(false);
+        tokio::spawn(async move {
+            if proposer.await.is_err_and(|e| e.is_panic()) {
+                ended.send_replace(true);
+            }
+        });
         Ok(Arc::new(Group {
             group,
             node,
@@ -117,6 +125,7 @@ impl<M: StateMachine> Group<M> {
             queue: parking_lot::Mutex::new(Some(sender)),
             budget: Arc::new(Semaphore::new(limits::PROPOSE_QUEUE_BYTES)),
             runtime,
+            panicked,
         }))
     }
 
@@ -219,6 +228,20 @@ impl<M: StateMachine> Group<M> {
 
     /// Completes with the reason once the group has stopped for an error. Never completes after a clean shutdown.
     pub async fn failed(&self) -> String {
+        tokio::select! {
+            reason = self.raft_failed() => reason,
+            () = self.proposer_panicked() => format!("the proposer of group {} panicked", self.group),
+        }
+    }
+
+    async fn proposer_panicked(&self) {
+        let mut panicked = self.panicked.clone();
+        if panicked.wait_for(|panicked| *panicked).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    async fn raft_failed(&self) -> String {
         let mut metrics = self.raft.metrics();
         loop {
             let state = metrics.borrow_watched().running_state.clone();
