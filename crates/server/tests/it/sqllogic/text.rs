@@ -134,5 +134,5 @@ fn values_print_as_postgresql_prints_them() {
     );
     assert_eq!(render(&Type::FLOAT4, &1e6f32.to_be_bytes()), "1e+06");
     assert_eq!(render(&Type::TIMESTAMPTZ, &(-1_500_000i64).to_be_bytes()), "1999-12-31 23:59:58.5+00");
-    assert_eq!(render(&Type::DATE, &(-730_485i32).to_be_bytes()), "0001-12-31 BC".replace("12-31", "12-27"));
+    assert_eq!(render(&Type::DATE, &(-730_485i32).to_be_bytes()), "0001-01-01 BC");
 }
