@@ -203,7 +203,7 @@ async fn errors_point_at_the_place() {
             ERROR:  relation "flihgts" does not exist
             LINE 1: SELECT * FROM flihgts
                                   ^
-            HINT:  Did you mean "flights"?
+            HINT:  Perhaps you meant to reference the table "flights".
         "#]],
     )
     .await;
