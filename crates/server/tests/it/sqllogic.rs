@@ -53,6 +53,7 @@ files! {
     pg_transaction,
     pg_types,
     time,
+    views,
 }
 
 fn directory() -> PathBuf {
