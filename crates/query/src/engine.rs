@@ -2,6 +2,7 @@
 //!
 //! A client reaches nothing but the catalog through it: no file or URL can be named as a table, and no store but the segments' is known.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -19,10 +20,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use event::limits::SEGMENT_FOOTER_CACHE_BYTES;
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 
 use crate::functions;
 use crate::run::{self, ResultStream};
-use crate::session::Session;
+use crate::session::{Session, Shared};
 use crate::table::covered::DropCoveredFilters;
 use crate::table::segments::SegmentSource;
 
@@ -47,6 +49,8 @@ pub struct Engine {
     node: Arc<Node>,
     runtime: tokio::runtime::Handle,
     environment: Environment,
+    /// What sessions of a database share, by its name.
+    shared: Mutex<BTreeMap<String, Arc<Shared>>>,
 }
 
 impl Engine {
@@ -54,13 +58,12 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Arc<Engine> {
         let EngineOptions { node, runtime, memory_bytes, partitions } = options;
         let environment = Environment::new(node.segment_store(), memory_bytes, partitions, functions::of_node(&node));
-        Arc::new(Engine { node, runtime, environment })
+        Arc::new(Engine { node, runtime, environment, shared: Mutex::default() })
     }
 
     /// A session with its own settings, prepared plans and transaction.
     pub fn session(self: &Arc<Self>, user: &str, database: &str) -> Session {
-        let _ = (user, database);
-        unimplemented!()
+        Session::new(Arc::clone(self), user, database)
     }
 
     /// The node.
@@ -71,6 +74,23 @@ impl Engine {
     /// Where segments are read.
     pub(crate) fn segments(&self) -> &Arc<SegmentSource> {
         &self.environment.segments
+    }
+
+    /// What sessions of `database` share, made by the first of them.
+    pub(crate) fn shared(self: &Arc<Self>, database: &str) -> Arc<Shared> {
+        let found = self.shared.lock().get(database).cloned();
+        match found {
+            Some(shared) => shared,
+            None => {
+                let shared = Arc::new(Shared::new(self, database));
+                Arc::clone(self.shared.lock().entry(database.to_owned()).or_insert(shared))
+            }
+        }
+    }
+
+    /// Where queries run.
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
     }
 
     /// The state a session of `database` begins with. It has no tables: a statement brings its own catalog list

@@ -112,3 +112,31 @@ pub enum Error {
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
 }
+
+impl Error {
+    /// An error with nothing but its kind and message.
+    pub(crate) fn report(condition: Condition, message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error::Reported(Box::new(Report {
+            condition,
+            message,
+            detail: None,
+            hint: None,
+            position: None,
+            context: None,
+        }))
+    }
+
+    /// An error with a hint.
+    pub(crate) fn hinted(condition: Condition, message: impl Into<String>, hint: impl Into<String>) -> Error {
+        let hint = Some(hint.into());
+        let message = message.into();
+        Error::Reported(Box::new(Report { condition, message, detail: None, hint, position: None, context: None }))
+    }
+}
+
+impl From<Box<Report>> for Error {
+    fn from(report: Box<Report>) -> Error {
+        Error::Reported(report)
+    }
+}

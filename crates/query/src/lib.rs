@@ -21,6 +21,5 @@ mod session;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Condition, Error, Report};
 pub use session::{
-    CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Portal, Prepared, Rows, Session, Statement,
-    TransactionStatus,
+    CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Prepared, Rows, Session, Statement, TransactionStatus,
 };

@@ -3,19 +3,42 @@
 //! A [`Session`] is driven by one task. Its futures do their CPU work on the query runtime, so they may be polled on a socket's runtime;
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
+mod control;
+mod copy;
+mod ddl;
+mod insert;
+mod names;
+mod pg_catalog;
+mod plan;
+mod report;
+mod rows;
+mod settings;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
+use cluster::WriteSet;
 use datafusion::common::ScalarValue;
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::sqlparser::ast;
 use futures::Stream;
+use parking_lot::Mutex;
 
-use crate::error::Error;
-
-/// One parsed statement of a message.
-#[derive(Clone, Debug)]
-pub struct Statement {}
+pub use self::copy::CopyIn;
+use self::pg_catalog::SessionCatalog;
+pub(crate) use self::pg_catalog::Shared;
+use self::settings::Settings;
+pub use self::statement::Statement;
+use crate::engine::Engine;
+use crate::error::{Condition, Error};
+use crate::text::Zone;
 
 /// A planned statement with its parameters and columns.
 #[derive(Clone, Debug)]
@@ -24,11 +47,8 @@ pub struct Prepared {
     pub parameters: Vec<DataType>,
     /// The columns it will give; `None` when it gives no rows.
     pub columns: Option<SchemaRef>,
+    pub(crate) statement: Statement,
 }
-
-/// A prepared statement bound to its parameters.
-#[derive(Debug)]
-pub struct Portal {}
 
 /// Rows as they come.
 pub struct Rows {
@@ -80,29 +100,6 @@ pub struct CopyOptions {
     pub escape: u8,
 }
 
-/// A COPY … FROM STDIN under way. Dropping it without `finish` leaves nothing of it behind.
-#[derive(Debug)]
-pub struct CopyIn {
-    /// Columns the client must send.
-    pub columns: usize,
-    /// Its options.
-    pub options: CopyOptions,
-}
-
-impl CopyIn {
-    /// Gives it bytes, cut anywhere. Waits while the decoder is behind. An error ends the COPY; nothing of it stays.
-    pub async fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let _ = bytes;
-        unimplemented!()
-    }
-
-    /// End of data: commits (or leaves it to the transaction) and answers with the rows.
-    pub async fn finish(self, session: &mut Session) -> Result<u64, Error> {
-        let _ = session;
-        unimplemented!()
-    }
-}
-
 /// A COPY … TO STDOUT under way; `wire` encodes the rows in the format asked for.
 pub struct CopyOut {
     /// Its options.
@@ -135,75 +132,214 @@ pub enum TransactionStatus {
     Failed,
 }
 
+/// What is open between statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    /// Each statement commits by itself.
+    None,
+    /// The statements of one message commit together.
+    Implicit,
+    /// Between BEGIN and COMMIT.
+    Explicit {
+        /// A statement failed; only ROLLBACK helps.
+        failed: bool,
+    },
+}
+
 /// One connection's session.
-#[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    engine: Arc<Engine>,
+    user: String,
+    database: String,
+    base: SessionState,
+    catalog: SessionCatalog,
+    settings: Arc<Mutex<Settings>>,
+    notices: Vec<Notice>,
+    block: Block,
+    writes: Option<WriteSet>,
+    named: BTreeMap<String, Prepared>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("user", &self.user).field("block", &self.block).finish_non_exhaustive()
+    }
+}
 
 impl Session {
+    /// A session with all defaults.
+    pub(crate) fn new(engine: Arc<Engine>, user: &str, database: &str) -> Session {
+        let settings = Arc::new(Mutex::new(Settings::new(user)));
+        let catalog = SessionCatalog::new(&engine, user, database, &settings);
+        let base = catalog.state();
+        Session {
+            engine,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            base,
+            catalog,
+            settings,
+            notices: Vec::new(),
+            block: Block::None,
+            writes: None,
+            named: BTreeMap::new(),
+        }
+    }
+
     /// Parses a message into its statements. An empty message gives one empty statement.
+    ///
+    /// # Errors
+    /// 42601 with position.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
-        let _ = sql;
-        unimplemented!()
+        statement::parse(sql)
     }
 
     /// Plans a statement. `parameters` are the types the client named, `None` where the server shall infer.
+    ///
+    /// # Errors
+    /// What is wrong with the statement.
     pub async fn prepare(&mut self, statement: &Statement, parameters: &[Option<DataType>]) -> Result<Prepared, Error> {
-        let _ = (statement, parameters);
-        unimplemented!()
+        self.refuse_in_failed_block(statement)?;
+        let (parameters, columns) = self.describe(statement, parameters).await?;
+        Ok(Prepared { parameters, columns, statement: statement.clone() })
     }
 
     /// Runs a prepared statement. Outside a transaction block, a write commits before this (or the COPY's `finish`) returns,
     /// unless [`Session::begin_implicit`] was called. Errors put an open block into the failed state.
+    ///
+    /// # Errors
+    /// What went wrong; nothing of the statement stays.
     pub async fn execute(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
-        let _ = (prepared, parameters);
-        unimplemented!()
+        self.refuse_in_failed_block(&prepared.statement)?;
+        let outcome = self.run(&prepared.statement, parameters).await;
+        if outcome.is_err() {
+            self.statement_failed();
+        }
+        outcome
     }
 
     /// Several statements of one message run in one implicit transaction, ended by `end_implicit` (or an explicit COMMIT between).
     pub fn begin_implicit(&mut self) {
-        unimplemented!()
+        if self.block == Block::None {
+            self.block = Block::Implicit;
+        }
     }
 
     /// Commits (`true`) or discards the implicit transaction, if one is still open.
+    ///
+    /// # Errors
+    /// What the commit says.
     pub async fn end_implicit(&mut self, commit: bool) -> Result<(), Error> {
-        let _ = commit;
-        unimplemented!()
+        if self.block != Block::Implicit {
+            return Ok(());
+        }
+        self.block = Block::None;
+        let outcome = if commit { self.commit_writes().await } else { Ok(drop(self.writes.take())) };
+        self.settings.lock().end_transaction(commit && outcome.is_ok());
+        outcome
     }
 
     /// Tells the session that a statement failed outside it (encoding, cancel, COPY): an open block becomes failed.
     pub fn statement_failed(&mut self) {
-        unimplemented!()
+        match &mut self.block {
+            Block::Explicit { failed } => *failed = true,
+            Block::Implicit => {}
+            Block::None => self.settings.lock().end_transaction(false),
+        }
+        // Rows of a failed block are never committed; let go of them now.
+        self.writes = None;
     }
 
     /// For ReadyForQuery.
     pub fn status(&self) -> TransactionStatus {
-        unimplemented!()
+        match self.block {
+            Block::None | Block::Implicit => TransactionStatus::Idle,
+            Block::Explicit { failed: false } => TransactionStatus::Active,
+            Block::Explicit { failed: true } => TransactionStatus::Failed,
+        }
     }
 
     /// The current value of a setting, as SHOW prints it.
     pub fn setting(&self, name: &str) -> Option<String> {
-        let _ = name;
-        unimplemented!()
+        self.settings.lock().get(name)
     }
 
     /// Sets a setting as SET does (also from the startup packet).
+    ///
+    /// # Errors
+    /// 42704 for an unknown name, 22023 for a bad value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        let _ = (name, value);
-        unimplemented!()
+        Ok(self.settings.lock().set(name, value)?)
     }
 
     /// Settings whose change must be reported (ParameterStatus), changed since the last call.
     pub fn take_reported(&mut self) -> Vec<(String, String)> {
-        unimplemented!()
+        self.settings.lock().take_reported()
     }
 
     /// Notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        unimplemented!()
+        std::mem::take(&mut self.notices)
     }
 
     /// `statement_timeout` in milliseconds, 0 when off.
     pub fn statement_timeout_ms(&self) -> u64 {
-        unimplemented!()
+        self.setting("statement_timeout").map_or(0, |value| settings::duration_ms(&value))
+    }
+
+    /// The zone of `SET TimeZone`.
+    pub fn zone(&self) -> Zone {
+        self.settings.lock().zone()
+    }
+
+    /// What `pg_backend_pid()` answers.
+    pub fn set_backend_pid(&mut self, pid: i32) {
+        self.catalog.set_backend_pid(pid);
+        self.base = self.catalog.state();
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn notice(&mut self, severity: &'static str, code: &'static str, message: impl Into<String>) {
+        self.notices.push(Notice { severity, code, message: message.into(), hint: None });
+    }
+
+    fn refuse_in_failed_block(&self, statement: &Statement) -> Result<(), Error> {
+        if self.block != (Block::Explicit { failed: true }) {
+            return Ok(());
+        }
+        match statement.ast.as_deref() {
+            None | Some(ast::Statement::Commit { .. } | ast::Statement::Rollback { .. }) => Ok(()),
+            Some(_) => Err(Error::report(
+                Condition::InFailedTransaction,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            )),
+        }
+    }
+
+    /// The write set of the open block, or a new one.
+    fn take_writes(&mut self) -> WriteSet {
+        self.writes.take().unwrap_or_else(|| self.engine.node().begin())
+    }
+
+    /// Keeps the rows of a statement for the block's COMMIT, or commits them now.
+    pub(crate) async fn finish_write(&mut self, writes: WriteSet) -> Result<(), Error> {
+        self.writes = Some(writes);
+        match self.block {
+            Block::None => self.commit_writes().await,
+            Block::Implicit | Block::Explicit { .. } => Ok(()),
+        }
+    }
+
+    async fn commit_writes(&mut self) -> Result<(), Error> {
+        match self.writes.take() {
+            Some(writes) if !writes.is_empty() => {
+                writes.commit().await?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }

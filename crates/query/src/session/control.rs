@@ -1,0 +1,569 @@
+//! Which statement does what: dispatch, transactions, settings, DDL, INSERT.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use cluster::Table;
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast::{
+    ContextModifier, CopySource, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, TransactionAccessMode,
+    TransactionIsolationLevel, TransactionMode, Value,
+};
+use event::TableKind;
+use futures::{StreamExt, stream};
+
+use super::copy::{CopyPlan, check_target, options, source_sql};
+use super::ddl::{folded, relation, table_spec};
+use super::insert::{self, InsertPlan, Source, read_literals};
+use super::plan::{as_query, text_rows};
+use super::report::nearest;
+use super::rows::Target;
+use super::{Block, CopyIn, CopyOut, Outcome, Prepared, Rows, Session, Statement};
+use crate::error::{Condition, Error};
+
+impl Session {
+    /// Runs one statement.
+    pub(super) async fn run(&mut self, statement: &Statement, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
+        let Some(ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
+        match ast.as_ref() {
+            Ast::Query(_) => Ok(Outcome::Rows(self.query(statement, &ast, &parameters).await?)),
+            Ast::Explain { statement: inner, analyze, verbose, options, .. } => {
+                let (analyze, verbose) = explain_options(*analyze, *verbose, options.as_deref())?;
+                Ok(Outcome::Rows(self.explain(statement, inner, analyze, verbose, &parameters).await?))
+            }
+            Ast::Insert(insert) => self.insert(statement, insert, &parameters).await,
+            Ast::Copy { source, to, target, options: written, legacy_options, .. } => {
+                check_target(target, *to)?;
+                let options = options(written, legacy_options)?;
+                if *to {
+                    let rows = self.copy_source(statement, source).await?;
+                    Ok(Outcome::CopyOut(CopyOut { options, rows }))
+                } else {
+                    Ok(Outcome::CopyIn(self.copy_in(source, options).await?))
+                }
+            }
+            Ast::CreateTable(create) => self.create_table(create).await,
+            Ast::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
+                self.refuse_in_block("DROP TABLE").await?;
+                for name in names {
+                    self.drop_table(&relation(name)?, *if_exists).await?;
+                }
+                Ok(Outcome::Done("DROP TABLE".to_owned()))
+            }
+            Ast::StartTransaction { modes, .. } => self.begin(modes),
+            Ast::Commit { .. } => self.commit().await,
+            Ast::Rollback { savepoint: None, .. } => Ok(self.rollback()),
+            Ast::Set(set) => self.set_statement(set),
+            Ast::ShowVariable { variable } => self.show(variable),
+            Ast::Reset(reset) => {
+                match &reset.reset {
+                    Reset::ALL => self.settings.lock().reset_all(),
+                    Reset::ConfigurationParameter(name) => {
+                        self.settings.lock().reset(&name.to_string().replace('"', ""))?
+                    }
+                }
+                self.end_single();
+                Ok(Outcome::Done("RESET".to_owned()))
+            }
+            Ast::Discard { .. } => {
+                self.named.clear();
+                self.settings.lock().reset_all();
+                Ok(Outcome::Done("DISCARD ALL".to_owned()))
+            }
+            Ast::Prepare { name, data_types, statement: inner } => {
+                self.prepare_named(statement, name, data_types, inner).await
+            }
+            Ast::Execute { name: Some(name), parameters: values, .. } => {
+                self.execute_named(&name.to_string(), values).await
+            }
+            Ast::Deallocate { name, .. } => self.deallocate(name),
+            Ast::Analyze { .. } => Ok(Outcome::Done("ANALYZE".to_owned())),
+            Ast::Vacuum(_) => Ok(Outcome::Done("VACUUM".to_owned())),
+            Ast::LISTEN { .. } => Ok(Outcome::Done("LISTEN".to_owned())),
+            Ast::UNLISTEN { .. } => Ok(Outcome::Done("UNLISTEN".to_owned())),
+            Ast::Close { .. } => Ok(Outcome::Done("CLOSE CURSOR ALL".to_owned())),
+            Ast::CreateExtension(extension) if folded(&extension.name).starts_with("timescaledb") => {
+                self.notice(
+                    "NOTICE",
+                    "00000",
+                    "extension \"timescaledb\" is not needed: its functions that are offered are built in",
+                );
+                Ok(Outcome::Done("CREATE EXTENSION".to_owned()))
+            }
+            other => Err(unsupported(other)),
+        }
+    }
+
+    // Tables
+
+    /// The public table of that name, with PostgreSQL's refusal and a guess.
+    fn table(&self, (namespace, name): &(String, String)) -> Result<Arc<Table>, Error> {
+        let catalog = self.engine.node().catalog();
+        if let Some(table) = catalog.table(namespace, name) {
+            return Ok(Arc::clone(table));
+        }
+        let message = format!("relation \"{name}\" does not exist");
+        let near = nearest(name, catalog.tables.values().map(|table| table.definition.name.as_str()));
+        Err(match near {
+            Some(near) => Error::hinted(
+                Condition::UndefinedTable,
+                message,
+                format!("Perhaps you meant to reference the table \"{near}\"."),
+            ),
+            None => Error::report(Condition::UndefinedTable, message),
+        })
+    }
+
+    /// DDL commits by itself. Before it, what an implicit transaction has written so far is committed.
+    async fn refuse_in_block(&mut self, what: &str) -> Result<(), Error> {
+        match self.block {
+            Block::Explicit { .. } => Err(Error::hinted(
+                Condition::ActiveTransaction,
+                format!("{what} cannot run inside a transaction block"),
+                "Run it before BEGIN.",
+            )),
+            Block::Implicit => self.commit_writes().await,
+            Block::None => Ok(()),
+        }
+    }
+
+    async fn create_table(&mut self, create: &datafusion::sql::sqlparser::ast::CreateTable) -> Result<Outcome, Error> {
+        self.refuse_in_block("CREATE TABLE").await?;
+        let spec = table_spec(create)?;
+        for column in spec.columns.iter().filter(|column| column.default.is_some()) {
+            let text = column.default.as_deref().expect("filtered");
+            let value = self.value_of(text).await?;
+            super::rows::default_column(&value, column, 1)?;
+        }
+        let name = spec.name.clone();
+        let keyed_events = matches!(spec.kind, TableKind::Event(_)) && !spec.primary_key.is_empty();
+        let done = Outcome::Done("CREATE TABLE".to_owned());
+        match self.engine.node().create_table(spec).await {
+            Ok(_) => {}
+            Err(cluster::Error::TableExists(_)) if create.if_not_exists => {
+                self.notice("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"));
+                return Ok(done);
+            }
+            Err(cluster::Error::TableExists(_)) => {
+                let message = format!("relation \"{name}\" already exists");
+                return Err(Error::report(Condition::DuplicateTable, message));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if keyed_events {
+            self.notice(
+                "NOTICE",
+                "00000",
+                format!("the primary key of event table \"{name}\" sorts its rows; it is not checked for duplicates"),
+            );
+        }
+        Ok(done)
+    }
+
+    async fn drop_table(&mut self, name: &(String, String), if_exists: bool) -> Result<(), Error> {
+        let missing = match self.table(name) {
+            Ok(table) => match self.engine.node().drop_table(table.definition.id).await {
+                Ok(()) => return Ok(()),
+                Err(cluster::Error::NoSuchTable(_)) => true,
+                Err(error) => return Err(error.into()),
+            },
+            Err(_) => true,
+        };
+        debug_assert!(missing);
+        if if_exists {
+            self.notice("NOTICE", "00000", format!("table \"{}\" does not exist, skipping", name.1));
+            return Ok(());
+        }
+        let message = format!("table \"{}\" does not exist", name.1);
+        let catalog = self.engine.node().catalog();
+        let near = nearest(&name.1, catalog.tables.values().map(|table| table.definition.name.as_str()));
+        Err(match near {
+            Some(near) => {
+                Error::hinted(Condition::UndefinedTable, message, format!("Perhaps you meant the table \"{near}\"."))
+            }
+            None => Error::report(Condition::UndefinedTable, message),
+        })
+    }
+
+    /// The value of each column that a statement does not give, computed once.
+    async fn defaults(&self, table: &Table) -> Result<Vec<ScalarValue>, Error> {
+        let mut defaults = Vec::with_capacity(table.definition.columns.len());
+        for column in &table.definition.columns {
+            defaults.push(match &column.default {
+                Some(expression) => self.value_of(expression).await?,
+                None => ScalarValue::Null,
+            });
+        }
+        Ok(defaults)
+    }
+
+    // INSERT and COPY
+
+    pub(super) fn insert_plan(&self, insert: &Insert) -> Result<InsertPlan, Error> {
+        let table = self.table(&insert::target_name(&insert.table)?)?;
+        insert::plan(insert, table)
+    }
+
+    async fn insert(
+        &mut self,
+        statement: &Statement,
+        insert: &Insert,
+        parameters: &[ScalarValue],
+    ) -> Result<Outcome, Error> {
+        let InsertPlan { table, positions, source } = self.insert_plan(insert)?;
+        let defaults = self.defaults(&table).await?;
+        let zone = self.zone();
+        let definition = Arc::clone(&table.definition);
+        let rows = match source {
+            Source::Literals(values) => {
+                let read = async move { Ok(read_literals(&values, &positions, &definition, &defaults, zone)) };
+                let batch = self.engine.work(read).await.map_err(|error| self.worded(error, statement))??;
+                let rows = batch.num_rows() as u64;
+                let mut writes = self.take_writes();
+                writes.append(&table, batch).await?;
+                self.finish_write(writes).await?;
+                rows
+            }
+            Source::Query(query) => {
+                let runnable = self.runnable(statement, &as_query(&query), parameters).await?;
+                let mut batches = self.start(&runnable);
+                let given = batches.schema().fields().len();
+                check_width(given, positions.len(), insert.columns.is_empty())?;
+                let positions = positions[..given].to_vec();
+                let target = Arc::new(Target { table: definition, positions, defaults, zone });
+                let mut writes = self.take_writes();
+                let mut rows = 0;
+                while let Some(batch) = batches.next().await {
+                    let batch = batch.map_err(|error| self.worded(error, statement))?;
+                    let target = Arc::clone(&target);
+                    let checked = self.engine.work(async move { Ok(target.rows(&batch)) }).await;
+                    let checked = checked.map_err(|error| self.worded(error, statement))??;
+                    rows += checked.num_rows() as u64;
+                    if checked.num_rows() > 0 {
+                        writes.append(&table, checked).await?;
+                    }
+                }
+                self.finish_write(writes).await?;
+                rows
+            }
+        };
+        Ok(Outcome::Done(format!("INSERT 0 {rows}")))
+    }
+
+    async fn copy_source(&mut self, statement: &Statement, source: &CopySource) -> Result<Rows, Error> {
+        if let CopySource::Table { table_name, columns } = source {
+            let table = self.table(&relation(table_name)?)?;
+            for column in columns {
+                insert::position(&table.definition, &folded(column))?;
+            }
+        }
+        let query = super::statement::parse(&source_sql(source))?.remove(0);
+        let ast = query.ast.as_deref().expect("the query is not empty");
+        let mut rows = self.query(statement, ast, &[]).await?;
+        rows.tag = "COPY";
+        Ok(rows)
+    }
+
+    async fn copy_in(&mut self, source: &CopySource, options: super::CopyOptions) -> Result<CopyIn, Error> {
+        let CopySource::Table { table_name, columns } = source else {
+            return Err(Error::report(Condition::SyntaxError, "COPY FROM needs a table"));
+        };
+        let table = self.table(&relation(table_name)?)?;
+        let mut positions = Vec::new();
+        for column in columns {
+            let at = insert::position(&table.definition, &folded(column))?;
+            if positions.contains(&at) {
+                let message = format!("column \"{}\" specified more than once", folded(column));
+                return Err(Error::report(Condition::DuplicateColumn, message));
+            }
+            positions.push(at);
+        }
+        if columns.is_empty() {
+            positions = (0..table.definition.columns.len()).collect();
+        }
+        let defaults = self.defaults(&table).await?;
+        let writes = self.take_writes();
+        Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, options, writes }))
+    }
+
+    // Transactions
+
+    fn begin(&mut self, modes: &[TransactionMode]) -> Result<Outcome, Error> {
+        check_modes(modes)?;
+        if matches!(self.block, Block::Explicit { .. }) {
+            self.notice("WARNING", "25001", "there is already a transaction in progress");
+        } else {
+            self.block = Block::Explicit { failed: false };
+        }
+        Ok(Outcome::Done("BEGIN".to_owned()))
+    }
+
+    async fn commit(&mut self) -> Result<Outcome, Error> {
+        match self.block {
+            Block::Explicit { failed: true } => Ok(self.rollback()),
+            Block::Explicit { failed: false } | Block::Implicit => {
+                if self.block == Block::Implicit {
+                    self.notice("WARNING", "25P01", "there is no transaction in progress");
+                }
+                self.block = Block::None;
+                let outcome = self.commit_writes().await;
+                self.settings.lock().end_transaction(outcome.is_ok());
+                outcome.map(|()| Outcome::Done("COMMIT".to_owned()))
+            }
+            Block::None => {
+                self.notice("WARNING", "25P01", "there is no transaction in progress");
+                Ok(Outcome::Done("COMMIT".to_owned()))
+            }
+        }
+    }
+
+    fn rollback(&mut self) -> Outcome {
+        if !matches!(self.block, Block::Explicit { .. }) {
+            self.notice("WARNING", "25P01", "there is no transaction in progress");
+        }
+        self.block = Block::None;
+        self.writes = None;
+        self.settings.lock().end_transaction(false);
+        Outcome::Done("ROLLBACK".to_owned())
+    }
+
+    // Settings
+
+    /// Outside a block each statement is its own transaction.
+    fn end_single(&mut self) {
+        if self.block == Block::None {
+            self.settings.lock().end_transaction(true);
+        }
+    }
+
+    fn set_statement(&mut self, set: &Set) -> Result<Outcome, Error> {
+        let done = Outcome::Done("SET".to_owned());
+        let (name, value, local) = match set {
+            Set::SingleAssignment { scope, variable, values, .. } => {
+                let name = variable.to_string().replace('"', "");
+                let values: Vec<String> = values.iter().map(setting_value).collect();
+                (name, values.join(", "), matches!(scope, Some(ContextModifier::Local)))
+            }
+            Set::SetTimeZone { local, value } => ("TimeZone".to_owned(), setting_value(value), *local),
+            Set::SetNames { charset_name, .. } => ("client_encoding".to_owned(), folded(charset_name), false),
+            Set::SetTransaction { modes, .. } => {
+                check_modes(modes)?;
+                return Ok(done);
+            }
+            other => return Err(Error::report(Condition::FeatureNotSupported, format!("{other} is not supported"))),
+        };
+        let is_default = value.eq_ignore_ascii_case("default");
+        {
+            let mut settings = self.settings.lock();
+            match (is_default, local) {
+                (true, _) => settings.reset(&name)?,
+                (false, true) => settings.set_local(&name, &value)?,
+                (false, false) => settings.set(&name, &value)?,
+            }
+        }
+        if local && self.block == Block::None {
+            self.notice("WARNING", "25P01", "SET LOCAL can only be used in transaction blocks");
+        }
+        self.end_single();
+        Ok(done)
+    }
+
+    fn show(&mut self, variable: &[Ident]) -> Result<Outcome, Error> {
+        let name = setting_name(variable);
+        if name == "all" {
+            let all = self.settings.lock().all();
+            let (names, values): (Vec<String>, Vec<String>) = all.into_iter().unzip();
+            let columns = show_schema(variable);
+            let descriptions = vec![String::new(); names.len()];
+            let arrays: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from(names)),
+                Arc::new(StringArray::from(values)),
+                Arc::new(StringArray::from(descriptions)),
+            ];
+            let batch = RecordBatch::try_new(Arc::clone(&columns), arrays)
+                .map_err(|error| Error::report(Condition::Internal, error.to_string()));
+            return Ok(Outcome::Rows(Rows { columns, batches: Box::pin(stream::iter([batch])), tag: "SHOW" }));
+        }
+        match self.setting(&name) {
+            Some(value) => Ok(Outcome::Rows(text_rows(show_schema(variable), vec![value], "SHOW"))),
+            None => {
+                let message = format!("unrecognized configuration parameter \"{name}\"");
+                Err(Error::report(Condition::UndefinedObject, message))
+            }
+        }
+    }
+
+    // Prepared statements of SQL
+
+    async fn prepare_named(
+        &mut self,
+        statement: &Statement,
+        name: &Ident,
+        data_types: &[datafusion::sql::sqlparser::ast::DataType],
+        inner: &Ast,
+    ) -> Result<Outcome, Error> {
+        let key = folded(name);
+        if self.named.contains_key(&key) {
+            let message = format!("prepared statement \"{key}\" already exists");
+            return Err(Error::report(Condition::DuplicatePreparedStatement, message));
+        }
+        let inner = Statement {
+            ast: Some(Arc::new(inner.clone())),
+            text: Arc::clone(&statement.text),
+            offset: statement.offset,
+        };
+        let types = data_types
+            .iter()
+            .map(|sql| super::ddl::column_type(sql).map(|t| Some(t.arrow())))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (parameters, columns) = self.describe(&inner, &types).await?;
+        self.named.insert(key, Prepared { parameters, columns, statement: inner });
+        Ok(Outcome::Done("PREPARE".to_owned()))
+    }
+
+    async fn execute_named(&mut self, name: &str, values: &[Expr]) -> Result<Outcome, Error> {
+        let Some(prepared) = self.named.get(name).cloned() else {
+            let message = format!("prepared statement \"{name}\" does not exist");
+            return Err(Error::report(Condition::UndefinedPreparedStatement, message));
+        };
+        if values.len() != prepared.parameters.len() {
+            let message = format!("wrong number of parameters for prepared statement \"{name}\"");
+            let detail = format!("Expected {} parameters but got {}.", prepared.parameters.len(), values.len());
+            let mut error = Error::report(Condition::SyntaxError, message);
+            if let Error::Reported(report) = &mut error {
+                report.detail = Some(detail);
+            }
+            return Err(error);
+        }
+        let mut parameters = Vec::with_capacity(values.len());
+        for (value, data_type) in values.iter().zip(&prepared.parameters) {
+            let value = self.value_of(&value.to_string()).await?;
+            let cast = value.cast_to(data_type).map_err(|error| self.worded(error, &prepared.statement))?;
+            parameters.push(cast);
+        }
+        Box::pin(self.run(&prepared.statement, parameters)).await
+    }
+
+    fn deallocate(&mut self, name: &Ident) -> Result<Outcome, Error> {
+        let key = folded(name);
+        if key == "all" {
+            self.named.clear();
+            return Ok(Outcome::Done("DEALLOCATE ALL".to_owned()));
+        }
+        if self.named.remove(&key).is_none() {
+            let message = format!("prepared statement \"{key}\" does not exist");
+            return Err(Error::report(Condition::UndefinedPreparedStatement, message));
+        }
+        Ok(Outcome::Done("DEALLOCATE".to_owned()))
+    }
+}
+
+fn check_width(given: usize, wanted: usize, all_columns: bool) -> Result<(), Error> {
+    if given > wanted {
+        return Err(Error::report(Condition::SyntaxError, "INSERT has more expressions than target columns"));
+    }
+    if given < wanted && !all_columns {
+        return Err(Error::report(Condition::SyntaxError, "INSERT has more target columns than expressions"));
+    }
+    Ok(())
+}
+
+/// What READ COMMITTED gives is what there is in this release; weaker and equal wishes are granted, stronger ones refused.
+fn check_modes(modes: &[TransactionMode]) -> Result<(), Error> {
+    for mode in modes {
+        match mode {
+            TransactionMode::IsolationLevel(
+                TransactionIsolationLevel::ReadCommitted | TransactionIsolationLevel::ReadUncommitted,
+            )
+            | TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => {}
+            TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => {}
+            TransactionMode::IsolationLevel(level) => {
+                return Err(Error::hinted(
+                    Condition::FeatureNotSupported,
+                    format!("isolation level {level} is not supported"),
+                    "Use READ COMMITTED.",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn explain_options(
+    analyze: bool,
+    verbose: bool,
+    options: Option<&[datafusion::sql::sqlparser::ast::UtilityOption]>,
+) -> Result<(bool, bool), Error> {
+    let (mut analyze, mut verbose) = (analyze, verbose);
+    for option in options.unwrap_or_default() {
+        let on = match &option.arg {
+            None => true,
+            Some(arg) => matches!(arg.to_string().to_lowercase().trim_matches('\''), "true" | "on" | "1" | "text"),
+        };
+        match folded(&option.name).as_str() {
+            "analyze" => analyze = on,
+            "verbose" => verbose = on,
+            "costs" | "timing" | "summary" | "buffers" => {}
+            "format" if on => {}
+            other => {
+                let message = format!("EXPLAIN option \"{other}\" is not supported");
+                return Err(Error::report(Condition::FeatureNotSupported, message));
+            }
+        }
+    }
+    Ok((analyze, verbose))
+}
+
+fn setting_value(value: &Expr) -> String {
+    match value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => text.clone(),
+            other => other.to_string(),
+        },
+        Expr::Identifier(ident) => ident.value.clone(),
+        Expr::Interval(interval) => setting_value(&interval.value),
+        other => other.to_string(),
+    }
+}
+
+/// `SHOW TIME ZONE` and `SHOW TRANSACTION ISOLATION LEVEL` are several words for one name.
+fn setting_name(variable: &[Ident]) -> String {
+    let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
+    match words.join(" ").as_str() {
+        "time zone" => "timezone".to_owned(),
+        "transaction isolation level" => "transaction_isolation".to_owned(),
+        _ => words.join("."),
+    }
+}
+
+/// The columns of SHOW.
+pub(super) fn show_schema(variable: &[Ident]) -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    let name = setting_name(variable);
+    Arc::new(Schema::new(match name.as_str() {
+        "all" => vec![text("name"), text("setting"), text("description")],
+        // PostgreSQL spells the setting's own name.
+        "timezone" => vec![text("TimeZone")],
+        "datestyle" => vec![text("DateStyle")],
+        "intervalstyle" => vec![text("IntervalStyle")],
+        other => vec![text(other)],
+    }))
+}
+
+fn unsupported(ast: &Ast) -> Error {
+    let text = ast.to_string();
+    let words: Vec<&str> = text.split_whitespace().take(2).collect();
+    let what = match words.as_slice() {
+        [first @ ("CREATE" | "DROP" | "ALTER" | "COMMENT" | "REFRESH"), second] => format!("{first} {second}"),
+        [first, ..] => (*first).to_owned(),
+        [] => "this statement".to_owned(),
+    };
+    let hint = match what.as_str() {
+        "UPDATE" | "DELETE" => "Events can be inserted, corrected by later events, and dropped with their table.",
+        "SAVEPOINT" | "RELEASE" | "ROLLBACK" => "Use ROLLBACK for the whole transaction.",
+        _ => "docs/sql.md lists the statements of this release.",
+    };
+    Error::hinted(Condition::FeatureNotSupported, format!("{what} is not supported"), hint)
+}

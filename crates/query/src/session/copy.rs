@@ -1,0 +1,253 @@
+//! COPY: its options, and the way of its data into the table.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use cluster::{Table, WriteSet};
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget};
+use event::limits::COPY_QUEUE_LEN;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::ddl::folded;
+use super::rows::Target;
+use super::{CopyFormat, CopyOptions, Session};
+use crate::copy::Decoder;
+use crate::error::{Condition, Error};
+
+/// Reads the options of a COPY, in today's and in the old syntax.
+///
+/// # Errors
+/// 0A000 for options and formats of later releases, 22023 for contradictions.
+pub(crate) fn options(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions, Error> {
+    let mut options = CopyOptions::defaults(format(written, legacy)?);
+    for option in written {
+        match option {
+            CopyOption::Format(_) | CopyOption::Freeze(_) => {}
+            CopyOption::Delimiter(c) => options.delimiter = one_byte("delimiter", *c)?,
+            CopyOption::Null(text) => options.null.clone_from(text),
+            CopyOption::Header(header) => options.header = *header,
+            CopyOption::Quote(c) => {
+                options.quote = one_byte("quote", *c)?;
+                if !written.iter().any(|o| matches!(o, CopyOption::Escape(_))) {
+                    options.escape = options.quote;
+                }
+            }
+            CopyOption::Escape(c) => options.escape = one_byte("escape", *c)?,
+            CopyOption::Encoding(name)
+                if matches!(name.to_ascii_uppercase().as_str(), "UTF8" | "UTF-8" | "UNICODE") => {}
+            other => {
+                return Err(Error::report(
+                    Condition::FeatureNotSupported,
+                    format!("COPY option {other} is not supported"),
+                ));
+            }
+        }
+    }
+    for option in legacy {
+        legacy_option(option, &mut options)?;
+    }
+    if options.format == CopyFormat::Text && (options.delimiter == b'\\' || options.delimiter == b'\n') {
+        return Err(Error::report(Condition::InvalidParameterValue, "COPY delimiter cannot be newline or backslash"));
+    }
+    if options.format == CopyFormat::Csv && options.delimiter == options.quote {
+        return Err(Error::report(Condition::InvalidParameterValue, "COPY delimiter and quote must be different"));
+    }
+    Ok(options)
+}
+
+fn format(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyFormat, Error> {
+    let named = written.iter().find_map(|option| match option {
+        CopyOption::Format(name) => Some(folded(name)),
+        _ => None,
+    });
+    let old = legacy.iter().find_map(|option| match option {
+        CopyLegacyOption::Csv(_) => Some("csv"),
+        CopyLegacyOption::Binary => Some("binary"),
+        _ => None,
+    });
+    match named.as_deref().or(old).unwrap_or("text") {
+        "text" => Ok(CopyFormat::Text),
+        "csv" => Ok(CopyFormat::Csv),
+        "binary" => Err(Error::hinted(
+            Condition::FeatureNotSupported,
+            "COPY format \"binary\" is not supported",
+            "Use csv or text.",
+        )),
+        other => {
+            Err(Error::report(Condition::InvalidParameterValue, format!("COPY format \"{other}\" not recognized")))
+        }
+    }
+}
+
+fn legacy_option(option: &CopyLegacyOption, options: &mut CopyOptions) -> Result<(), Error> {
+    match option {
+        CopyLegacyOption::Delimiter(c) => options.delimiter = one_byte("delimiter", *c)?,
+        CopyLegacyOption::Null(text) => options.null.clone_from(text),
+        CopyLegacyOption::Header => options.header = true,
+        CopyLegacyOption::Csv(list) => {
+            for option in list {
+                match option {
+                    CopyLegacyCsvOption::Header => options.header = true,
+                    CopyLegacyCsvOption::Quote(c) => {
+                        options.quote = one_byte("quote", *c)?;
+                        options.escape = options.quote;
+                    }
+                    CopyLegacyCsvOption::Escape(c) => options.escape = one_byte("escape", *c)?,
+                    other => {
+                        return Err(Error::report(
+                            Condition::FeatureNotSupported,
+                            format!("COPY option {other} is not supported"),
+                        ));
+                    }
+                }
+            }
+        }
+        other => {
+            return Err(Error::report(Condition::FeatureNotSupported, format!("COPY option {other} is not supported")));
+        }
+    }
+    Ok(())
+}
+
+fn one_byte(what: &str, c: char) -> Result<u8, Error> {
+    u8::try_from(c).ok().filter(u8::is_ascii).ok_or_else(|| {
+        Error::report(Condition::FeatureNotSupported, format!("COPY {what} must be a single one-byte character"))
+    })
+}
+
+/// Refuses what would let a client reach the server's files.
+pub(crate) fn check_target(target: &CopyTarget, to: bool) -> Result<(), Error> {
+    match (target, to) {
+        (CopyTarget::Stdin, false) | (CopyTarget::Stdout, true) => Ok(()),
+        _ => Err(Error::hinted(
+            Condition::FeatureNotSupported,
+            "COPY to or from a file or program of the server is not supported",
+            "Use COPY ... FROM STDIN or COPY ... TO STDOUT; psql's \\copy does it for files of the client.",
+        )),
+    }
+}
+
+/// The query that a COPY … TO STDOUT runs, as SQL.
+pub(crate) fn source_sql(source: &CopySource) -> String {
+    match source {
+        CopySource::Table { table_name, columns } if columns.is_empty() => format!("SELECT * FROM {table_name}"),
+        CopySource::Table { table_name, columns } => {
+            let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+            format!("SELECT {} FROM {table_name}", columns.join(", "))
+        }
+        CopySource::Query(query) => query.to_string(),
+    }
+}
+
+/// A COPY … FROM STDIN under way. Dropping it without `finish` leaves nothing of it behind.
+pub struct CopyIn {
+    /// Columns the client must send.
+    pub columns: usize,
+    /// Its options.
+    pub options: CopyOptions,
+    pieces: Option<mpsc::Sender<Bytes>>,
+    task: Option<JoinHandle<Result<(WriteSet, u64), Error>>>,
+}
+
+impl std::fmt::Debug for CopyIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CopyIn").field("columns", &self.columns).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Drop for CopyIn {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What the decoding task needs.
+pub(crate) struct CopyPlan {
+    pub(crate) table: Arc<Table>,
+    pub(crate) positions: Vec<usize>,
+    pub(crate) defaults: Vec<ScalarValue>,
+    pub(crate) options: CopyOptions,
+    pub(crate) writes: WriteSet,
+}
+
+impl CopyIn {
+    /// Starts decoding on the session's query runtime.
+    pub(crate) fn start(session: &Session, plan: CopyPlan) -> CopyIn {
+        let (sender, receiver) = mpsc::channel(COPY_QUEUE_LEN);
+        let columns = plan.positions.len();
+        let options = plan.options.clone();
+        let zone = session.zone();
+        let task = session.engine().runtime().spawn(decode(plan, receiver, zone));
+        CopyIn { columns, options, pieces: Some(sender), task: Some(task) }
+    }
+
+    /// Gives it bytes, cut anywhere. Waits while the decoder is behind. An error ends the COPY; nothing of it stays.
+    ///
+    /// # Errors
+    /// The first bad record.
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let sent = match &self.pieces {
+            Some(pieces) => pieces.send(bytes).await.is_ok(),
+            None => false,
+        };
+        if sent {
+            return Ok(());
+        }
+        match self.outcome().await {
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::report(Condition::Internal, "the COPY ended before its data")),
+        }
+    }
+
+    /// End of data: commits (or leaves it to the transaction) and answers with the rows.
+    ///
+    /// # Errors
+    /// The first bad record, or what the commit says.
+    pub async fn finish(mut self, session: &mut Session) -> Result<u64, Error> {
+        self.pieces = None;
+        let (writes, rows) = self.outcome().await?;
+        session.finish_write(writes).await?;
+        Ok(rows)
+    }
+
+    async fn outcome(&mut self) -> Result<(WriteSet, u64), Error> {
+        self.pieces = None;
+        match self.task.take() {
+            Some(task) => match task.await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(Error::report(Condition::Internal, format!("the COPY was stopped: {error}"))),
+            },
+            None => Err(Error::report(Condition::Internal, "the COPY has ended")),
+        }
+    }
+}
+
+async fn decode(
+    plan: CopyPlan,
+    mut pieces: mpsc::Receiver<Bytes>,
+    zone: crate::text::Zone,
+) -> Result<(WriteSet, u64), Error> {
+    let CopyPlan { table, positions, defaults, options, mut writes } = plan;
+    let definition = Arc::clone(&table.definition);
+    let whole = positions.iter().copied().eq(0..definition.columns.len());
+    let mut decoder = Decoder::new(Arc::clone(&definition), positions.clone(), options, zone);
+    let target = Target { table: definition, positions, defaults, zone };
+    let complete = |batch: RecordBatch| if whole { Ok(batch) } else { target.rows(&batch) };
+    let mut rows = 0;
+    while let Some(piece) = pieces.recv().await {
+        for batch in decoder.push(&piece)? {
+            rows += batch.num_rows() as u64;
+            writes.append(&table, complete(batch)?).await?;
+        }
+    }
+    if let Some(batch) = decoder.finish()? {
+        rows += batch.num_rows() as u64;
+        writes.append(&table, complete(batch)?).await?;
+    }
+    Ok((writes, rows))
+}

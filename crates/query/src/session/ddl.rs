@@ -1,0 +1,452 @@
+//! CREATE TABLE: from the parsed statement to what the catalog is asked for.
+
+use cluster::TableSpec;
+use datafusion::sql::sqlparser::ast::{
+    ColumnOption, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo, Expr, Ident, IndexColumn,
+    ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
+};
+use event::{Column, ColumnId, ColumnType, Compression, EventOptions, TableKind};
+
+use super::report::nearest;
+use crate::error::{Condition, Error};
+
+/// Width of a split when nothing is said.
+const SPLIT_INTERVAL_US: i64 = 86_400_000_000;
+/// Names of columns that belong to the system.
+const RESERVED: [&str; 1] = ["__seq"];
+/// Options of this release, with TimescaleDB's names for them.
+const OPTIONS: [(&str, &str); 12] = [
+    ("time_column", "time_column"),
+    ("tsdb.partition_column", "time_column"),
+    ("series", "series"),
+    ("segmentby", "series"),
+    ("tsdb.segmentby", "series"),
+    ("split_interval", "split_interval"),
+    ("chunk_interval", "split_interval"),
+    ("tsdb.chunk_interval", "split_interval"),
+    ("compression", "compression"),
+    ("replicas", "replicas"),
+    ("tsdb.hypertable", "hypertable"),
+    ("timescaledb.hypertable", "hypertable"),
+];
+
+/// Options as written, values as text.
+#[derive(Debug, Default)]
+struct Options {
+    time_column: Option<String>,
+    series: Option<String>,
+    split_interval: Option<String>,
+    compression: Option<String>,
+}
+
+/// A name with its schema; `public` when none is written.
+pub(crate) fn relation(name: &ObjectName) -> Result<(String, String), Error> {
+    let parts: Vec<String> = name
+        .0
+        .iter()
+        .map(|part| match part {
+            ObjectNamePart::Identifier(ident) => Ok(folded(ident)),
+            ObjectNamePart::Function(_) => {
+                Err(Error::report(Condition::SyntaxError, format!("improper qualified name: {name}")))
+            }
+        })
+        .collect::<Result<_, _>>()?;
+    match parts.as_slice() {
+        [name] => Ok(("public".to_owned(), name.clone())),
+        [schema, name] | [_, schema, name] => Ok((schema.clone(), name.clone())),
+        _ => Err(Error::report(
+            Condition::SyntaxError,
+            format!("improper qualified name (too many dotted names): {name}"),
+        )),
+    }
+}
+
+/// An identifier as PostgreSQL keeps it.
+pub(crate) fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// What the statement asks for.
+///
+/// # Errors
+/// PostgreSQL's refusals of bad definitions; 0A000 for what this release does not offer.
+pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
+    refuse_clauses(create)?;
+    let (namespace, name) = relation(&create.name)?;
+    if namespace != "public" {
+        return Err(match namespace.as_str() {
+            "annal" | "pg_catalog" | "information_schema" => {
+                Error::report(Condition::InvalidTableDefinition, format!("permission denied for schema {namespace}"))
+            }
+            _ => Error::report(Condition::UndefinedSchema, format!("schema \"{namespace}\" does not exist")),
+        });
+    }
+    let mut columns = columns(create)?;
+    let primary_key = primary_key(create, &columns)?;
+    for position in &primary_key {
+        columns[*position].nullable = false;
+    }
+    let options = options(&create.table_options)?;
+    let kind = kind(&options, &columns, &primary_key)?;
+    if kind == TableKind::Reference && !primary_key.is_empty() {
+        return Err(Error::hinted(
+            Condition::FeatureNotSupported,
+            "primary keys of reference tables are not supported",
+            "A table becomes an event table with a NOT NULL timestamp column that is part of the key; otherwise leave out PRIMARY KEY.",
+        ));
+    }
+    let compression = match options.compression.as_deref().map(str::to_lowercase).as_deref() {
+        None | Some("zstd") => Compression::Zstd,
+        Some("lz4") => Compression::Lz4,
+        Some("snappy") => Compression::Snappy,
+        Some("none") => Compression::None,
+        Some(other) => {
+            let message = format!("invalid value for option \"compression\": \"{other}\"");
+            return Err(Error::hinted(
+                Condition::InvalidParameterValue,
+                message,
+                "Valid values are zstd, lz4, snappy and none.",
+            ));
+        }
+    };
+    Ok(TableSpec { namespace, name, columns, primary_key, kind, compression })
+}
+
+fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
+    let refused = [
+        (create.temporary, "temporary tables"),
+        (create.query.is_some(), "CREATE TABLE AS"),
+        (create.like.is_some(), "CREATE TABLE LIKE"),
+        (create.inherits.is_some(), "table inheritance"),
+        (create.partition_by.is_some() || create.partition_of.is_some(), "declarative partitioning"),
+        (create.external, "external tables"),
+        (create.or_replace, "CREATE OR REPLACE TABLE"),
+    ];
+    match refused.iter().find(|(present, _)| *present) {
+        Some((_, what)) => {
+            let hint = match *what {
+                "declarative partitioning" => {
+                    "Event tables are split by time without it; see the option split_interval."
+                }
+                _ => "Create the table with its columns, then insert into it.",
+            };
+            Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("{what} are not supported")
+                    .replace("AS are", "AS is")
+                    .replace("LIKE are", "LIKE is")
+                    .replace("TABLE are", "TABLE is")
+                    .replace("inheritance are", "inheritance is")
+                    .replace("partitioning are", "partitioning is"),
+                hint,
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+fn columns(create: &CreateTable) -> Result<Vec<Column>, Error> {
+    let mut columns: Vec<Column> = Vec::new();
+    for definition in &create.columns {
+        let name = folded(&definition.name);
+        if columns.iter().any(|column| column.name == name) {
+            return Err(Error::report(
+                Condition::DuplicateColumn,
+                format!("column \"{name}\" specified more than once"),
+            ));
+        }
+        if RESERVED.contains(&name.as_str()) {
+            let message = format!("column name \"{name}\" conflicts with a system column name");
+            return Err(Error::report(Condition::DuplicateColumn, message));
+        }
+        let column_type = column_type(&definition.data_type)?;
+        let mut column =
+            Column { id: ColumnId(columns.len() as u32 + 1), name, column_type, nullable: true, default: None };
+        for option in &definition.options {
+            match &option.option {
+                ColumnOption::Null => column.nullable = true,
+                ColumnOption::NotNull | ColumnOption::PrimaryKey(_) => column.nullable = false,
+                ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
+                other => return Err(constraint_refused(&other.to_string())),
+            }
+        }
+        columns.push(column);
+    }
+    if columns.is_empty() {
+        return Err(Error::report(Condition::FeatureNotSupported, "tables without columns are not supported"));
+    }
+    Ok(columns)
+}
+
+fn constraint_refused(what: &str) -> Error {
+    Error::hinted(
+        Condition::FeatureNotSupported,
+        format!("constraint {what} is not supported"),
+        "Columns may have NOT NULL, DEFAULT and, on event tables, PRIMARY KEY.",
+    )
+}
+
+/// The column type that a SQL type names.
+pub(crate) fn column_type(sql: &SqlType) -> Result<ColumnType, Error> {
+    Ok(match sql {
+        SqlType::SmallInt(_) | SqlType::Int2(_) => ColumnType::SmallInt,
+        SqlType::Integer(_) | SqlType::Int(_) | SqlType::Int4(_) => ColumnType::Integer,
+        SqlType::BigInt(_) | SqlType::Int8(_) => ColumnType::BigInt,
+        SqlType::Real | SqlType::Float4 => ColumnType::Real,
+        SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => ColumnType::Double,
+        SqlType::Float(ExactNumberInfo::Precision(digits)) if *digits <= 24 => ColumnType::Real,
+        SqlType::Float(_) => ColumnType::Double,
+        SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => return numeric(info),
+        SqlType::Boolean | SqlType::Bool => ColumnType::Boolean,
+        SqlType::Text | SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::String(_) => ColumnType::Text,
+        SqlType::Date => ColumnType::Date,
+        SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => ColumnType::Timestamp,
+        SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ColumnType::TimestampTz,
+        SqlType::Custom(name, _) => {
+            let message = format!("type \"{}\" does not exist", name.to_string().to_lowercase());
+            return Err(Error::report(Condition::UndefinedObject, message));
+        }
+        other => {
+            let message = format!("columns of type {} are not supported", other.to_string().to_lowercase());
+            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, date, timestamp and timestamptz.";
+            return Err(Error::hinted(Condition::FeatureNotSupported, message, hint));
+        }
+    })
+}
+
+fn numeric(info: &ExactNumberInfo) -> Result<ColumnType, Error> {
+    let (precision, scale) = match info {
+        ExactNumberInfo::None => {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                "numeric columns without precision are not supported",
+                "Write numeric(precision, scale) with a precision of at most 38.",
+            ));
+        }
+        ExactNumberInfo::Precision(precision) => (*precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
+    };
+    if !(1..=38).contains(&precision) {
+        let message = format!("NUMERIC precision {precision} must be between 1 and 38");
+        return Err(Error::report(Condition::InvalidParameterValue, message));
+    }
+    if scale < 0 || scale as u64 > precision {
+        let message = format!("NUMERIC scale {scale} must be between 0 and precision {precision}");
+        return Err(Error::report(Condition::InvalidParameterValue, message));
+    }
+    Ok(ColumnType::Numeric { precision: precision as u8, scale: scale as i8 })
+}
+
+fn primary_key(create: &CreateTable, columns: &[Column]) -> Result<Vec<usize>, Error> {
+    let mut keys: Vec<Vec<usize>> = Vec::new();
+    for (at, definition) in create.columns.iter().enumerate() {
+        if definition.options.iter().any(|option| matches!(option.option, ColumnOption::PrimaryKey(_))) {
+            keys.push(vec![at]);
+        }
+    }
+    for constraint in &create.constraints {
+        match constraint {
+            TableConstraint::PrimaryKey(key) => {
+                keys.push(key.columns.iter().map(|column| key_column(column, columns)).collect::<Result<_, _>>()?);
+            }
+            other => return Err(constraint_refused(&other.to_string())),
+        }
+    }
+    if keys.len() > 1 {
+        let (_, name) = relation(&create.name)?;
+        let message = format!("multiple primary keys for table \"{name}\" are not allowed");
+        return Err(Error::report(Condition::InvalidTableDefinition, message));
+    }
+    Ok(keys.pop().unwrap_or_default())
+}
+
+fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {
+    let name = match &column.column.expr {
+        Expr::Identifier(ident) => folded(ident),
+        other => other.to_string(),
+    };
+    position(columns, &name).ok_or_else(|| {
+        Error::report(Condition::UndefinedColumn, format!("column \"{name}\" named in key does not exist"))
+    })
+}
+
+fn position(columns: &[Column], name: &str) -> Option<usize> {
+    columns.iter().position(|column| column.name == name)
+}
+
+fn options(written: &CreateTableOptions) -> Result<Options, Error> {
+    let list = match written {
+        CreateTableOptions::None => return Ok(Options::default()),
+        CreateTableOptions::With(list) => list,
+        other => {
+            return Err(Error::report(
+                Condition::FeatureNotSupported,
+                format!("table options {other} are not supported"),
+            ));
+        }
+    };
+    let mut options = Options::default();
+    for option in list {
+        let (name, value) = match option {
+            SqlOption::KeyValue { key, value } => (folded(key), option_value(value)),
+            SqlOption::Ident(ident) => (folded(ident), "true".to_owned()),
+            other => return Err(unknown_option(&other.to_string())),
+        };
+        let Some((_, meaning)) = OPTIONS.iter().find(|known| known.0 == name) else {
+            return Err(unknown_option(&name));
+        };
+        let slot = match *meaning {
+            "time_column" => &mut options.time_column,
+            "series" => &mut options.series,
+            "split_interval" => &mut options.split_interval,
+            "compression" => &mut options.compression,
+            "replicas" if value != "1" => {
+                return Err(Error::hinted(
+                    Condition::FeatureNotSupported,
+                    format!("{value} replicas are not supported"),
+                    "This cluster has one node; leave the option out or say replicas = 1.",
+                ));
+            }
+            // A table with these is what it says anyway.
+            _ => continue,
+        };
+        if slot.replace(value).is_some() {
+            return Err(Error::report(
+                Condition::SyntaxError,
+                format!("parameter \"{name}\" specified more than once"),
+            ));
+        }
+    }
+    Ok(options)
+}
+
+fn option_value(value: &Expr) -> String {
+    match value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => text.clone(),
+            other => other.to_string(),
+        },
+        Expr::Identifier(ident) => folded(ident),
+        Expr::Interval(interval) => option_value(&interval.value),
+        Expr::TypedString(typed) => option_value(&Expr::Value(typed.value.clone())),
+        other => other.to_string(),
+    }
+}
+
+fn unknown_option(name: &str) -> Error {
+    let known = OPTIONS.iter().map(|(name, _)| *name);
+    let hint = match nearest(name, known) {
+        Some(near) => format!("Perhaps you meant \"{near}\"."),
+        None => "Options are time_column, series, split_interval, compression and replicas.".to_owned(),
+    };
+    Error::hinted(Condition::FeatureNotSupported, format!("table option \"{name}\" is not supported"), hint)
+}
+
+/// Event or reference, by the rules of the SQL documentation.
+fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<TableKind, Error> {
+    let time_column = match &options.time_column {
+        Some(name) => Some(named_time_column(name, columns)?),
+        None => {
+            let candidates = |at: &usize| !columns[*at].nullable && columns[*at].column_type.is_time();
+            let found =
+                (0..columns.len()).filter(candidates).find(|at| primary_key.is_empty() || primary_key.contains(at));
+            found
+        }
+    };
+    let Some(time_column) = time_column else {
+        for (option, written) in [("series", &options.series), ("split_interval", &options.split_interval)] {
+            if written.is_some() {
+                return Err(Error::hinted(
+                    Condition::InvalidTableDefinition,
+                    format!("option \"{option}\" needs a time column"),
+                    "Give the table a NOT NULL timestamp or timestamptz column.",
+                ));
+            }
+        }
+        return Ok(TableKind::Reference);
+    };
+    let series = match &options.series {
+        Some(list) => series_columns(list, columns, time_column)?,
+        None => primary_key.iter().copied().filter(|at| *at != time_column).collect(),
+    };
+    let split_interval_us = match &options.split_interval {
+        Some(text) => interval_us(text)?,
+        None => SPLIT_INTERVAL_US,
+    };
+    Ok(TableKind::Event(EventOptions { time_column, series, split_interval_us }))
+}
+
+fn named_time_column(name: &str, columns: &[Column]) -> Result<usize, Error> {
+    let Some(at) = position(columns, name) else {
+        return Err(Error::report(Condition::UndefinedColumn, format!("time column \"{name}\" does not exist")));
+    };
+    if !columns[at].column_type.is_time() {
+        let message =
+            format!("time column \"{name}\" is of type {}, not timestamp or timestamptz", columns[at].column_type);
+        return Err(Error::report(Condition::InvalidTableDefinition, message));
+    }
+    if columns[at].nullable {
+        let message = format!("time column \"{name}\" must be NOT NULL");
+        return Err(Error::hinted(Condition::InvalidTableDefinition, message, "Add NOT NULL to the column."));
+    }
+    Ok(at)
+}
+
+fn series_columns(list: &str, columns: &[Column], time_column: usize) -> Result<Vec<usize>, Error> {
+    let mut series = Vec::new();
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let Some(at) = position(columns, name) else {
+            return Err(Error::report(Condition::UndefinedColumn, format!("series column \"{name}\" does not exist")));
+        };
+        if at == time_column || series.contains(&at) {
+            let message = format!("column \"{name}\" cannot be in the series key twice or be the time column");
+            return Err(Error::report(Condition::InvalidTableDefinition, message));
+        }
+        series.push(at);
+    }
+    Ok(series)
+}
+
+/// A fixed width in microseconds: `12 hours`, `1 day`, `7d`. Months have no fixed width.
+fn interval_us(text: &str) -> Result<i64, Error> {
+    let invalid = || {
+        Error::report(
+            Condition::InvalidParameterValue,
+            format!("invalid value for option \"split_interval\": \"{text}\""),
+        )
+    };
+    let mut total: i64 = 0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: i64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = rest[digits..].trim_start();
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let unit: i64 = match rest[..letters].to_ascii_lowercase().as_str() {
+            "us" | "microsecond" | "microseconds" => 1,
+            "ms" | "millisecond" | "milliseconds" => 1_000,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1_000_000,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60_000_000,
+            "h" | "hour" | "hours" => 3_600_000_000,
+            "d" | "day" | "days" => 86_400_000_000,
+            "w" | "week" | "weeks" => 604_800_000_000,
+            "month" | "months" | "mon" | "year" | "years" => {
+                return Err(Error::hinted(
+                    Condition::FeatureNotSupported,
+                    format!("split interval \"{text}\" has no fixed width"),
+                    "Use days or weeks.",
+                ));
+            }
+            _ => return Err(invalid()),
+        };
+        total = number.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(invalid)?;
+        rest = rest[letters..].trim_start();
+    }
+    if total < 1_000_000 {
+        return Err(Error::report(Condition::InvalidParameterValue, "split_interval must be at least one second"));
+    }
+    Ok(total)
+}

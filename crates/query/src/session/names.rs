@@ -1,0 +1,195 @@
+//! Columns of a result are named as PostgreSQL names them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement};
+
+/// Marks what was added to a name to keep it apart from an equal one; cut off again from the result.
+const MARK: &str = "\u{1}";
+
+/// Gives every column of the outermost SELECT that has no name of its own PostgreSQL's name, made distinct where two are equal.
+pub(crate) fn name_columns(statement: &mut Statement) {
+    match statement {
+        Statement::Query(query) => name_query(query),
+        Statement::Explain { statement, .. } => name_columns(statement),
+        _ => {}
+    }
+}
+
+fn name_query(query: &mut Query) {
+    if let Some(with) = &mut query.with {
+        for table in &mut with.cte_tables {
+            name_query(&mut table.query);
+        }
+    }
+    name_body(&mut query.body);
+}
+
+fn name_body(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => name_select(select),
+        SetExpr::Query(query) => name_query(query),
+        SetExpr::SetOperation { left, .. } => name_body(left),
+        _ => {}
+    }
+}
+
+fn name_select(select: &mut Select) {
+    for table in &mut select.from {
+        let relations =
+            std::iter::once(&mut table.relation).chain(table.joins.iter_mut().map(|join| &mut join.relation));
+        for relation in relations {
+            if let datafusion::sql::sqlparser::ast::TableFactor::Derived { subquery, .. } = relation {
+                name_query(subquery);
+            }
+        }
+    }
+    let mut taken = BTreeSet::new();
+    for (at, item) in select.projection.iter_mut().enumerate() {
+        match item {
+            SelectItem::UnnamedExpr(expr) => {
+                let name = name_of(expr).unwrap_or_else(|| "?column?".to_owned());
+                let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                let fresh = taken.insert(name.clone());
+                if plain && fresh {
+                    continue;
+                }
+                let alias = if fresh { name } else { format!("{name}{MARK}{at}") };
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
+            }
+            SelectItem::ExprWithAlias { alias, .. } => {
+                if !taken.insert(folded(alias)) {
+                    *alias = Ident::with_quote('"', format!("{}{MARK}{at}", folded(alias)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// The name PostgreSQL gives an expression, `None` where it says `?column?`.
+fn name_of(expr: &Expr) -> Option<String> {
+    let fixed = |name: &str| Some(name.to_owned());
+    match expr {
+        Expr::Identifier(ident) => Some(folded(ident)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(folded),
+        Expr::Function(function) => match function.name.0.last() {
+            Some(ObjectNamePart::Identifier(ident)) => Some(folded(ident)),
+            _ => None,
+        },
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => name_of(inner),
+        Expr::Cast { expr, data_type, .. } => name_of(expr).or_else(|| Some(type_name(&data_type.to_string()))),
+        Expr::TypedString(typed) => Some(type_name(&typed.data_type.to_string())),
+        Expr::Case { else_result, .. } => else_result
+            .as_deref()
+            .and_then(|e| name_of(e).filter(|_| !matches!(e, Expr::Function(_))))
+            .or(fixed("case")),
+        Expr::Exists { .. } => fixed("exists"),
+        Expr::Extract { .. } => fixed("extract"),
+        Expr::Substring { .. } => fixed("substring"),
+        Expr::Trim { .. } => fixed("btrim"),
+        Expr::Position { .. } => fixed("position"),
+        Expr::Overlay { .. } => fixed("overlay"),
+        Expr::Ceil { .. } => fixed("ceil"),
+        Expr::Floor { .. } => fixed("floor"),
+        Expr::AtTimeZone { .. } => fixed("timezone"),
+        Expr::Interval(_) => fixed("interval"),
+        Expr::Array(_) => fixed("array"),
+        Expr::Tuple(_) => fixed("row"),
+        Expr::Value(value) => match &value.value {
+            datafusion::sql::sqlparser::ast::Value::Boolean(_) => fixed("bool"),
+            _ => None,
+        },
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => match select.projection.first() {
+                Some(SelectItem::ExprWithAlias { alias, .. }) => Some(folded(alias)),
+                Some(SelectItem::UnnamedExpr(expr)) => name_of(expr),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// PostgreSQL's internal name of a type as SQL writes it.
+fn type_name(sql: &str) -> String {
+    let base = sql.to_lowercase();
+    let base = base.split('(').next().unwrap_or_default().trim();
+    let name = match base {
+        "int" | "integer" => "int4",
+        "bigint" => "int8",
+        "smallint" => "int2",
+        "real" => "float4",
+        "double precision" | "double" | "float" => "float8",
+        "boolean" => "bool",
+        "decimal" | "dec" => "numeric",
+        "character varying" => "varchar",
+        "char" | "character" => "bpchar",
+        "timestamp with time zone" => "timestamptz",
+        "timestamp without time zone" => "timestamp",
+        other => other,
+    };
+    name.to_owned()
+}
+
+/// The schema as the client sees it: names without the marks that kept them apart.
+pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
+    if !schema.fields().iter().any(|field| field.name().contains(MARK)) {
+        return Arc::clone(schema);
+    }
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let name = field.name().split(MARK).next().unwrap_or_default();
+            field.as_ref().clone().with_name(name)
+        })
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sql: &str, expected: &[&str]) {
+        let statement = crate::session::statement::parse(sql).expect("valid").remove(0);
+        let mut ast = statement.ast.expect("not empty").as_ref().clone();
+        name_columns(&mut ast);
+        let Statement::Query(query) = ast else { panic!("a query") };
+        let SetExpr::Select(select) = *query.body else { panic!("a select") };
+        let names: Vec<String> = select
+            .projection
+            .iter()
+            .map(|item| match item {
+                SelectItem::UnnamedExpr(expr) => name_of(expr).expect("a plain column"),
+                SelectItem::ExprWithAlias { alias, .. } => {
+                    alias.value.split(MARK).next().unwrap_or_default().to_owned()
+                }
+                other => other.to_string(),
+            })
+            .collect();
+        assert_eq!(names, expected, "{sql}");
+    }
+
+    #[test]
+    fn names_are_postgresqls() {
+        check(
+            "select count(*), avg(v), 1, 1, 'x'::text, v::int, a.v, V",
+            &["count", "avg", "?column?", "?column?", "text", "v", "v", "v"],
+        );
+        check(
+            "select case when true then 1 end, true, extract(year from ts), coalesce(a, b)",
+            &["case", "bool", "extract", "coalesce"],
+        );
+        check("select date '2013-01-01', (select max(x) from t), exists (select 1)", &["date", "max", "exists"]);
+        check("select 1 as \"A\", 2 as B", &["A", "b"]);
+    }
+}

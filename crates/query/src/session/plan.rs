@@ -1,0 +1,267 @@
+//! Planning and running what DataFusion runs: SELECT and its kin, EXPLAIN, and the sources of INSERT and COPY.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use cluster::{Catalog, Table};
+use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
+use datafusion::execution::TaskContext;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{self, Statement as Ast};
+use futures::{StreamExt, stream};
+
+use super::report::{self, Known};
+use super::{Rows, Session, names};
+use crate::error::{Condition, Error};
+use crate::run::ResultStream;
+use crate::table::{Reads, StatementCatalog};
+
+/// Replans after a table changed under a statement.
+const REPLANS_MAX: u32 = 3;
+
+/// A plan ready to run.
+pub(super) struct Runnable {
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+}
+
+impl Session {
+    /// The state a statement is planned in: the tables of this moment, with the block's own rows.
+    pub(super) fn planning_state(&self) -> SessionState {
+        let catalog = self.engine.node().catalog();
+        let reads = Arc::new(Reads::new(Arc::clone(self.engine.node()), self.own_rows(&catalog)));
+        let path = self.settings.lock().search_path();
+        let list = StatementCatalog::new(&self.engine, &self.database, catalog, path, reads);
+        list.add_schema("pg_catalog", self.catalog.pg_catalog());
+        let mut state = self.base.clone();
+        state.register_catalog_list(list);
+        let zone = self.setting("TimeZone").unwrap_or_else(|| "UTC".to_owned());
+        state.config_mut().options_mut().execution.time_zone = Some(zone);
+        state
+    }
+
+    fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, cluster::Uncommitted> {
+        let Some(writes) = &self.writes else { return BTreeMap::new() };
+        let own = |table: &Arc<Table>| (table.definition.id, writes.uncommitted(table));
+        let all = catalog.tables.values().map(own);
+        all.filter(|(_, rows)| !rows.batches.is_empty() || !rows.segments.is_empty()).collect()
+    }
+
+    /// Names a mistyped one could have meant.
+    fn known(&self) -> Known {
+        let tables = self.engine.node().catalog().tables.values().map(|table| table.definition.name.clone()).collect();
+        let functions =
+            self.base.scalar_functions().keys().chain(self.base.aggregate_functions().keys()).cloned().collect();
+        Known { tables, functions }
+    }
+
+    /// Words an error about `statement`.
+    pub(super) fn worded(&self, error: DataFusionError, statement: &super::Statement) -> Error {
+        report::report(error, &statement.text, statement.offset, &self.known())
+    }
+
+    /// Parameters and columns of a statement, without running it.
+    pub(super) async fn describe(
+        &mut self,
+        statement: &super::Statement,
+        given: &[Option<DataType>],
+    ) -> Result<(Vec<DataType>, Option<SchemaRef>), Error> {
+        let Some(ast) = statement.ast.as_deref() else { return Ok((Vec::new(), None)) };
+        match ast {
+            Ast::Query(_) => {
+                let plan = self.logical(statement, ast.clone()).await?;
+                let columns = names::shown(plan.schema().inner());
+                Ok((parameter_types(&plan, given).map_err(|e| self.worded(e, statement))?, Some(columns)))
+            }
+            Ast::Insert(insert) => {
+                let plan = self.insert_plan(insert)?;
+                match plan.source {
+                    super::insert::Source::Literals(_) => Ok((Vec::new(), None)),
+                    super::insert::Source::Query(query) => {
+                        let plan = self.logical(statement, Ast::Query(query)).await?;
+                        Ok((parameter_types(&plan, given).map_err(|e| self.worded(e, statement))?, None))
+                    }
+                }
+            }
+            Ast::Explain { .. } => Ok((Vec::new(), Some(explain_schema()))),
+            Ast::ShowVariable { variable } => Ok((Vec::new(), Some(super::control::show_schema(variable)))),
+            Ast::Execute { name: Some(name), .. } => {
+                let key = name.to_string();
+                Ok((Vec::new(), self.named.get(&key).and_then(|prepared| prepared.columns.clone())))
+            }
+            _ => Ok((Vec::new(), None)),
+        }
+    }
+
+    /// Plans on the query runtime, without optimizing.
+    pub(super) async fn logical(&self, statement: &super::Statement, mut ast: Ast) -> Result<LogicalPlan, Error> {
+        names::name_columns(&mut ast);
+        let ast = self.catalog.rewrite(ast, &statement.text)?;
+        let state = self.planning_state();
+        let planned =
+            self.engine.work(async move { state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await });
+        planned.await.map_err(|error| self.worded(error, statement))
+    }
+
+    /// Plans a query with its parameters, ready to run; plans anew when a table changed meanwhile.
+    pub(super) async fn runnable(
+        &self,
+        statement: &super::Statement,
+        ast: &Ast,
+        parameters: &[ScalarValue],
+    ) -> Result<Runnable, Error> {
+        let mut ast = ast.clone();
+        names::name_columns(&mut ast);
+        let ast = self.catalog.rewrite(ast, &statement.text)?;
+        for attempt in 0.. {
+            let state = self.planning_state();
+            let ast = ast.clone();
+            let parameters = parameters.to_vec();
+            let planned = self.engine.work(async move {
+                let mut plan = state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await?;
+                refuse_statements(&plan)?;
+                if !parameters.is_empty() {
+                    plan = plan.with_param_values(ParamValues::from(parameters))?;
+                }
+                let plan = state.create_physical_plan(&plan).await?;
+                Ok(Runnable { plan, context: state.task_ctx() })
+            });
+            match planned.await.map_err(|error| self.worded(error, statement)) {
+                Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if attempt < REPLANS_MAX => {}
+                outcome => return outcome,
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// Starts a plan. The rows stop when they are dropped.
+    pub(super) fn start(&self, runnable: &Runnable) -> ResultStream {
+        self.engine.run(Arc::clone(&runnable.plan), Arc::clone(&runnable.context))
+    }
+
+    /// Runs a query and gives its rows to the client.
+    pub(super) async fn query(
+        &mut self,
+        statement: &super::Statement,
+        ast: &Ast,
+        parameters: &[ScalarValue],
+    ) -> Result<Rows, Error> {
+        let runnable = self.runnable(statement, ast, parameters).await?;
+        Ok(self.rows(statement, self.start(&runnable), "SELECT"))
+    }
+
+    /// A running plan as rows with the names the client sees and errors in PostgreSQL's words.
+    pub(super) fn rows(&self, statement: &super::Statement, batches: ResultStream, tag: &'static str) -> Rows {
+        let columns = names::shown(&batches.schema());
+        let schema = Arc::clone(&columns);
+        let statement = statement.clone();
+        let known = Known::default();
+        let batches = batches.map(move |batch| match batch {
+            Ok(batch) => batch
+                .with_schema(Arc::clone(&schema))
+                .map_err(|error| Error::report(Condition::Internal, error.to_string())),
+            Err(error) => Err(report::report(error, &statement.text, statement.offset, &known)),
+        });
+        Rows { columns, batches: Box::pin(batches), tag }
+    }
+
+    /// EXPLAIN [ANALYZE] [VERBOSE].
+    pub(super) async fn explain(
+        &mut self,
+        statement: &super::Statement,
+        inner: &Ast,
+        analyze: bool,
+        verbose: bool,
+        parameters: &[ScalarValue],
+    ) -> Result<Rows, Error> {
+        let source = match inner {
+            Ast::Insert(insert) if !analyze => insert.source.clone().map(Ast::Query),
+            Ast::Query(_) => Some(inner.clone()),
+            _ => None,
+        };
+        let Some(source) = source else {
+            return Err(Error::report(Condition::FeatureNotSupported, "EXPLAIN of this statement is not supported"));
+        };
+        let mut lines = Vec::new();
+        if verbose {
+            let logical = self.logical(statement, source.clone()).await?;
+            lines.extend(logical.display_indent().to_string().lines().map(|line| line.replace('\u{1}', "#")));
+        }
+        let runnable = self.runnable(statement, &source, parameters).await?;
+        if analyze {
+            let mut rows = self.start(&runnable);
+            while let Some(batch) = rows.next().await {
+                batch.map_err(|error| self.worded(error, statement))?;
+            }
+            let text = DisplayableExecutionPlan::with_metrics(runnable.plan.as_ref()).indent(verbose).to_string();
+            lines.extend(text.lines().map(|line| line.replace('\u{1}', "#")));
+        } else {
+            let text = displayable(runnable.plan.as_ref()).indent(verbose).to_string();
+            lines.extend(text.lines().map(|line| line.replace('\u{1}', "#")));
+        }
+        Ok(text_rows(explain_schema(), lines, "EXPLAIN"))
+    }
+
+    /// Computes one value, for DEFAULT.
+    pub(super) async fn value_of(&self, expression: &str) -> Result<ScalarValue, Error> {
+        let statement = super::statement::parse(&format!("SELECT {expression}"))?.remove(0);
+        let ast = statement.ast.as_deref().expect("the statement is not empty").clone();
+        let runnable = self.runnable(&statement, &ast, &[]).await?;
+        let mut rows = self.start(&runnable);
+        while let Some(batch) = rows.next().await {
+            let batch = batch.map_err(|error| self.worded(error, &statement))?;
+            if batch.num_rows() > 0 {
+                return ScalarValue::try_from_array(batch.column(0), 0).map_err(|error| self.worded(error, &statement));
+            }
+        }
+        Ok(ScalarValue::Null)
+    }
+}
+
+/// Only queries reach the executor: nothing that writes files, changes the library's settings or its catalog.
+fn refuse_statements(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    match plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
+            Err(DataFusionError::NotImplemented("this statement is not supported".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Types of `$1`, `$2`, …: what the client named, else what the plan infers, else text.
+fn parameter_types(plan: &LogicalPlan, given: &[Option<DataType>]) -> Result<Vec<DataType>, DataFusionError> {
+    let inferred = plan.get_parameter_types()?;
+    let count =
+        inferred.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
+    let count = count.max(given.len());
+    Ok((0..count)
+        .map(|at| {
+            let named = given.get(at).cloned().flatten();
+            named.or_else(|| inferred.get(&format!("${}", at + 1)).cloned().flatten()).unwrap_or(DataType::Utf8)
+        })
+        .collect())
+}
+
+/// The one column of EXPLAIN.
+pub(super) fn explain_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)]))
+}
+
+/// Rows of one text column.
+pub(super) fn text_rows(columns: SchemaRef, lines: Vec<String>, tag: &'static str) -> Rows {
+    let batch = RecordBatch::try_new(Arc::clone(&columns), vec![Arc::new(StringArray::from(lines))])
+        .map_err(|error| Error::report(Condition::Internal, error.to_string()));
+    Rows { columns, batches: Box::pin(stream::iter([batch])), tag }
+}
+
+/// The tables a query names could have changed; its text is what is planned again.
+pub(super) fn as_query(query: &ast::Query) -> Ast {
+    Ast::Query(Box::new(query.clone()))
+}

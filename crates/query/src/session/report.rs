@@ -1,0 +1,354 @@
+//! What DataFusion and Arrow say, in PostgreSQL's words.
+
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, SchemaError};
+
+use crate::error::{Condition, Error, Report};
+
+/// Names a mistyped one could have meant.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// Tables that can be named.
+    pub(crate) tables: Vec<String>,
+    /// Functions that can be called.
+    pub(crate) functions: Vec<String>,
+}
+
+/// Words an error of planning or running `text`; positions count from the start of the message, where `text` begins at `offset`.
+pub(crate) fn report(error: DataFusionError, text: &str, offset: usize, known: &Known) -> Error {
+    let mut out = match unwrap(error) {
+        Unwrapped::Own(error) => return error,
+        Unwrapped::Theirs(error) => word(*error, known),
+    };
+    if out.position.is_none() && positioned(out.condition) {
+        out.position = quoted(&out.message).and_then(|name| find(text, &name)).map(|at| offset + at + 1);
+    }
+    Error::Reported(Box::new(out))
+}
+
+fn positioned(condition: Condition) -> bool {
+    matches!(
+        condition,
+        Condition::UndefinedTable
+            | Condition::UndefinedColumn
+            | Condition::UndefinedFunction
+            | Condition::AmbiguousColumn
+    )
+}
+
+enum Unwrapped {
+    Own(Error),
+    Theirs(Box<DataFusionError>),
+}
+
+/// Digs out our own error, or the one all wrapping is about.
+fn unwrap(error: DataFusionError) -> Unwrapped {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => unwrap(*inner),
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => unwrap(errors.swap_remove(0)),
+        DataFusionError::Shared(shared) => unwrap_shared(&shared),
+        DataFusionError::ArrowError(inner, trace) => match *inner {
+            ArrowError::ExternalError(source) => from_source(source),
+            other => Unwrapped::Theirs(Box::new(DataFusionError::ArrowError(Box::new(other), trace))),
+        },
+        DataFusionError::External(source) => from_source(source),
+        other => Unwrapped::Theirs(Box::new(other)),
+    }
+}
+
+fn from_source(source: Box<dyn std::error::Error + Send + Sync>) -> Unwrapped {
+    let source = match source.downcast::<DataFusionError>() {
+        Ok(error) => return unwrap(*error),
+        Err(source) => source,
+    };
+    let source = match source.downcast::<ArrowError>() {
+        Ok(error) => return unwrap(DataFusionError::ArrowError(error, None)),
+        Err(source) => source,
+    };
+    let source = match source.downcast::<cluster::Error>() {
+        Ok(error) => return Unwrapped::Own(Error::Cluster(*error)),
+        Err(source) => source,
+    };
+    let source = match source.downcast::<storage::Error>() {
+        Ok(error) => return Unwrapped::Own(Error::Cluster(cluster::Error::Storage(*error))),
+        Err(source) => source,
+    };
+    match source.downcast::<Error>() {
+        Ok(error) => Unwrapped::Own(*error),
+        Err(source) => Unwrapped::Theirs(Box::new(DataFusionError::External(source))),
+    }
+}
+
+/// A shared error cannot be taken apart; what it says is kept.
+fn unwrap_shared(error: &DataFusionError) -> Unwrapped {
+    let root = error.find_root();
+    if let DataFusionError::External(source) = root {
+        if let Some(Error::Reported(report)) = source.downcast_ref::<Error>() {
+            return Unwrapped::Own(Error::Reported(report.clone()));
+        }
+        if let Some(storage::Error::Corrupt { file, offset, reason }) = source.downcast_ref::<storage::Error>() {
+            let corrupt = storage::Error::Corrupt { file: file.clone(), offset: *offset, reason: reason.clone() };
+            return Unwrapped::Own(Error::Cluster(cluster::Error::Storage(corrupt)));
+        }
+    }
+    let copy = match root {
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::DivideByZero => DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None),
+            other => DataFusionError::Execution(other.to_string()),
+        },
+        DataFusionError::ResourcesExhausted(message) => DataFusionError::ResourcesExhausted(message.clone()),
+        other => DataFusionError::Execution(other.strip_backtrace()),
+    };
+    Unwrapped::Theirs(Box::new(copy))
+}
+
+fn plain(condition: Condition, message: impl Into<String>) -> Report {
+    Report { condition, message: message.into(), detail: None, hint: None, position: None, context: None }
+}
+
+fn word(error: DataFusionError, known: &Known) -> Report {
+    match error {
+        DataFusionError::SchemaError(error, _) => schema(&error),
+        DataFusionError::ArrowError(error, _) => arrow(&error),
+        DataFusionError::ResourcesExhausted(message) => {
+            let mut report = plain(Condition::OutOfMemory, "out of memory");
+            report.detail = Some(message.lines().next().unwrap_or_default().to_owned());
+            report.hint = Some(
+                "The statement needs more memory than is free for queries; narrow it, or try again later.".to_owned(),
+            );
+            report
+        }
+        DataFusionError::NotImplemented(message) => plain(Condition::FeatureNotSupported, first_line(&message)),
+        other => from_text(&other.strip_backtrace(), known),
+    }
+}
+
+fn schema(error: &SchemaError) -> Report {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let name = match &field.relation {
+                Some(relation) => format!("{}.{}", relation.table(), field.name),
+                None => field.name.clone(),
+            };
+            let quoted = if field.relation.is_some() { name.clone() } else { format!("\"{name}\"") };
+            let mut report = plain(Condition::UndefinedColumn, format!("column {quoted} does not exist"));
+            let candidates: Vec<(String, String)> = valid_fields
+                .iter()
+                .map(|column| {
+                    let full = match &column.relation {
+                        Some(relation) => format!("{}.{}", relation.table(), column.name),
+                        None => column.name.clone(),
+                    };
+                    (column.name.clone(), full)
+                })
+                .collect();
+            report.hint = nearest(&field.name, candidates.iter().map(|(name, _)| name.as_str()))
+                .and_then(|name| candidates.iter().find(|candidate| candidate.0 == name))
+                .map(|(_, full)| format!("Perhaps you meant to reference the column \"{full}\"."));
+            report
+        }
+        SchemaError::AmbiguousReference { field } => {
+            plain(Condition::AmbiguousColumn, format!("column reference \"{}\" is ambiguous", field.name))
+        }
+        SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
+            plain(Condition::DuplicateColumn, format!("column \"{name}\" specified more than once"))
+        }
+    }
+}
+
+/// Words an error of Arrow's kernels.
+pub(crate) fn arrow(error: &ArrowError) -> Report {
+    let text = error.to_string();
+    match error {
+        ArrowError::DivideByZero => plain(Condition::DivisionByZero, "division by zero"),
+        ArrowError::ArithmeticOverflow(_) => plain(Condition::NumericOutOfRange, "value out of range"),
+        ArrowError::CastError(message) | ArrowError::ParseError(message) | ArrowError::ComputeError(message) => {
+            cast(message)
+        }
+        ArrowError::InvalidArgumentError(message) if message.contains("overflow") || message.contains("too large") => {
+            plain(Condition::NumericOutOfRange, "numeric field overflow")
+        }
+        ArrowError::MemoryError(_) => plain(Condition::OutOfMemory, "out of memory"),
+        _ => plain(Condition::Internal, text),
+    }
+}
+
+/// `Cannot cast string 'x' to value of Int32 type` and its relatives.
+fn cast(message: &str) -> Report {
+    let value = message.split('\'').nth(1);
+    let type_name = |text: &str| {
+        let text = text.to_owned();
+        for (arrow, name) in [
+            ("Int16", "smallint"),
+            ("Int32", "integer"),
+            ("Int64", "bigint"),
+            ("Float32", "real"),
+            ("Float64", "double precision"),
+            ("Boolean", "boolean"),
+            ("Decimal", "numeric"),
+            ("Date", "date"),
+            ("Timestamp", "timestamp"),
+            ("Interval", "interval"),
+        ] {
+            if text.contains(arrow) {
+                return name;
+            }
+        }
+        "value"
+    };
+    if message.contains("can't cast") || message.contains("Can't cast value") || message.contains("out of range") {
+        return plain(Condition::NumericOutOfRange, format!("{} out of range", type_name(message)));
+    }
+    if message.contains("timestamp")
+        || message.contains("datetime")
+        || message.contains("Date32")
+        || message.contains("Timestamp")
+    {
+        let kind = if message.contains("Date32") { "date" } else { "timestamp" };
+        let shown = value.unwrap_or_default();
+        return plain(Condition::InvalidDatetimeFormat, format!("invalid input syntax for type {kind}: \"{shown}\""));
+    }
+    match value {
+        Some(value) => plain(
+            Condition::InvalidTextRepresentation,
+            format!("invalid input syntax for type {}: \"{value}\"", type_name(message)),
+        ),
+        None if message.contains("verflow") => plain(Condition::NumericOutOfRange, "value out of range"),
+        None => plain(Condition::InvalidTextRepresentation, first_line(message)),
+    }
+}
+
+/// What is told apart by its words only.
+fn from_text(text: &str, known: &Known) -> Report {
+    let body = text
+        .trim_start_matches("Error during planning: ")
+        .trim_start_matches("Execution error: ")
+        .trim_start_matches("Internal error: ")
+        .trim_start_matches("External error: ");
+    if let Some(name) = between(body, "table '", "' not found") {
+        let name = name.rsplit('.').next().unwrap_or(name);
+        let mut report = plain(Condition::UndefinedTable, format!("relation \"{name}\" does not exist"));
+        report.hint = nearest(name, known.tables.iter().map(String::as_str))
+            .map(|near| format!("Perhaps you meant to reference the table \"{near}\"."));
+        return report;
+    }
+    if let Some(name) = between(body, "Invalid function '", "'") {
+        return undefined_function(name, known);
+    }
+    if body.contains("No function matches") || body.contains("coerce") && body.contains("function") {
+        let name = between(body, "'", "(").or_else(|| between(body, "function ", "(")).unwrap_or("unknown");
+        let mut report = plain(
+            Condition::UndefinedFunction,
+            format!("function {}() does not exist for these argument types", name.to_lowercase()),
+        );
+        report.hint = Some(
+            "No function matches the given name and argument types. You might need to add explicit type casts."
+                .to_owned(),
+        );
+        report.detail = Some(first_line(body));
+        return report;
+    }
+    if body.contains("Cannot infer common argument type")
+        || body.contains("Cannot coerce")
+        || body.contains("not supported between")
+        || body.contains("Cannot get result type")
+    {
+        let mut report = plain(Condition::UndefinedFunction, "operator does not exist for these argument types");
+        report.detail = Some(first_line(body));
+        report.hint = Some(
+            "No operator matches the given name and argument types. You might need to add explicit type casts."
+                .to_owned(),
+        );
+        return report;
+    }
+    if body.contains("must appear in the GROUP BY clause")
+        || body.contains("could not be resolved from available columns")
+    {
+        let column = between(body, "\"", "\"").unwrap_or("?");
+        let message =
+            format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function");
+        return plain(Condition::Grouping, message);
+    }
+    if body.contains("Divide by zero") || body.contains("divide by zero") || body.contains("division by zero") {
+        return plain(Condition::DivisionByZero, "division by zero");
+    }
+    if body.contains("verflow") {
+        return plain(Condition::NumericOutOfRange, "value out of range");
+    }
+    if body.contains("Error parsing timestamp")
+        || body.contains("Cannot cast string")
+        || body.contains("Cast error")
+        || body.contains("Parser error")
+    {
+        return cast(body);
+    }
+    if body.contains("Unsupported") || body.contains("not supported") || body.contains("not implemented") {
+        return plain(Condition::FeatureNotSupported, first_line(body));
+    }
+    if text.starts_with("Error during planning") {
+        return plain(Condition::SyntaxError, first_line(body));
+    }
+    plain(Condition::Internal, first_line(body))
+}
+
+/// PostgreSQL's answer to a function that is not there.
+pub(crate) fn undefined_function(name: &str, known: &Known) -> Report {
+    let mut report =
+        plain(Condition::UndefinedFunction, format!("function \"{}\" does not exist", name.to_lowercase()));
+    let near = nearest(&name.to_lowercase(), known.functions.iter().map(String::as_str));
+    report.hint = Some(match near {
+        Some(near) => format!("Perhaps you meant the function \"{near}\"."),
+        None => "No function matches the given name and argument types. You might need to add explicit type casts."
+            .to_owned(),
+    });
+    report
+}
+
+/// The name most like `name`, when it is like it at all.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |candidate: &str| strsim::damerau_levenshtein(name, candidate);
+    let allowed = (name.chars().count() / 3).clamp(1, 4);
+    candidates.map(|candidate| (distance(candidate), candidate)).min().filter(|(d, _)| *d <= allowed).map(|(_, c)| c)
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let rest = &text[text.find(before)? + before.len()..];
+    Some(&rest[..rest.find(after)?])
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default().trim().trim_end_matches('.');
+    let mut characters = line.chars();
+    match (characters.next(), characters.next()) {
+        // A word that is all capitals keeps them.
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            first.to_lowercase().chain(line.chars().skip(1)).collect()
+        }
+        _ => line.to_owned(),
+    }
+}
+
+fn quoted(message: &str) -> Option<String> {
+    match between(message, "\"", "\"") {
+        Some(name) => Some(name.to_owned()),
+        None => between(message, "column ", " ").map(str::to_owned),
+    }
+}
+
+/// Characters before the first place where `name` stands as a word.
+fn find(text: &str, name: &str) -> Option<usize> {
+    let lower = text.to_lowercase();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut from = 0;
+    while let Some(at) = lower[from..].find(&name.to_lowercase()) {
+        let at = from + at;
+        let end = at + name.len();
+        let before = lower[..at].chars().next_back();
+        let after = lower.get(end..).and_then(|rest| rest.chars().next());
+        if !before.is_some_and(is_part) && !after.is_some_and(is_part) {
+            return Some(lower[..at].chars().count());
+        }
+        from = end;
+    }
+    None
+}

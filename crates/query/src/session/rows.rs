@@ -1,0 +1,214 @@
+//! From whatever an INSERT computes to validated rows of its table. The only place, beside COPY, where rows are validated.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::DataType;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::ScalarValue;
+use event::{Column, TableDefinition};
+
+use super::report;
+use crate::error::{Condition, Error, Report};
+use crate::text::{ColumnBuilder, Zone};
+
+/// Where the columns of an INSERT's source go, and what the other columns get.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The table.
+    pub(crate) table: Arc<TableDefinition>,
+    /// For each column of the source the position in the table.
+    pub(crate) positions: Vec<usize>,
+    /// For each column of the table the value when the source has none.
+    pub(crate) defaults: Vec<ScalarValue>,
+    /// Zone of timestamps that name none.
+    pub(crate) zone: Zone,
+}
+
+impl Target {
+    /// Makes rows of the table: assignment casts, defaults, NOT NULL.
+    ///
+    /// # Errors
+    /// 22xxx for a value that does not fit its column, 23502 for a NULL where none may be.
+    pub(crate) fn rows(&self, source: &RecordBatch) -> Result<RecordBatch, Error> {
+        let count = source.num_rows();
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.table.columns.len()];
+        for (array, position) in source.columns().iter().zip(&self.positions) {
+            columns[*position] = Some(assign(array, &self.table.columns[*position], self.zone)?);
+        }
+        let columns = columns
+            .into_iter()
+            .enumerate()
+            .map(|(at, column)| match column {
+                Some(column) => Ok(column),
+                None => default_column(&self.defaults[at], &self.table.columns[at], count),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        check_not_null(&self.table, &columns)?;
+        build(&self.table, columns, count)
+    }
+}
+
+/// Puts checked columns together.
+pub(crate) fn build(table: &TableDefinition, columns: Vec<ArrayRef>, count: usize) -> Result<RecordBatch, Error> {
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(table.arrow_schema(), columns, &options)
+        .map_err(|error| Error::report(Condition::Internal, error.to_string()))
+}
+
+/// `value` repeated, in the column's type.
+pub(crate) fn default_column(value: &ScalarValue, column: &Column, count: usize) -> Result<ArrayRef, Error> {
+    let data_type = column.column_type.arrow();
+    if value.is_null() {
+        return Ok(new_null_array(&data_type, count));
+    }
+    let one = value.to_array_of_size(1).map_err(|error| Error::report(Condition::Internal, error.to_string()))?;
+    let one = assign(&one, column, Zone::UTC)?;
+    let value = ScalarValue::try_from_array(&one, 0).expect("one value");
+    value.to_array_of_size(count).map_err(|error| Error::report(Condition::Internal, error.to_string()))
+}
+
+/// Casts as PostgreSQL does on assignment; text is read in the column's own syntax.
+fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
+    let wanted = column.column_type.arrow();
+    if *array.data_type() == wanted {
+        return Ok(Arc::clone(array));
+    }
+    match array.data_type() {
+        DataType::Utf8 => read_text(array.as_string::<i32>().iter(), column, zone),
+        DataType::LargeUtf8 => read_text(array.as_string::<i64>().iter(), column, zone),
+        DataType::Utf8View => read_text(array.as_string_view().iter(), column, zone),
+        DataType::Null => Ok(new_null_array(&wanted, array.len())),
+        found => {
+            if !assignable(found, &wanted) {
+                let message = format!(
+                    "column \"{}\" is of type {} but expression is of type {}",
+                    column.name,
+                    column.column_type,
+                    sql_name(found)
+                );
+                let hint = "You will need to rewrite or cast the expression.";
+                return Err(Error::hinted(Condition::DatatypeMismatch, message, hint));
+            }
+            let rounded = round_for(array, &wanted)?;
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(&rounded, &wanted, &options).map_err(|error| {
+                let mut out = report::arrow(&error);
+                if out.condition == Condition::InvalidTextRepresentation {
+                    out = out_of_range(column);
+                }
+                Error::Reported(Box::new(out))
+            })
+        }
+    }
+}
+
+fn out_of_range(column: &Column) -> Report {
+    let message = format!("{} out of range", column.column_type);
+    Report { condition: Condition::NumericOutOfRange, message, detail: None, hint: None, position: None, context: None }
+}
+
+fn read_text<'a>(texts: impl Iterator<Item = Option<&'a str>>, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
+    let mut builder = ColumnBuilder::new(column.column_type, zone);
+    for text in texts {
+        match text {
+            Some(text) => builder.append_text(text)?,
+            None => builder.append_null(),
+        }
+    }
+    Ok(builder.finish())
+}
+
+fn is_number(data_type: &DataType) -> bool {
+    data_type.is_numeric()
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64)
+}
+
+fn assignable(from: &DataType, to: &DataType) -> bool {
+    (is_number(from) && is_number(to))
+        || (is_time(from) && is_time(to))
+        || *to == DataType::Utf8
+        || (matches!(from, DataType::Dictionary(_, _)))
+        || from == to
+}
+
+/// Floats become integers by rounding to the nearest even, not by cutting off.
+fn round_for(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, Error> {
+    use arrow::array::Float64Array;
+    use arrow::datatypes::{Float32Type, Float64Type};
+    if !wanted.is_integer() {
+        return Ok(Arc::clone(array));
+    }
+    match array.data_type() {
+        DataType::Float64 => {
+            let rounded: Float64Array = array.as_primitive::<Float64Type>().unary(f64::round_ties_even);
+            Ok(Arc::new(rounded))
+        }
+        DataType::Float32 => {
+            let rounded = array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even);
+            Ok(Arc::new(rounded))
+        }
+        _ => Ok(Arc::clone(array)),
+    }
+}
+
+/// The first row with a NULL where none may be, as PostgreSQL reports it.
+pub(crate) fn check_not_null(table: &TableDefinition, columns: &[ArrayRef]) -> Result<(), Error> {
+    for (column, array) in table.columns.iter().zip(columns) {
+        if column.nullable || array.null_count() == 0 {
+            continue;
+        }
+        let row = (0..array.len()).find(|row| array.is_null(*row)).expect("the array has a NULL");
+        let message = format!(
+            "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+            column.name, table.name
+        );
+        let values: Vec<String> = columns.iter().map(|column| shown(column, row)).collect();
+        return Err(Error::Reported(Box::new(Report {
+            condition: Condition::NotNullViolation,
+            message,
+            detail: Some(format!("Failing row contains ({}).", values.join(", "))),
+            hint: None,
+            position: None,
+            context: None,
+        })));
+    }
+    Ok(())
+}
+
+fn shown(column: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::default()
+        .with_null("null")
+        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
+        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f+00"));
+    match ArrayFormatter::try_new(column, &options) {
+        Ok(formatter) => formatter.value(row).to_string(),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// What PostgreSQL calls an Arrow type.
+pub(crate) fn sql_name(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Boolean => "boolean",
+        DataType::Int8 | DataType::Int16 => "smallint",
+        DataType::Int32 => "integer",
+        DataType::Int64 | DataType::UInt32 => "bigint",
+        DataType::Float32 => "real",
+        DataType::Float64 => "double precision",
+        DataType::Decimal128(_, _) | DataType::Decimal256(_, _) | DataType::UInt64 => "numeric",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text",
+        DataType::Date32 | DataType::Date64 => "date",
+        DataType::Timestamp(_, None) => "timestamp without time zone",
+        DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
+        DataType::Interval(_) => "interval",
+        DataType::Null => "unknown",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,225 @@
+//! From a client's message to statements.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use crate::error::{Condition, Error, Report};
+
+/// One parsed statement of a message.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// `None` for the empty statement.
+    pub(crate) ast: Option<Arc<ast::Statement>>,
+    /// What the client wrote, without the semicolon.
+    pub(crate) text: Arc<str>,
+    /// Characters of the message before `text`.
+    pub(crate) offset: usize,
+}
+
+/// Parses all statements of a message.
+///
+/// # Errors
+/// 42601 with the position of the token that does not fit.
+pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| syntax_error(sql, &error.message, Some(error.location)))?;
+    let mut statements = Vec::new();
+    let mut start = 0;
+    for (at, token) in tokens.iter().enumerate().chain([(tokens.len(), &end_token())]) {
+        if at < tokens.len() && token.token != Token::SemiColon {
+            continue;
+        }
+        let part = &tokens[start..at];
+        start = at + 1;
+        if let Some(statement) = parse_one(sql, part)? {
+            statements.push(statement);
+        }
+    }
+    if statements.is_empty() {
+        statements.push(Statement { ast: None, text: Arc::from(""), offset: 0 });
+    }
+    Ok(statements)
+}
+
+fn end_token() -> TokenWithSpan {
+    TokenWithSpan::wrap(Token::EOF)
+}
+
+fn is_blank(token: &TokenWithSpan) -> bool {
+    matches!(token.token, Token::Whitespace(_) | Token::EOF)
+}
+
+fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, Error> {
+    let Some(first) = tokens.iter().find(|token| !is_blank(token)) else { return Ok(None) };
+    let last = tokens.iter().rfind(|token| !is_blank(token)).unwrap_or(first);
+    let from = byte_at(sql, first.span.start);
+    let to = byte_at(sql, last.span.end).max(from);
+    let mut own: Vec<TokenWithSpan> = tokens.to_vec();
+    rewrite(&mut own);
+    let dialect = PostgreSqlDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(own);
+    let parsed = parser.parse_statement().and_then(|statement| match parser.peek_token().token {
+        Token::EOF | Token::SemiColon => Ok(statement),
+        _ => parser.expected("end of statement", parser.peek_token()),
+    });
+    let ast = parsed.map_err(|error| match error {
+        ParserError::RecursionLimitExceeded => {
+            Error::report(Condition::ProgramLimitExceeded, "stack depth limit exceeded")
+        }
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => {
+            syntax_error(sql, &message, location_in(&message))
+        }
+    })?;
+    let text = Arc::from(&sql[from..to]);
+    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count() }))
+}
+
+/// Turns what the stock parser cannot read into what it can: COPY needs its semicolon, option names may have dots, be
+/// bare words, or stand without a value.
+fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
+    let words: Vec<String> =
+        tokens.iter().filter(|t| !is_blank(t)).take(2).map(|t| t.token.to_string().to_ascii_uppercase()).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["COPY", ..] => tokens.push(TokenWithSpan::wrap(Token::SemiColon)),
+        ["CREATE", "TABLE" | "UNLOGGED"] => join_dotted_options(tokens),
+        _ => {}
+    }
+}
+
+/// `WITH (tsdb.hypertable, tsdb.partition_column = 'ts')`: each name becomes one word, and a missing value `true`.
+fn join_dotted_options(tokens: &mut Vec<TokenWithSpan>) {
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    let with = tokens
+        .windows(2)
+        .rposition(|pair| pair[0].token.to_string().eq_ignore_ascii_case("with") && pair[1].token == Token::LParen);
+    let Some(with) = with else { return };
+    let mut at = with + 2;
+    while at < tokens.len() && tokens[at].token != Token::RParen {
+        if at + 2 < tokens.len() && tokens[at + 1].token == Token::Period {
+            let name = format!("{}.{}", tokens[at].token, tokens[at + 2].token);
+            tokens[at].token = Token::make_word(&name, Some('"'));
+            tokens.drain(at + 1..at + 3);
+        }
+        if matches!(tokens.get(at + 1).map(|t| &t.token), Some(Token::Comma | Token::RParen)) {
+            let span = tokens[at].span;
+            tokens.insert(at + 1, TokenWithSpan::new(Token::Eq, span));
+            tokens.insert(at + 2, TokenWithSpan::new(Token::make_keyword("true"), span));
+        }
+        while at < tokens.len() && !matches!(tokens[at].token, Token::Comma | Token::RParen) {
+            at += 1;
+        }
+        if tokens.get(at).is_some_and(|token| token.token == Token::Comma) {
+            at += 1;
+        }
+    }
+}
+
+fn byte_at(sql: &str, location: Location) -> usize {
+    let mut line = 1;
+    let mut column = 1;
+    for (at, character) in sql.char_indices() {
+        if line == location.line && column == location.column {
+            return at;
+        }
+        if character == '\n' {
+            line += 1;
+            column = 1;
+        } else {
+            column += 1;
+        }
+    }
+    sql.len()
+}
+
+/// The parser writes the place into its message: ` at Line: 1, Column: 8`.
+fn location_in(message: &str) -> Option<Location> {
+    let rest = &message[message.rfind("Line: ")? + 6..];
+    let (line, rest) = rest.split_once(", Column: ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    Some(Location { line: line.parse().ok()?, column: rest[..digits].parse().ok()? })
+}
+
+/// `syntax error at or near "x"` as PostgreSQL says it.
+fn syntax_error(sql: &str, message: &str, location: Option<Location>) -> Error {
+    let unterminated = message.contains("Unterminated");
+    let Some(location) = location.filter(|location| location.line > 0) else {
+        return end_of_input(sql, message);
+    };
+    let at = byte_at(sql, location);
+    let rest = sql[at..].trim_start();
+    let at = sql.len() - rest.len();
+    let near = first_word(rest);
+    if near.is_empty() {
+        return end_of_input(sql, message);
+    }
+    let text = if unterminated {
+        format!("unterminated quoted string at or near \"{rest}\"")
+    } else {
+        format!("syntax error at or near \"{near}\"")
+    };
+    Error::Reported(Box::new(Report {
+        condition: Condition::SyntaxError,
+        message: text,
+        detail: None,
+        hint: None,
+        position: Some(sql[..at].chars().count() + 1),
+        context: None,
+    }))
+}
+
+fn end_of_input(sql: &str, _message: &str) -> Error {
+    Error::Reported(Box::new(Report {
+        condition: Condition::SyntaxError,
+        message: "syntax error at end of input".to_owned(),
+        detail: None,
+        hint: None,
+        position: Some(sql.trim_end().chars().count() + 1),
+        context: None,
+    }))
+}
+
+fn first_word(text: &str) -> &str {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    match text.chars().next() {
+        Some(first) if is_part(first) => &text[..text.find(|c| !is_part(c)).unwrap_or(text.len())],
+        Some(first) => &text[..first.len_utf8()],
+        None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(sql: &str) -> (String, Option<usize>) {
+        match parse(sql) {
+            Err(Error::Reported(report)) => (report.message, report.position),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_are_cut_into_statements() {
+        let texts = |sql: &str| parse(sql).expect("valid").iter().map(|s| s.text.to_string()).collect::<Vec<_>>();
+        assert_eq!(texts("select 1; select ';' ;"), ["select 1", "select ';'"]);
+        assert_eq!(texts(" ; -- nothing\n;"), [""]);
+        assert_eq!(texts(""), [""]);
+        assert_eq!(parse("select 1;\n select 2").expect("valid")[1].offset, 11);
+        assert_eq!(texts("copy t from stdin"), ["copy t from stdin"]);
+        assert_eq!(texts("create table t (a int) with (tsdb.hypertable, tsdb.partition_column='a')").len(), 1);
+    }
+
+    #[test]
+    fn syntax_errors_name_the_token() {
+        assert_eq!(refusal("selec 1"), ("syntax error at or near \"selec\"".to_owned(), Some(1)));
+        assert_eq!(refusal("select 1 from from t"), ("syntax error at or near \"from\"".to_owned(), Some(15)));
+        assert_eq!(refusal("select (1"), ("syntax error at end of input".to_owned(), Some(10)));
+        assert_eq!(refusal("select 'a").1, Some(8));
+    }
+}
