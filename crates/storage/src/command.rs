@@ -58,7 +58,8 @@ pub enum Command {
 /// Segments to be put into manifests at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Install {
-    /// The seal whose frozen rows these segments replace; `None` for the staged rows of a bulk statement.
+    /// The seal whose frozen rows these segments replace, all rows of each split they name; `None` for the staged rows of a bulk
+    /// statement.
     pub seal: Option<u64>,
     /// The segments.
     pub segments: Vec<SegmentMeta>,

@@ -3,8 +3,9 @@
 //! One owner applies entries through [`Shards`]; any number of [`ShardsReader`]s take consistent cuts meanwhile. An entry becomes
 //! visible as a whole. `apply` reads no clock, no disk and no segment.
 //!
-//! A `Seal` freezes all rows and captures the manifests; the `Install` of that seal swaps frozen rows for segments, in the live
-//! manifests and in every captured state that holds those rows, and completes the checkpoint of the seal. Seals install in order.
+//! A `Seal` freezes all rows and captures the manifests; an `Install` of that seal swaps the frozen rows of whole splits for
+//! segments, in the live manifests and in every captured state that holds those rows. The one that leaves no frozen rows
+//! completes the checkpoint of the seal. Seals install in order.
 
 mod apply;
 mod state;
@@ -104,12 +105,13 @@ pub struct ShardsReader {
     pins: SegmentPins,
 }
 
-/// Rows frozen by a seal that waits for its Install.
+/// Rows frozen by a seal that is not wholly installed.
 #[derive(Clone, Debug)]
 pub struct FrozenSeal {
     /// Index of the Seal entry.
     pub seal: u64,
-    /// The rows of each shard and split, in ascending order. Without any, an Install without segments completes the seal.
+    /// The rows of each shard and split that are not installed yet, in ascending order. Without any, an Install without segments
+    /// completes the seal.
     pub splits: Vec<FrozenSplit>,
 }
 
@@ -171,7 +173,7 @@ impl ShardsReader {
         self.state.read().definitions()
     }
 
-    /// The oldest seal that waits for its Install, with all its rows.
+    /// The oldest seal that is not wholly installed, with the rows that are left.
     pub fn frozen(&self) -> Option<FrozenSeal> {
         self.state.read().frozen()
     }

@@ -46,7 +46,7 @@ struct Check<'a> {
     changed: BTreeMap<ShardId, Option<Arc<TableDefinition>>>,
     /// Rows of this entry so far, by shard.
     rows: BTreeMap<ShardId, u64>,
-    seals_installed: usize,
+    installs_seal: bool,
 }
 
 impl State {
@@ -58,7 +58,7 @@ impl State {
         let mut outcomes = Vec::with_capacity(entry.statements.len());
         for statement in &entry.statements {
             let mut check =
-                Check { state: self, index, changed: BTreeMap::new(), rows: rows.clone(), seals_installed: 0 };
+                Check { state: self, index, changed: BTreeMap::new(), rows: rows.clone(), installs_seal: false };
             let outcome = match check.statement(statement) {
                 Ok(steps) => {
                     rows = check.rows;
@@ -125,22 +125,30 @@ impl State {
         self.seals.push_back(PendingSeal { captured, frozen });
     }
 
-    /// Swaps the rows of the oldest seal for segments, here and in all that was captured since, and completes its checkpoint.
+    /// Swaps rows of the oldest seal for segments, here and in all that was captured since. Without rows left its checkpoint is
+    /// complete.
     fn install_seal(&mut self, segments: Vec<SegmentMeta>, pins: &SegmentPins) -> u64 {
-        let mut done = self.seals.pop_front().expect("the check found the seal");
+        let mut seal = self.seals.pop_front().expect("the check found the seal");
         let mut rows = 0;
         for meta in segments {
             let Some(shard) = self.shards.get_mut(&meta.shard) else { continue };
             rows += meta.rows;
             let id = meta.shard;
+            if let Some(frozen) = seal.frozen.get_mut(&id) {
+                frozen.splits.remove(&meta.split);
+            }
             let segment = pins.pin(meta);
             let later = self.seals.iter_mut().filter_map(|seal| seal.captured.manifests.get_mut(&id));
-            let holders = done.captured.manifests.get_mut(&id).into_iter().chain(later);
+            let holders = seal.captured.manifests.get_mut(&id).into_iter().chain(later);
             for manifest in holders.chain([&mut shard.manifest]) {
                 Arc::make_mut(manifest).insert(Arc::clone(&segment));
             }
         }
-        self.checkpoints.push_back(done.captured);
+        if seal.frozen.values().all(|frozen| frozen.splits.is_empty()) {
+            self.checkpoints.push_back(seal.captured);
+        } else {
+            self.seals.push_front(seal);
+        }
         rows
     }
 
@@ -236,35 +244,25 @@ impl Check<'_> {
 
     /// The Install of a seal that is done already does nothing: its segments are in the checkpoint this state came from.
     fn install_seal(&mut self, seal: u64, segments: &[SegmentMeta]) -> Result<Option<Step>, Outcome> {
-        let Some(pending) = self.state.seals.get(self.seals_installed) else {
-            return self.installed_or_unknown(seal);
+        let pending = match self.state.seals.front() {
+            Some(pending) if pending.captured.seal == seal => pending,
+            _ => return self.installed_or_unknown(seal),
         };
-        if pending.captured.seal != seal {
-            return self.installed_or_unknown(seal);
+        if std::mem::replace(&mut self.installs_seal, true) {
+            return Err(invalid(format!("two installs of seal {seal} in one statement")));
         }
         let mut rows: BTreeMap<(ShardId, SplitId), u64> = BTreeMap::new();
-        for meta in segments {
-            if self.definition(meta.shard).is_some() {
-                *rows.entry((meta.shard, meta.split)).or_default() += meta.rows;
+        for meta in segments.iter().filter(|meta| self.definition(meta.shard).is_some()) {
+            *rows.entry((meta.shard, meta.split)).or_default() += meta.rows;
+        }
+        for ((shard, split), installed) in rows {
+            let frozen =
+                pending.frozen.get(&shard).and_then(|frozen| frozen.splits.get(&split)).map_or(0, Memtable::rows);
+            if frozen != installed {
+                let place = format!("shard {shard}, split {split}");
+                return Err(invalid(format!("seal {seal} holds {frozen} rows of {place}, not {installed}")));
             }
         }
-        for (shard, frozen) in &pending.frozen {
-            if self.definition(*shard).is_none() {
-                continue;
-            }
-            for (split, memtable) in &frozen.splits {
-                let installed = rows.remove(&(*shard, *split)).unwrap_or(0);
-                if installed != memtable.rows() {
-                    let reason =
-                        format!("seal {seal} froze {} rows of split {split}, not {installed}", memtable.rows());
-                    return Err(invalid(reason));
-                }
-            }
-        }
-        if let Some(((shard, split), _)) = rows.first_key_value() {
-            return Err(invalid(format!("seal {seal} froze no rows of shard {shard}, split {split}")));
-        }
-        self.seals_installed += 1;
         Ok(Some(Step::InstallSeal { segments: segments.to_vec() }))
     }
 

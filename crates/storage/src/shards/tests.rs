@@ -135,19 +135,39 @@ fn seals_install_in_order_and_once() {
 }
 
 #[test]
-fn an_install_covers_exactly_what_was_frozen() {
+fn an_install_covers_whole_splits() {
     let mut world = world();
-    world.run(append(1, 1, &[1, 1001]));
+    world.run(append(1, 1, &[1, 2, 1001]));
     world.seal();
     let Command::Install(install) = world.install_commands().remove(0) else { panic!("no install") };
-    let mut less = install.clone();
-    less.segments.pop();
-    assert!(matches!(world.run(vec![Command::Install(less)]), Outcome::Invalid { .. }));
-    let mut more = install.clone();
-    more.segments.push(SegmentMeta { split: event::SplitId(5), ..more.segments[0].clone() });
-    assert!(matches!(world.run(vec![Command::Install(more)]), Outcome::Invalid { .. }));
-    assert_eq!(times(&world, 1), [1, 1001]);
-    assert_eq!(world.run(vec![Command::Install(install)]), done(2));
+    let refused = |world: &mut World, meta: SegmentMeta| {
+        let install = Install { segments: vec![install.segments[1].clone(), meta], ..install.clone() };
+        assert!(matches!(world.run(vec![Command::Install(install)]), Outcome::Invalid { .. }));
+        assert_eq!(world.reader().figures().segments, 0);
+    };
+    refused(&mut world, SegmentMeta { rows: 1, ..install.segments[0].clone() });
+    refused(&mut world, SegmentMeta { split: event::SplitId(5), ..install.segments[0].clone() });
+    refused(&mut world, install.segments[1].clone());
+    assert!(matches!(world.run(vec![Command::Install(install.clone()); 2]), Outcome::Invalid { .. }), "twice");
+    assert_eq!(times(&world, 1), [1, 2, 1001]);
+    assert_eq!(world.run(vec![Command::Install(install)]), done(3));
+}
+
+#[test]
+fn a_seal_can_be_installed_in_parts() {
+    let mut world = world();
+    world.run(append(1, 1, &[1, 1001, 2001]));
+    world.seal();
+    let Command::Install(install) = world.install_commands().remove(0) else { panic!("no install") };
+    let part = Install { segments: install.segments[1..2].to_vec(), ..install.clone() };
+    assert_eq!(world.run(vec![Command::Install(part.clone())]), done(1));
+    assert!(matches!(world.run(vec![Command::Install(part)]), Outcome::Invalid { .. }), "again");
+    assert_eq!((world.reader().frozen().unwrap().splits.len(), world.shards.checkpoint()), (2, None));
+    assert_eq!(times(&world, 1), [1, 1001, 2001]);
+    assert_eq!(world.install(), done(2));
+    assert_eq!(world.shards.checkpoint().unwrap().seal, 4);
+    let restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    assert_eq!(world::contents(&restored.reader(), 1, &world.objects), world.contents(1));
 }
 
 #[test]

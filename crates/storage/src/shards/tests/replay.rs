@@ -106,9 +106,14 @@ fn step(world: &mut World, model: &mut Model, random: &mut StdRng) {
         }
         12..14 if world.reader().figures().seals_outstanding < 2 => world.seal(),
         14..17 if world.reader().frozen().is_some() => {
-            assert!(matches!(world.install(), Outcome::Done { .. }));
-            let seal = world.shards.checkpoint().unwrap().seal;
-            world.shards.checkpoint_saved(seal);
+            let mut commands = world.install_commands();
+            if let Command::Install(install) = &mut commands[0] {
+                install.segments.truncate(random.random_range(1..12));
+            }
+            assert!(matches!(world.run(commands), Outcome::Done { .. }));
+            if let Some(checkpoint) = world.shards.checkpoint() {
+                world.shards.checkpoint_saved(checkpoint.seal);
+            }
         }
         17 => match model.shards.contains_key(&shard) {
             true => {
