@@ -21,7 +21,7 @@ use crate::ddl::defect;
 use crate::error::Error;
 use crate::node::{Counters, DataGroup, Node};
 use crate::segments::store_error;
-use crate::write::check_install;
+use crate::write::{check_install, install_bytes};
 
 /// How often the flusher looks without being asked.
 const TICK: Duration = Duration::from_secs(1);
@@ -112,18 +112,24 @@ impl Node {
             || applied.saturating_sub(figures.sealed) > limits::SEAL_ENTRIES
     }
 
-    /// Writes the rows of every outstanding seal and installs them, oldest first.
+    /// Writes the rows of every outstanding seal and installs them, oldest first, in as many entries as it takes.
     async fn write_frozen(&self, data: &DataGroup) -> Result<(), Error> {
         while let Some(FrozenSeal { seal, splits }) = data.reader().frozen() {
-            let mut held = Vec::with_capacity(splits.len());
+            let (mut held, mut bytes, mut left) = (Vec::new(), 0, splits.len());
             for split in splits {
-                held.push(self.write_split(data, seal, split).await?);
+                let segment = self.write_split(data, seal, split).await?;
+                bytes += install_bytes(&segment.meta);
+                held.push(segment);
+                left -= 1;
+                if bytes > limits::ENTRY_BYTES_MAX {
+                    break;
+                }
             }
             let segments = held.iter().map(|segment| segment.meta.clone()).collect();
             let install = Install { seal: Some(seal), segments };
             check_install(&install)?;
             self.propose(data, Command::Install(install)).await?;
-            self.counters.seals.fetch_add(1, Ordering::Relaxed);
+            self.counters.seals.fetch_add(u64::from(left == 0), Ordering::Relaxed);
             self.measure(data);
         }
         Ok(())

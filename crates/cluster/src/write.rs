@@ -15,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use event::{GroupId, StatementId, TableId, limits};
 use storage::command::Install;
 use storage::segment::SegmentRef;
-use storage::{Command, Outcome, Statement};
+use storage::{Command, Outcome, SegmentMeta, Statement};
 use tokio::task::JoinHandle;
 
 use crate::catalog::Table;
@@ -312,9 +312,14 @@ pub(crate) fn rows_bytes(rows: &RecordBatch) -> usize {
     rows.columns().iter().map(bytes).sum()
 }
 
+/// About the bytes of a segment in an Install.
+pub(crate) fn install_bytes(meta: &SegmentMeta) -> usize {
+    meta.name.len() + 256 + 192 * meta.columns.len()
+}
+
 /// An Install is one entry, whose size the log bounds.
 pub(crate) fn check_install(install: &Install) -> Result<(), Error> {
-    let bytes: usize = install.segments.iter().map(|s| s.name.len() + 256 + 192 * s.columns.len()).sum();
+    let bytes: usize = install.segments.iter().map(install_bytes).sum();
     if bytes > limits::INSTALL_BYTES_MAX {
         return Err(Error::Limit(format!(
             "the statement wrote {} segments, too many for one entry: write fewer time windows at once",
