@@ -204,10 +204,8 @@ async fn live(disk: &Arc<SimulatedDisk>, before: History, random: &mut StdRng, w
             break;
         }
     }
-    if random.random_bool(0.3) {
-        if log.close().await.is_ok() {
-            History::acknowledge(&history.acknowledged, disk, history.states.len() - 1);
-        }
+    if random.random_bool(0.3) && log.close().await.is_ok() {
+        History::acknowledge(&history.acknowledged, disk, history.states.len() - 1);
     }
     history
 }
