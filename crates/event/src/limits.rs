@@ -18,6 +18,10 @@ pub const LOG_QUEUE_BYTES: usize = 64 << 20;
 pub const LOG_CACHE_BYTES: usize = 32 << 20;
 /// File operations under way at once.
 pub const DISK_CALLS_MAX: usize = 64;
+/// Objects of the embedded store kept open for reading.
+pub const OPEN_OBJECTS_MAX: usize = 256;
+/// Objects of one statement or seal written to the embedded store at once.
+pub const PUTS_MAX: usize = 8;
 
 /// How long the proposer waits for company before it proposes an entry.
 pub const PROPOSE_LINGER_US: u64 = 500;

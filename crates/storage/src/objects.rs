@@ -4,6 +4,8 @@
 //! survives power loss, and before that nobody sees it. (`object_store::local::LocalFileSystem` syncs nothing.)
 //! Paths of the store are plain, so nothing outside its root can be reached.
 
+mod open;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use event::limits::PUTS_MAX;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -22,8 +25,9 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
+use self::open::{OpenObject, OpenObjects};
 use crate::Disk;
-use crate::disk::{FileId, OpenMode};
+use crate::disk::OpenMode;
 
 /// Name of the store in its errors.
 const STORE: &str = "DiskObjectStore";
@@ -46,6 +50,9 @@ struct Inner {
     next_temporary: AtomicU64,
     /// Objects being created that must not exist yet.
     creating: Mutex<BTreeSet<String>>,
+    /// Directories made durable by this process; none is ever removed.
+    made: Mutex<BTreeSet<String>>,
+    open: OpenObjects,
 }
 
 impl DiskObjectStore {
@@ -65,6 +72,8 @@ impl DiskObjectStore {
             temporary: temporary.to_owned(),
             next_temporary: AtomicU64::new(0),
             creating: Mutex::new(BTreeSet::new()),
+            made: Mutex::new(BTreeSet::new()),
+            open: OpenObjects::default(),
         };
         Ok(DiskObjectStore { inner: Arc::new(inner) })
     }
@@ -72,11 +81,12 @@ impl DiskObjectStore {
     /// Puts several objects, with one sync of each directory they lie in. None of them may be counted on before this
     /// returns; when it fails, some may be there.
     pub async fn put_many(&self, objects: Vec<(Path, PutPayload)>) -> Result<()> {
-        let mut dirs = BTreeSet::new();
-        for (location, payload) in objects {
+        let place = |(location, payload): (Path, PutPayload)| async move {
             let file = self.inner.file(&location)?;
-            dirs.insert(self.inner.place(&location, &file, payload).await?);
-        }
+            self.inner.place(&location, &file, payload).await
+        };
+        let placed = stream::iter(objects).map(place).buffer_unordered(PUTS_MAX);
+        let dirs: BTreeSet<String> = placed.try_collect().await?;
         for dir in dirs {
             let synced = self.inner.disk.sync_dir(&dir).await;
             synced.map_err(|source| failed("sync directory", &dir, source))?;
@@ -113,15 +123,25 @@ impl Inner {
         let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir).to_owned();
         let placed = async {
             self.write(&temporary, payload).await?;
-            self.disk.create_dir_all(&dir).await?;
+            self.make_dir(&dir).await?;
             self.disk.rename(&temporary, file).await
         };
-        if let Err(source) = placed.await {
+        let placed = placed.await;
+        self.open.changed(file);
+        if let Err(source) = placed {
             // Room for the next try; what cannot be removed now is when the store is opened again.
             let _ = self.disk.remove(&temporary).await;
             return Err(failed("put", location, source));
         }
         Ok(dir)
+    }
+
+    async fn make_dir(&self, dir: &str) -> io::Result<()> {
+        if !self.made.lock().contains(dir) {
+            self.disk.create_dir_all(dir).await?;
+            self.made.lock().insert(dir.to_owned());
+        }
+        Ok(())
     }
 
     async fn write(&self, path: &str, payload: PutPayload) -> io::Result<()> {
@@ -145,39 +165,54 @@ impl Inner {
     async fn create(&self, location: &Path, payload: PutPayload) -> Result<()> {
         let _claim = Claim::take(self, location)?;
         match self.open(location).await {
-            Ok(file) => {
-                self.close(file).await;
-                Err(already_exists(location))
-            }
+            Ok(_) => Err(already_exists(location)),
             Err(Error::NotFound { .. }) => self.put(location, payload).await,
             Err(error) => Err(error),
         }
     }
 
-    async fn open(&self, location: &Path) -> Result<FileId> {
-        let file = self.file(location)?;
-        self.disk.open(&file, OpenMode::Read).await.map_err(|source| failed("open", location, source))
+    async fn open(&self, location: &Path) -> Result<Arc<OpenObject>> {
+        let path = self.file(location)?;
+        let changes = match self.open.get(&path) {
+            Ok(object) => return Ok(object),
+            Err(changes) => changes,
+        };
+        let opened = OpenObject::open(&self.disk, &path).await;
+        let object = Arc::new(opened.map_err(|source| failed("open", location, source))?);
+        self.open.keep(path, &object, changes);
+        Ok(object)
     }
 
-    async fn close(&self, file: FileId) {
-        if let Err(error) = self.disk.close(file).await {
-            tracing::warn!(%error, "a file opened for reading could not be closed");
-        }
-    }
-
-    /// Reads ranges of an open file that lie within it.
-    async fn read(&self, location: &Path, file: FileId, range: Range<u64>) -> Result<Bytes> {
+    /// Reads a range that lies within the object.
+    async fn read(&self, location: &Path, object: &OpenObject, range: Range<u64>) -> Result<Bytes> {
         let len = usize::try_from(range.end - range.start).map_err(|_| too_large(location))?;
-        self.disk.read_at(file, range.start, len).await.map_err(|source| failed("read", location, source))
+        self.disk.read_at(object.file, range.start, len).await.map_err(|source| failed("read", location, source))
     }
 
-    async fn len(&self, location: &Path, file: FileId) -> Result<u64> {
-        self.disk.len(file).await.map_err(|source| failed("read", location, source))
+    /// The bytes of a range in chunks. The object may be deleted meanwhile.
+    fn stream(
+        self: Arc<Self>,
+        location: Path,
+        object: Arc<OpenObject>,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes>> {
+        let state = (self, location, object, range);
+        let read_chunk = |(store, location, object, range): (Arc<Inner>, Path, Arc<OpenObject>, Range<u64>)| async move {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let end = range.end.min(range.start + CHUNK_BYTES);
+            let chunk = store.read(&location, &object, range.start..end).await?;
+            Ok(Some((chunk, (store, location, object, end..range.end))))
+        };
+        stream::try_unfold(state, read_chunk).boxed()
     }
 
     async fn delete(&self, location: &Path) -> Result<()> {
         let file = self.file(location)?;
-        self.disk.remove(&file).await.map_err(|source| failed("delete", location, source))?;
+        let removed = self.disk.remove(&file).await;
+        self.open.changed(&file);
+        removed.map_err(|source| failed("delete", location, source))?;
         let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir);
         self.disk.sync_dir(dir).await.map_err(|source| failed("delete", location, source))
     }
@@ -260,32 +295,28 @@ impl ObjectStore for DiskObjectStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let file = self.inner.open(location).await?;
-        let reading = Reading { store: self.inner.clone(), file: Some(file) };
-        let meta = describe(location.clone(), self.inner.len(location, file).await?);
+        let object = self.inner.open(location).await?;
+        let meta = describe(location.clone(), object.len);
         options.check_preconditions(&meta)?;
         let range = match &options.range {
             Some(range) => range.as_range(meta.size).map_err(|error| generic(error.into()))?,
             None => 0..meta.size,
         };
-        let payload = if options.head || range.is_empty() {
-            stream::empty().boxed()
-        } else {
-            reading.stream(location.clone(), range.clone())
+        let payload = match options.head {
+            true => stream::empty().boxed(),
+            false => self.inner.clone().stream(location.clone(), object, range.clone()),
         };
-        let payload = GetResultPayload::Stream(payload);
-        Ok(GetResult { payload, meta, range, attributes: Default::default() })
+        Ok(GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes: Default::default() })
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let file = self.inner.open(location).await?;
-        let _reading = Reading { store: self.inner.clone(), file: Some(file) };
-        let size = self.inner.len(location, file).await?;
+        let object = self.inner.open(location).await?;
+        let size = object.len;
         if let Some(range) = ranges.iter().find(|range| range.start > range.end || range.end > size) {
             let reason = format!("range {range:?} is not within \"{location}\" of {size} bytes");
             return Err(generic(reason.into()));
         }
-        let fetch = |range: Range<u64>| self.inner.read(location, file, range);
+        let fetch = |range: Range<u64>| self.inner.read(location, &object, range);
         object_store::coalesce_ranges(ranges, fetch, GAP_BYTES_MAX).await
     }
 
@@ -310,44 +341,12 @@ impl ObjectStore for DiskObjectStore {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let file = self.inner.open(from).await?;
-        let reading = Reading { store: self.inner.clone(), file: Some(file) };
-        let size = self.inner.len(from, file).await?;
-        let chunks: Vec<Bytes> = reading.stream(from.clone(), 0..size).try_collect().await?;
+        let object = self.inner.open(from).await?;
+        let all = 0..object.len;
+        let chunks: Vec<Bytes> = self.inner.clone().stream(from.clone(), object, all).try_collect().await?;
         match options.mode {
             CopyMode::Overwrite => self.inner.put(to, chunks.into_iter().collect()).await,
             CopyMode::Create => self.inner.create(to, chunks.into_iter().collect()).await,
-        }
-    }
-}
-
-/// A file open for reading, closed when dropped.
-struct Reading {
-    store: Arc<Inner>,
-    file: Option<FileId>,
-}
-
-impl Reading {
-    /// The bytes of a range in chunks. The file may be deleted meanwhile.
-    fn stream(self, location: Path, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
-        let file = self.file.expect("it is taken out only by drop");
-        let state = (self, location, range);
-        stream::try_unfold(state, move |(reading, location, range)| async move {
-            if range.is_empty() {
-                return Ok(None);
-            }
-            let end = range.end.min(range.start + CHUNK_BYTES);
-            let chunk = reading.store.read(&location, file, range.start..end).await?;
-            Ok(Some((chunk, (reading, location, end..range.end))))
-        })
-        .boxed()
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        if let Some(file) = self.file.take() {
-            self.store.disk.release(file);
         }
     }
 }
@@ -361,7 +360,8 @@ fn failed(doing: &str, location: impl fmt::Display, source: io::Error) -> Error 
     let path = location.to_string();
     match source.kind() {
         io::ErrorKind::NotFound => Error::NotFound { path, source: source.into() },
-        _ => generic(format!("could not {doing} \"{path}\": {source}").into()),
+        // Kept an I/O error, so that a full disk can be told from others.
+        kind => generic(io::Error::new(kind, format!("could not {doing} \"{path}\": {source}")).into()),
     }
 }
 

@@ -126,6 +126,11 @@ impl SimulatedDisk {
         self.state.lock().syncs
     }
 
+    /// Files open now.
+    pub fn open_files(&self) -> usize {
+        self.state.lock().open.len()
+    }
+
     /// From the `n`-th sync on (the first is 1) nothing becomes durable.
     pub fn freeze_at_sync(&self, n: u64, then: Frozen) {
         self.state.lock().freeze_at = Some((n, then));

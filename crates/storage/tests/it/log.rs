@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use event::GroupId;
+use rand::{Rng, SeedableRng};
+use storage::disk::OpenMode;
 use storage::{Disk, Log, LogRecord, RealDisk, SimulatedDisk};
 use tokio::sync::oneshot;
 
@@ -142,7 +144,7 @@ async fn a_file_cut_short_is_damage() {
     for file in file_names(&disk).await {
         for len in 0..1 << 10 {
             let copy = disk.restart(1);
-            let id = copy.open(&file, storage::disk::OpenMode::Write).await.unwrap();
+            let id = copy.open(&file, OpenMode::Write).await.unwrap();
             copy.set_len(id, len).await.unwrap();
             let outcome = reopen(copy, &states).await;
             assert!(matches!(outcome, Err(storage::Error::Corrupt { .. })), "{file} of {len} bytes: {outcome:?}");
@@ -158,7 +160,7 @@ async fn zeros_from_any_byte_on_give_a_prefix() {
     let mut before = 0;
     for begin in 0..=1 << 10 {
         let copy = disk.restart(1);
-        let id = copy.open(&last, storage::disk::OpenMode::Write).await.unwrap();
+        let id = copy.open(&last, OpenMode::Write).await.unwrap();
         copy.set_len(id, begin).await.unwrap();
         copy.set_len(id, 1 << 10).await.unwrap();
         match reopen(copy, &states).await {
@@ -171,6 +173,31 @@ async fn zeros_from_any_byte_on_give_a_prefix() {
         }
     }
     assert_eq!(before, states.len() - 1);
+}
+
+/// Worse than a flipped bit: ranges of any file overwritten with anything, also with pieces of the log itself.
+#[tokio::test]
+async fn a_scribbled_log_is_damage_or_a_prefix() {
+    let random = &mut rand::rngs::StdRng::seed_from_u64(5);
+    let (disk, states) = small_log(false).await;
+    let files = file_names(&disk).await;
+    for _ in 0..500 {
+        let copy = disk.restart(1);
+        let mut pick = || copy.open(&files[random.random_range(0..files.len())], OpenMode::Write);
+        let (from, to) = (pick().await.unwrap(), pick().await.unwrap());
+        let len = random.random_range(1..300);
+        let offset = random.random_range(0..(1 << 10) - 300);
+        let mut bytes = copy.read_at(from, offset, len).await.unwrap().to_vec();
+        if random.random_bool(0.3) {
+            random.fill(bytes.as_mut_slice());
+        }
+        let at = if random.random_bool(0.5) { offset } else { random.random_range(0..(1 << 10) - 300) };
+        copy.write_at(to, at, vec![bytes.into()]).await.unwrap();
+        match reopen(copy, &states).await {
+            Ok(_) | Err(storage::Error::Corrupt { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -246,7 +273,7 @@ async fn left_overs_behind_a_torn_tail_never_come_back() {
     append(&log, GROUP, vec![record(1, "kept")]).await.unwrap();
     append(&log, GROUP, vec![record(2, vec![1; 80]), record(3, "left")]).await.unwrap();
     let disk = Arc::new(disk.restart(1));
-    let file = disk.open("log/0000000001.log", storage::disk::OpenMode::Write).await.unwrap();
+    let file = disk.open("log/0000000001.log", OpenMode::Write).await.unwrap();
     disk.write_at(file, 48 + 80, vec![Bytes::from_static(&[0; 152])]).await.unwrap();
 
     let log = Log::open(disk.clone(), "log").await.unwrap();
@@ -344,7 +371,7 @@ async fn a_log_of_version_1_opens() {
     log.save_committed(GROUP, Bytes::from_static(b"2")).await.unwrap();
     log.purge(GROUP, 1, [1; 16]).await.unwrap();
     log.close().await.unwrap();
-    let file = disk.open(FILE, storage::disk::OpenMode::Read).await.unwrap();
+    let file = disk.open(FILE, OpenMode::Read).await.unwrap();
     let written = disk.read_at(file, 0, 1 << 10).await.unwrap();
     if std::env::var_os("ANNAL_WRITE_FORMATS").is_some() {
         std::fs::write(golden, &written).unwrap();
@@ -354,7 +381,7 @@ async fn a_log_of_version_1_opens() {
 
     let disk = Arc::new(SimulatedDisk::new(1));
     disk.create_dir_all("log").await.unwrap();
-    let file = disk.open(FILE, storage::disk::OpenMode::CreateNew).await.unwrap();
+    let file = disk.open(FILE, OpenMode::CreateNew).await.unwrap();
     disk.write_at(file, 0, vec![golden]).await.unwrap();
     let log = Log::open(disk, "log").await.unwrap();
     let known = log.group(GROUP);

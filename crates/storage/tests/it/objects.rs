@@ -137,3 +137,37 @@ async fn putting_many_syncs_each_directory_once() {
     store.put_many(many.collect()).await.unwrap();
     assert_eq!(disk.syncs() - before, 101);
 }
+
+#[tokio::test]
+async fn a_replaced_object_is_read_anew_and_few_stay_open() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let store = open(disk.clone()).await;
+    let last = event::limits::OPEN_OBJECTS_MAX as u32 + 10;
+    let name = |object: u32| path(&format!("1/{object}"));
+    for object in 0..last {
+        store.put(&name(object), Bytes::copy_from_slice(&object.to_le_bytes()).into()).await.unwrap();
+        assert_eq!(store.get_range(&name(object), 0..4).await.unwrap(), object.to_le_bytes().as_slice());
+    }
+    assert_eq!(disk.open_files(), event::limits::OPEN_OBJECTS_MAX);
+    for object in 0..last {
+        store.put(&name(object), PutPayload::from_static(b"replaced")).await.unwrap();
+        assert_eq!(store.get(&name(object)).await.unwrap().bytes().await.unwrap(), "replaced");
+        store.delete(&name(object)).await.unwrap();
+        assert!(store.head(&name(object)).await.is_err());
+    }
+    assert_eq!(disk.open_files(), 0, "a deleted object's space is free");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_as_such_and_leaves_nothing() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let store = open(disk.clone()).await;
+    disk.set_space(Some(10));
+    let error = store.put(&path("1/a"), PutPayload::from_static(b"more than ten bytes")).await.unwrap_err();
+    let Error::Generic { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.downcast_ref::<std::io::Error>().unwrap().kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(disk.list("tmp").await.unwrap(), []);
+    assert!(names(&store, None).await.is_empty());
+    disk.set_space(None);
+    store.put(&path("1/a"), PutPayload::from_static(b"more than ten bytes")).await.unwrap();
+}
