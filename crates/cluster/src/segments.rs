@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use futures::TryStreamExt;
+use event::limits;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use storage::SegmentMeta;
+use storage::segment::SegmentRef;
 
 use crate::directory::SEGMENTS_DIR;
 use crate::error::Error;
@@ -19,19 +20,19 @@ impl Node {
     /// read: that would cost reading everything.
     pub(crate) async fn check_segments(&self) -> Result<(), Error> {
         let lengths = self.objects().await?;
+        let mut segments = Vec::new();
         for data in self.data.values() {
             let reader = data.reader();
-            for (shard, _) in reader.shards() {
-                let Some((_, snapshot)) = reader.snapshot(shard) else { continue };
-                for segment in &snapshot.segments {
-                    self.check_segment(&segment.meta, lengths.get(&segment.meta.name).copied()).await?;
-                }
-            }
+            let shards = reader.shards().into_iter().filter_map(|(shard, _)| reader.snapshot(shard));
+            segments.extend(shards.flat_map(|(_, snapshot)| snapshot.segments));
         }
-        Ok(())
+        let check = |s: &SegmentRef| self.check_segment(s.clone(), lengths.get(&s.meta.name).copied()).boxed();
+        let checks: Vec<_> = segments.iter().map(check).collect();
+        stream::iter(checks).buffer_unordered(limits::DISK_CALLS_MAX).try_collect().await
     }
 
-    async fn check_segment(&self, meta: &SegmentMeta, length: Option<u64>) -> Result<(), Error> {
+    async fn check_segment(&self, segment: SegmentRef, length: Option<u64>) -> Result<(), Error> {
+        let meta = &segment.meta;
         let damaged = |offset: u64, reason: String| {
             let file = format!("{SEGMENTS_DIR}/{}", meta.name);
             Err(Error::Storage(storage::Error::Corrupt { file, offset, reason }))
