@@ -5,7 +5,9 @@ use std::sync::Arc;
 use cluster::Node;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
+mod by_time;
 mod flush;
+mod time_bucket;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +21,10 @@ pub(crate) struct Functions {
 impl Functions {
     /// Those that need no node.
     pub(crate) fn pure() -> Functions {
-        Functions::default()
+        Functions {
+            scalar: vec![Arc::new(time_bucket::time_bucket())],
+            aggregate: vec![Arc::new(by_time::first()), Arc::new(by_time::last())],
+        }
     }
 }
 

@@ -19,5 +19,8 @@ pub(crate) mod segments;
 // Conjuncts that pruning already answered.
 pub(crate) mod covered;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use catalog::StatementCatalog;
 pub(crate) use reads::Reads;
