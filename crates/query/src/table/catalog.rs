@@ -179,3 +179,6 @@ impl SchemaProvider for Namespace {
         self.schemas.catalog.table(&self.name, name).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

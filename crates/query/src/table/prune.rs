@@ -11,7 +11,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::{PruningPredicateBuilder, PruningStatistics};
 use event::TableDefinition;
 
-use super::statistics::{Known, is_float_zero, known};
+use super::statistics::{Known, known};
 use super::unit::ScanUnit;
 
 /// What pruning looked at and what it left, for EXPLAIN.
@@ -93,12 +93,8 @@ impl UnitStatistics<'_> {
         let position = self.definition.position(&column.name)?;
         let data_type = self.definition.columns[position].column_type.arrow();
         let null = ScalarValue::try_new_null(&data_type).ok()?;
-        // A zero may stand for the other zero, which sorts beside it.
-        let values = self.units.iter().map(|unit| {
-            bound(known(unit, self.definition, position))
-                .filter(|value| !is_float_zero(value))
-                .unwrap_or_else(|| null.clone())
-        });
+        let values =
+            self.units.iter().map(|unit| bound(known(unit, self.definition, position)).unwrap_or_else(|| null.clone()));
         ScalarValue::iter_to_array(values).ok()
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of a unit's columns without reading it: from the manifest for segments, from the batches for rows in memory.
 //!
 //! Min and max leave NaN out, but comparisons in queries put NaN above every number; where a NaN may be, nothing is claimed.
+//! Both order −0 below 0.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -107,15 +108,6 @@ fn sum(value: &StatisticsValue, column_type: ColumnType) -> Option<ScalarValue> 
     }
 }
 
-/// Whether a float is one of the two zeros, which compare equal in some places and not in others.
-pub(crate) fn is_float_zero(value: &ScalarValue) -> bool {
-    match value {
-        ScalarValue::Float32(Some(v)) => *v == 0.0,
-        ScalarValue::Float64(Some(v)) => *v == 0.0,
-        _ => false,
-    }
-}
-
 /// Statistics of all `units` together for the columns at `projection`, exact wherever they say so.
 pub(crate) fn statistics(units: &[ScanUnit], definition: &TableDefinition, projection: &[usize]) -> Statistics {
     let rows: u64 = units.iter().map(ScanUnit::rows).sum();
@@ -171,7 +163,6 @@ impl Merge {
 
     fn precision(self) -> Precision<ScalarValue> {
         match self {
-            Merge::Known(value) if is_float_zero(&value) => Precision::Inexact(value),
             Merge::Known(value) => Precision::Exact(value),
             Merge::Nothing | Merge::Lost => Precision::Absent,
         }
