@@ -1,4 +1,4 @@
-//! One run: a node works until the power fails, is opened again from what the disk kept, and everything is compared.
+//! One run: a node works until the power fails or its process dies, is opened again from what the disk kept, and everything is compared.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use cluster::{Node, NodeOptions, Table, TableSpec};
 use event::{Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
+use futures::FutureExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use storage::SimulatedDisk;
@@ -14,12 +15,14 @@ use storage::disk::Frozen;
 use crate::expectation::{Expectation, ExpectedTable, Fate, Written};
 use crate::reading;
 
-/// Power failures of one run.
+/// Ends of the process in one run, by power failure or alone.
 const CRASHES: u32 = 4;
 /// Statements between two of them, at most.
 const STATEMENTS: u32 = 60;
 /// The latest sync of an incarnation at which the power may fail.
 const SYNCS: u64 = 90;
+/// The same when it may fail while the node starts.
+const STARTING_SYNCS: u64 = 25;
 /// One day: events fall into a handful of splits.
 const SPLIT_US: i64 = 86_400_000_000;
 /// Payload of the rows of a bulk statement, so that few rows exceed an entry.
@@ -32,7 +35,7 @@ pub struct Report {
     pub statements: u64,
     /// Statements acknowledged while the disk was durable.
     pub acknowledged: u64,
-    /// Power failures.
+    /// Ends of the process, by power failure or alone.
     pub crashes: u64,
     /// Rows found at the end.
     pub rows: u64,
@@ -97,25 +100,55 @@ impl World {
         self.expected.settle(&found)
     }
 
-    /// From one start to the next power failure.
+    /// From one start to the next end, which is a power failure or the death of the process alone.
     async fn incarnation(&mut self) -> Result<(), String> {
-        let node = self.start().await?;
-        self.compare(&node).await?;
-        let mode = if self.rng.random_bool(0.5) { Frozen::Succeed } else { Frozen::Fail };
-        let at = self.disk.syncs() + self.rng.random_range(1..=SYNCS);
-        self.disk.freeze_at_sync(at, mode);
-        for _ in 0..self.rng.random_range(1..=STATEMENTS) {
+        if self.rng.random_bool(0.25) {
+            self.freeze_within(STARTING_SYNCS);
+        }
+        let started = self.start().await;
+        let node = match started {
+            Ok(node) => Some(node),
+            Err(_) if self.disk.is_frozen() => None,
+            Err(reason) => return Err(reason),
+        };
+        if let Some(node) = &node
+            && !self.disk.is_frozen()
+        {
+            self.compare(node).await?;
+            self.work(node).await?;
+        }
+        // A dead process does not shut down in good order: only its tasks are stopped, after the image was taken.
+        let process_alone = !self.disk.is_frozen() && self.rng.random_bool(0.5);
+        let seed = self.rng.random();
+        let image = if process_alone { self.disk.restart(seed) } else { self.disk.crash(seed) };
+        if let Some(node) = node {
+            let _ = node.shutdown().await;
+        }
+        self.disk = Arc::new(image);
+        Ok(())
+    }
+
+    /// Sends statements until the disk freezes or enough were sent.
+    async fn work(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        self.freeze_within(SYNCS);
+        let statements = self.rng.random_range(1..=STATEMENTS);
+        let sync_fails_at = self.rng.random_range(0..4 * STATEMENTS);
+        for at in 0..statements {
+            if at == sync_fails_at {
+                self.disk.fail_next_sync();
+            }
             self.clock.advance(self.rng.random_range(-1_000_000..2_000_000));
-            self.statement(&node).await?;
-            if self.disk.is_frozen() {
+            self.statement(node).await?;
+            if self.disk.is_frozen() || node.failed().now_or_never().is_some() {
                 break;
             }
         }
-        // A dead process does not shut down in good order: only its tasks are stopped, after the image was taken.
-        let image = self.disk.crash(self.rng.random());
-        let _ = node.shutdown().await;
-        self.disk = Arc::new(image);
         Ok(())
+    }
+
+    fn freeze_within(&mut self, syncs: u64) {
+        let then = if self.rng.random_bool(0.5) { Frozen::Succeed } else { Frozen::Fail };
+        self.disk.freeze_at_sync(self.disk.syncs() + self.rng.random_range(1..=syncs), then);
     }
 
     async fn statement(&mut self, node: &Arc<Node>) -> Result<(), String> {
@@ -226,7 +259,7 @@ impl World {
         let found = reading::read_all(node).await;
         match found {
             Ok(found) => self.expected.clone().settle(&found),
-            Err(_) if self.disk.is_frozen() => Ok(()),
+            Err(_) if self.disk.is_frozen() || node.failed().now_or_never().is_some() => Ok(()),
             Err(reason) => Err(reason),
         }
     }
