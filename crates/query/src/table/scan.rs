@@ -16,7 +16,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::utils::{conjunction_opt, reassign_expr_columns};
+use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, reassign_expr_columns};
 use datafusion::physical_expr::{
     EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr, split_conjunction,
 };
@@ -40,7 +40,7 @@ use super::layout::{Layout, lay_out};
 use super::memory::MemoryBatches;
 use super::prune::Pruning;
 use super::segments::SegmentSource;
-use super::statistics::statistics;
+use super::statistics::{may_hold_nan, statistics};
 use super::unit::ScanUnit;
 
 /// What a scan is made of.
@@ -144,8 +144,8 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
     if let Some(hint) = scan.parquet.metadata_size_hint {
         source = source.with_metadata_size_hint(hint);
     }
-    if let Some(predicate) = &scan.predicate {
-        source = source.with_predicate(Arc::clone(predicate));
+    if let Some(predicate) = footer_predicate(scan) {
+        source = source.with_predicate(predicate);
     }
     let config = FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
         .with_file_groups(groups)
@@ -153,6 +153,20 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
         .with_projection_indices(Some(scan.projection.clone()))?
         .build();
     Ok(Some(DataSourceExec::from_data_source(config)))
+}
+
+/// The conjuncts the Parquet reader may prune by. Its row group and page statistics leave NaN out without saying so: what refers to a
+/// column with a NaN in some segment is left to the operators above.
+fn footer_predicate(scan: &Scan) -> Option<Arc<dyn PhysicalExpr>> {
+    let conjuncts = split_conjunction(scan.predicate.as_ref()?);
+    let safe = conjuncts.into_iter().filter(|conjunct| {
+        collect_columns(conjunct).iter().all(|column| {
+            let position = scan.definition.position(column.name());
+            position
+                .is_some_and(|position| !scan.units.iter().any(|unit| may_hold_nan(unit, &scan.definition, position)))
+        })
+    });
+    conjunction_opt(safe.map(Arc::clone).collect::<Vec<_>>())
 }
 
 impl DisplayAs for SplitScanExec {

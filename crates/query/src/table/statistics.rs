@@ -64,6 +64,13 @@ fn known_of_segment(segment: &storage::Segment, definition: &TableDefinition, po
     }
 }
 
+/// Whether the unit is a segment with a NaN in the column at `position`.
+pub(crate) fn may_hold_nan(unit: &ScanUnit, definition: &TableDefinition, position: usize) -> bool {
+    let ScanUnit::Segment(segment) = unit else { return false };
+    let column = definition.columns[position].id;
+    segment.meta.columns.iter().any(|statistics| statistics.column == column && statistics.nans > 0)
+}
+
 fn nulls_in_memory(unit: &ScanUnit, position: usize) -> u64 {
     unit.batches().iter().map(|batch| batch.column(position).null_count() as u64).sum()
 }

@@ -233,45 +233,147 @@ async fn two_days() -> World {
 async fn an_hour_of_two_days_reads_one_split() {
     let world = two_days().await;
     world
-        .check_plan("SELECT v FROM m WHERE ts >= '2013-07-01 10:00:00' AND ts < '2013-07-01 11:00:00'", expect![""])
+        .check_plan("SELECT v FROM m WHERE ts >= '2013-07-01 10:00:00' AND ts < '2013-07-01 11:00:00'", expect![[r#"
+            ProjectionExec: expr=[v@1 as v]
+              SplitScanExec: table=m, splits total=48 pruned=47 read=1, segments total=46 pruned=45 read=1, memory splits total=2 pruned=2 read=0, projection=[ts, v]
+        "#]])
         .await;
     world
-        .check_plan("SELECT v FROM m WHERE ts BETWEEN '2013-07-01T10:30:00Z' AND '2013-07-01T12:30:00Z'", expect![""])
+        .check_plan("SELECT v FROM m WHERE ts BETWEEN '2013-07-01T10:30:00Z' AND '2013-07-01T12:30:00Z'", expect![[r#"
+            ProjectionExec: expr=[v@1 as v]
+              SplitScanExec: table=m, splits total=48 pruned=46 read=2, segments total=46 pruned=44 read=2, memory splits total=2 pruned=2 read=0, projection=[ts, v]
+        "#]])
         .await;
-    world.check_plan("SELECT v FROM m WHERE ts > TIMESTAMP '2013-07-02 22:30:00'", expect![""]).await;
-    world.check_plan("SELECT v FROM m WHERE ts > TIMESTAMPTZ '2013-07-02 22:30:00Z'", expect![""]).await;
-    world.check_plan("SELECT v FROM m WHERE ts > now() - INTERVAL '1 hour'", expect![""]).await;
+    world.check_plan("SELECT v FROM m WHERE ts > TIMESTAMP '2013-07-02 22:30:00'", expect![[r#"
+        ProjectionExec: expr=[v@1 as v]
+          SplitScanExec: table=m, splits total=48 pruned=47 read=1, segments total=46 pruned=46 read=0, memory splits total=2 pruned=1 read=1, projection=[ts, v]
+    "#]]).await;
+    world.check_plan("SELECT v FROM m WHERE ts > TIMESTAMPTZ '2013-07-02 22:30:00Z'", expect![[r#"
+        ProjectionExec: expr=[v@1 as v]
+          SplitScanExec: table=m, splits total=48 pruned=47 read=1, segments total=46 pruned=46 read=0, memory splits total=2 pruned=1 read=1, projection=[ts, v]
+    "#]]).await;
+    world.check_plan("SELECT v FROM m WHERE ts > now() - INTERVAL '1 hour'", expect![[r#"
+        ProjectionExec: expr=[v@1 as v]
+          SplitScanExec: table=m, splits total=48 pruned=48 read=0, segments total=46 pruned=46 read=0, memory splits total=2 pruned=2 read=0, projection=[ts, v]
+    "#]]).await;
     world
-        .check_plan("SELECT v FROM m WHERE ts >= time_bucket('1 day', TIMESTAMPTZ '2013-07-02 22:30:00Z')", expect![""])
+        .check_plan("SELECT v FROM m WHERE ts >= time_bucket('1 day', TIMESTAMPTZ '2013-07-02 22:30:00Z')", expect![[r#"
+            ProjectionExec: expr=[v@1 as v]
+              SplitScanExec: table=m, splits total=48 pruned=24 read=24, segments total=46 pruned=24 read=22, memory splits total=2 pruned=0 read=2, projection=[ts, v]
+        "#]])
         .await;
-    world.check_plan("SELECT v FROM m WHERE n = 7 AND dev = 'a'", expect![""]).await;
+    world.check_plan("SELECT v FROM m WHERE n = 7 AND dev = 'a'", expect![[r#"
+        FilterExec: n@2 = 7 AND dev@0 = a, projection=[v@1]
+          RepartitionExec: partitioning=RoundRobinBatch(2), input_partitions=1
+            SplitScanExec: table=m, splits total=48 pruned=45 read=3, segments total=46 pruned=45 read=1, memory splits total=2 pruned=0 read=2, projection=[dev, v, n], predicate=n@3 = 7 AND dev@1 = a
+    "#]]).await;
 }
 
 #[tokio::test]
 async fn counts_and_bounds_come_from_the_manifest() {
     let mut world = World::new();
     world.flushed(&hourly(0..46)).await;
-    world.check_plan("SELECT count(*), min(ts), max(ts), sum(n), min(v), count(v) FROM m", expect![""]).await;
+    world.check_plan("SELECT count(*), min(ts), max(ts), sum(n), min(v), count(v) FROM m", expect![[r#"
+        ProjectionExec: expr=[46 as count(*), 1372636860000000 as min(m.ts), 1372798860000000 as max(m.ts), 1035 as sum(m.n), 0 as min(m.v), 46 as count(m.v)]
+          PlaceholderRowExec
+    "#]]).await;
     world
         .check_plan(
             "SELECT count(*) FROM m WHERE ts >= '2013-07-01 10:00:00' AND ts < '2013-07-01 20:00:00'",
-            expect![""],
+            expect![[r#"
+                ProjectionExec: expr=[10 as count(*)]
+                  PlaceholderRowExec
+            "#]],
         )
         .await;
-    world.check("SELECT count(*), min(ts), max(ts), sum(n), min(v), count(v) FROM m", expect![""]).await;
     world
-        .check("SELECT count(*) FROM m WHERE ts >= '2013-07-01 10:00:00' AND ts < '2013-07-01 20:00:00'", expect![""])
+        .check(
+            "SELECT count(*), min(ts), max(ts), sum(n), min(v), count(v) FROM m",
+            expect![[r#"
+        +----------+----------------------+----------------------+----------+----------+------------+
+        | count(*) | min(m.ts)            | max(m.ts)            | sum(m.n) | min(m.v) | count(m.v) |
+        +----------+----------------------+----------------------+----------+----------+------------+
+        | 46       | 2013-07-01T00:01:00Z | 2013-07-02T21:01:00Z | 1035     | 0.0      | 46         |
+        +----------+----------------------+----------------------+----------+----------+------------+
+    "#]],
+        )
+        .await;
+    world
+        .check(
+            "SELECT count(*) FROM m WHERE ts >= '2013-07-01 10:00:00' AND ts < '2013-07-01 20:00:00'",
+            expect![[r#"
+            +----------+
+            | count(*) |
+            +----------+
+            | 10       |
+            +----------+
+        "#]],
+        )
         .await;
     world.appended(&hourly(46..48));
-    world.check("SELECT count(*), min(ts), max(ts), sum(n), min(v), count(v) FROM m", expect![""]).await;
+    world
+        .check(
+            "SELECT count(*), min(ts), max(ts), sum(n), min(v), count(v) FROM m",
+            expect![[r#"
+        +----------+----------------------+----------------------+----------+----------+------------+
+        | count(*) | min(m.ts)            | max(m.ts)            | sum(m.n) | min(m.v) | count(m.v) |
+        +----------+----------------------+----------------------+----------+----------+------------+
+        | 48       | 2013-07-01T00:01:00Z | 2013-07-02T23:01:00Z | 1128     | 0.0      | 48         |
+        +----------+----------------------+----------------------+----------+----------+------------+
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn the_newest_rows_are_found_from_the_newest_end() {
     let world = two_days().await;
-    world.check_plan("SELECT n FROM m ORDER BY ts DESC LIMIT 2", expect![""]).await;
-    world.check("SELECT n FROM m ORDER BY ts DESC LIMIT 2", expect![""]).await;
-    world.check("SELECT count(*) FROM (SELECT * FROM m LIMIT 5)", expect![""]).await;
+    world.check_plan("SELECT n FROM m ORDER BY ts DESC LIMIT 2", expect![[r#"
+        ProjectionExec: expr=[n@1 as n]
+          SortExec: TopK(fetch=2), expr=[ts@0 DESC], preserve_partitioning=[false]
+            SplitScanExec: table=m, splits total=48 pruned=0 read=48, segments total=46 pruned=0 read=46, memory splits total=2 pruned=0 read=2, projection=[ts, n], predicate=DynamicFilter [ empty ], order=newest first
+    "#]]).await;
+    world
+        .check(
+            "SELECT n FROM m ORDER BY ts DESC LIMIT 2",
+            expect![[r#"
+        +----+
+        | n  |
+        +----+
+        | 47 |
+        | 46 |
+        +----+
+    "#]],
+        )
+        .await;
+    world
+        .check(
+            "SELECT count(*) FROM (SELECT * FROM m LIMIT 5)",
+            expect![[r#"
+        +----------+
+        | count(*) |
+        +----------+
+        | 5        |
+        +----------+
+    "#]],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn explain_analyze_counts_what_was_read() {
+    let world = two_days().await;
+    let batches = world.sql("EXPLAIN ANALYZE SELECT v FROM m WHERE n >= 40").await.unwrap();
+    let text = pretty_format_batches(&batches).unwrap().to_string();
+    let scan = text.lines().find(|line| line.contains("SplitScanExec")).expect("the scan is shown");
+    for figure in [
+        "segments total=46 pruned=40 read=6",
+        "output_rows=8,",
+        "row_groups_pruned_statistics=6 total",
+        "bytes_scanned=",
+    ] {
+        assert!(scan.contains(figure), "{figure} in {scan}");
+    }
 }
 
 #[tokio::test]
@@ -281,8 +383,34 @@ async fn own_rows_are_read_with_those_of_the_snapshot() {
     let staged = hourly(200..201);
     let segment = world.segment(split_of(staged[0].0, HOUR_US), &staged).await;
     world.own.segments.push(segment);
-    world.check("SELECT count(*), max(n) FROM m", expect![""]).await;
-    world.check("SELECT n FROM m WHERE n >= 47 ORDER BY n", expect![""]).await;
+    world
+        .check(
+            "SELECT count(*), max(n) FROM m",
+            expect![[r#"
+        +----------+----------+
+        | count(*) | max(m.n) |
+        +----------+----------+
+        | 52       | 200      |
+        +----------+----------+
+    "#]],
+        )
+        .await;
+    world
+        .check(
+            "SELECT n FROM m WHERE n >= 47 ORDER BY n",
+            expect![[r#"
+        +-----+
+        | n   |
+        +-----+
+        | 47  |
+        | 100 |
+        | 101 |
+        | 102 |
+        | 200 |
+        +-----+
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -292,12 +420,39 @@ async fn functions_by_time_work_over_a_table() {
         .check(
             "SELECT time_bucket('12 hours', ts) AS b, count(*), first(n, ts), last(n, ts), avg(v), \
              percentile_cont(0.5) WITHIN GROUP (ORDER BY v) AS median FROM m GROUP BY b ORDER BY b",
-            expect![""],
+            expect![[r#"
+                +----------------------+----------+-----------------+----------------+----------+--------+
+                | b                    | count(*) | first(m.n,m.ts) | last(m.n,m.ts) | avg(m.v) | median |
+                +----------------------+----------+-----------------+----------------+----------+--------+
+                | 2013-07-01T00:00:00Z | 12       | 0               | 11             | 5.5      | 5.5    |
+                | 2013-07-01T12:00:00Z | 12       | 12              | 23             | 17.5     | 17.5   |
+                | 2013-07-02T00:00:00Z | 12       | 24              | 35             | 29.5     | 29.5   |
+                | 2013-07-02T12:00:00Z | 12       | 36              | 47             | 41.5     | 41.5   |
+                +----------------------+----------+-----------------+----------------+----------+--------+
+            "#]],
         )
         .await;
-    world.check("SELECT first(n, ts), last(dev, ts), first_value(n ORDER BY ts) FROM m", expect![""]).await;
     world
-        .check("SELECT date_bin(INTERVAL '1 day', ts) AS d, date_trunc('day', ts) = date_bin(INTERVAL '1 day', ts) AS e, count(*) FROM m GROUP BY d, e ORDER BY d", expect![""])
+        .check(
+            "SELECT first(n, ts), last(dev, ts), first_value(n ORDER BY ts) FROM m",
+            expect![[r#"
+        +-----------------+------------------+-------------------------------------------------+
+        | first(m.n,m.ts) | last(m.dev,m.ts) | first_value(m.n) ORDER BY [m.ts ASC NULLS LAST] |
+        +-----------------+------------------+-------------------------------------------------+
+        | 0               | a                | 0                                               |
+        +-----------------+------------------+-------------------------------------------------+
+    "#]],
+        )
+        .await;
+    world
+        .check("SELECT date_bin(INTERVAL '1 day', ts) AS d, date_trunc('day', ts) = date_bin(INTERVAL '1 day', ts) AS e, count(*) FROM m GROUP BY d, e ORDER BY d", expect![[r#"
+            +----------------------+------+----------+
+            | d                    | e    | count(*) |
+            +----------------------+------+----------+
+            | 2013-07-01T00:00:00Z | true | 24       |
+            | 2013-07-02T00:00:00Z | true | 24       |
+            +----------------------+------+----------+
+        "#]])
         .await;
 }
 

@@ -113,8 +113,7 @@ async fn two_scans_of_one_statement_see_one_snapshot() {
     });
     let mut last = 0;
     for _ in 0..20 {
-        let both =
-            "SELECT (SELECT sum(v * 2) FROM t), (SELECT sum(v * 2) FROM t WHERE v > -1), (SELECT count(*) FROM t)";
+        let both = "SELECT (SELECT sum(v * 2) FROM t) AS a, (SELECT sum(v * 2) FROM t WHERE v > -1) AS b, (SELECT count(*) FROM t) AS c";
         let batches = sql_with(&engine, BTreeMap::new(), both).await.unwrap();
         let (a, b, count) = (integer(&batches, 0), integer(&batches, 1), integer(&batches, 2));
         assert_eq!((a, a), (b, count * (count - 1)), "the scans saw {count} rows");
@@ -153,16 +152,122 @@ async fn views_show_rows_on_their_way_from_memory_to_segments() {
         "SELECT table_name, kind, time_column, split_interval, shards, rows, memory_rows, segments FROM annal.tables";
     let splits = "SELECT split, window_start, window_end, state, rows, memory_rows, segments FROM annal.splits ORDER BY split LIMIT 1";
     let segments = "SELECT table_name, split, rows, time_min, time_max, length(checksum) AS digits FROM annal.segments ORDER BY split LIMIT 1";
-    check(&engine, tables, expect![""]).await;
-    check(&engine, splits, expect![""]).await;
-    check(&engine, "SELECT annal.flush('t') AS flushed", expect![""]).await;
-    check(&engine, tables, expect![""]).await;
-    check(&engine, splits, expect![""]).await;
-    check(&engine, segments, expect![""]).await;
-    check(&engine, "SELECT shard, table_name, leader IS NOT NULL AS led, lag FROM annal.shards", expect![""]).await;
-    check(&engine, "SELECT count(*), sum(v) FROM t", expect![""]).await;
-    check(&engine, "SELECT annal.flush() AS flushed", expect![""]).await;
-    check(&engine, "SELECT annal.flush('nothing')", expect![""]).await;
+    check(
+        &engine,
+        tables,
+        expect![[r#"
+        +------------+-------+-------------+----------------+--------+------+-------------+----------+
+        | table_name | kind  | time_column | split_interval | shards | rows | memory_rows | segments |
+        +------------+-------+-------------+----------------+--------+------+-------------+----------+
+        | t          | event | ts          | 1 hours        | 1      | 3    | 3           | 0        |
+        +------------+-------+-------------+----------------+--------+------+-------------+----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        splits,
+        expect![[r#"
+        +--------+----------------------+----------------------+-------+------+-------------+----------+
+        | split  | window_start         | window_end           | state | rows | memory_rows | segments |
+        +--------+----------------------+----------------------+-------+------+-------------+----------+
+        | 376944 | 2013-01-01T00:00:00Z | 2013-01-01T01:00:00Z | open  | 1    | 1           | 0        |
+        +--------+----------------------+----------------------+-------+------+-------------+----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT annal.flush('t') AS flushed",
+        expect![[r#"
+        +---------+
+        | flushed |
+        +---------+
+        | true    |
+        +---------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        tables,
+        expect![[r#"
+        +------------+-------+-------------+----------------+--------+------+-------------+----------+
+        | table_name | kind  | time_column | split_interval | shards | rows | memory_rows | segments |
+        +------------+-------+-------------+----------------+--------+------+-------------+----------+
+        | t          | event | ts          | 1 hours        | 1      | 3    | 0           | 3        |
+        +------------+-------+-------------+----------------+--------+------+-------------+----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        splits,
+        expect![[r#"
+        +--------+----------------------+----------------------+---------+------+-------------+----------+
+        | split  | window_start         | window_end           | state   | rows | memory_rows | segments |
+        +--------+----------------------+----------------------+---------+------+-------------+----------+
+        | 376944 | 2013-01-01T00:00:00Z | 2013-01-01T01:00:00Z | flushed | 1    | 0           | 1        |
+        +--------+----------------------+----------------------+---------+------+-------------+----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        segments,
+        expect![[r#"
+        +------------+--------+------+----------------------+----------------------+--------+
+        | table_name | split  | rows | time_min             | time_max             | digits |
+        +------------+--------+------+----------------------+----------------------+--------+
+        | t          | 376944 | 1    | 2013-01-01T00:00:00Z | 2013-01-01T00:00:00Z | 8      |
+        +------------+--------+------+----------------------+----------------------+--------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT shard, table_name, leader IS NOT NULL AS led, lag FROM annal.shards",
+        expect![[r#"
+        +-------+------------+------+-----+
+        | shard | table_name | led  | lag |
+        +-------+------------+------+-----+
+        | 1     | t          | true | 0   |
+        +-------+------------+------+-----+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT count(*), sum(v) FROM t",
+        expect![[r#"
+        +----------+----------+
+        | count(*) | sum(t.v) |
+        +----------+----------+
+        | 3        | 3        |
+        +----------+----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT annal.flush() AS flushed",
+        expect![[r#"
+        +---------+
+        | flushed |
+        +---------+
+        | true    |
+        +---------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT annal.flush('nothing')",
+        expect![[r#"
+        External error: relation "nothing" does not exist
+    "#]],
+    )
+    .await;
     engine.node().shutdown().await.unwrap();
 }
 
@@ -171,14 +276,53 @@ async fn names_are_looked_for_along_the_search_path() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir).await;
     table(&engine).await;
-    check(&engine, "SELECT count(*) FROM segments", expect![""]).await;
-    check(&engine, "SELECT count(*) FROM public.t", expect![""]).await;
-    check(&engine, "SELECT count(*) FROM missing", expect![""]).await;
+    check(
+        &engine,
+        "SELECT count(*) FROM segments",
+        expect![[r#"
+        +----------+
+        | count(*) |
+        +----------+
+        | 0        |
+        +----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT count(*) FROM public.t",
+        expect![[r#"
+        +----------+
+        | count(*) |
+        +----------+
+        | 0        |
+        +----------+
+    "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "SELECT count(*) FROM missing",
+        expect![[r#"
+        Error during planning: table 'annal.public.missing' not found
+    "#]],
+    )
+    .await;
     check(
         &engine,
         "SELECT table_schema, table_name, table_type FROM information_schema.tables \
          WHERE table_schema IN ('public', 'annal') ORDER BY 1, 2",
-        expect![""],
+        expect![[r#"
+            +--------------+------------+------------+
+            | table_schema | table_name | table_type |
+            +--------------+------------+------------+
+            | annal        | segments   | VIEW       |
+            | annal        | shards     | VIEW       |
+            | annal        | splits     | VIEW       |
+            | annal        | tables     | VIEW       |
+            | public       | t          | BASE TABLE |
+            +--------------+------------+------------+
+        "#]],
     )
     .await;
     engine.node().shutdown().await.unwrap();
