@@ -548,7 +548,7 @@ async fn unpruned(rows: &[Row], sql: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// However rows are dealt to segments, memory and own rows, a pruned scan answers like one that reads everything.
     #[test]
