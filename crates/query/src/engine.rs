@@ -73,7 +73,7 @@ impl Engine {
 
     /// Where segments are read.
     pub(crate) fn segments(&self) -> &Arc<SegmentSource> {
-        &self.environment.segments
+        self.environment.segments()
     }
 
     /// What sessions of `database` share, made by the first of them.

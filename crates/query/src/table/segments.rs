@@ -128,13 +128,10 @@ impl Verdicts {
             checksum = crc32c::crc32c_append(checksum, &chunk);
         }
         if bytes != segment.bytes {
-            return Err(corrupt(
-                bytes.min(segment.bytes),
-                format!("it has {bytes} bytes instead of {}", segment.bytes),
-            ));
+            return Err(corrupt(bytes.min(segment.bytes), format!("{} bytes expected, {bytes} there", segment.bytes)));
         }
         if checksum != segment.checksum {
-            let reason = format!("its checksum is {checksum:08x} instead of {:08x}", segment.checksum);
+            let reason = format!("checksum {:08x} expected, {checksum:08x} found", segment.checksum);
             return Err(corrupt(0, reason));
         }
         Ok(())

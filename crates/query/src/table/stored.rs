@@ -33,11 +33,6 @@ impl StoredTable {
         let schema = table.definition.arrow_schema();
         StoredTable { table, schema, reads, segments }
     }
-
-    /// The table as the catalog describes it.
-    pub(crate) fn table(&self) -> &Arc<Table> {
-        &self.table
-    }
 }
 
 #[async_trait]
