@@ -129,6 +129,23 @@ mod tests {
         }
     }
 
+    /// The caller's runtime only waits; the plan runs on the other one, until nobody reads it any more.
+    #[tokio::test]
+    async fn a_result_nobody_reads_stops_its_query() {
+        let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let context = datafusion::prelude::SessionContext::new();
+        let endless = "SELECT value FROM generate_series(1, 9000000000000000000) WHERE value % 3 = 0";
+        let plan = context.sql(endless).await.unwrap().create_physical_plan().await.unwrap();
+        let mut rows = ResultStream::start(other.handle(), plan, context.task_ctx());
+        assert!(rows.next().await.unwrap().unwrap().num_rows() > 0);
+        assert!(other.metrics().num_alive_tasks() > 0);
+        drop(rows);
+        while other.metrics().num_alive_tasks() > 0 {
+            tokio::task::yield_now().await;
+        }
+        other.shutdown_background();
+    }
+
     async fn explode() -> Result<()> {
         panic!("boom")
     }
