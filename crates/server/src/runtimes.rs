@@ -15,6 +15,8 @@ const CONSENSUS_THREADS: usize = 2;
 const FRONT_THREADS: usize = 2;
 /// Threads that sort and encode segments.
 const ENCODE_THREADS: usize = 1;
+/// Stack of every thread. Planning descends by recursion through expressions, and an overflow would end the process.
+const THREAD_STACK_BYTES: usize = 32 << 20;
 /// Steps of niceness by which queries and encoding stand back.
 const BACKGROUND_NICENESS: i32 = 10;
 /// How long blocking work may hold up the end of the process.
@@ -73,6 +75,7 @@ fn runtime(name: &'static str, threads: usize, niceness: i32) -> io::Result<Runt
     Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name(name)
+        .thread_stack_size(THREAD_STACK_BYTES)
         .enable_all()
         .on_thread_start(move || stand_back(name, niceness))
         .build()

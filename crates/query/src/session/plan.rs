@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cluster::{Catalog, Table};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::execution::TaskContext;
@@ -164,9 +164,11 @@ impl Session {
         let statement = statement.clone();
         let known = Known::default();
         let batches = batches.map(move |batch| match batch {
-            Ok(batch) => batch
-                .with_schema(Arc::clone(&schema))
-                .map_err(|error| Error::report(Condition::Internal, error.to_string())),
+            Ok(batch) => {
+                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                RecordBatch::try_new_with_options(Arc::clone(&schema), batch.columns().to_vec(), &options)
+                    .map_err(|error| Error::report(Condition::Internal, error.to_string()))
+            }
             Err(error) => Err(report::report(error, &statement.text, statement.offset, &known)),
         });
         Rows { columns, batches: Box::pin(batches), tag }
