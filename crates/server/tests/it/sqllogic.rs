@@ -41,6 +41,7 @@ macro_rules! files {
 
 files! {
     ddl,
+    differences,
     errors,
     pg_aggregate,
     pg_catalog,

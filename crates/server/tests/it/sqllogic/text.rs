@@ -51,6 +51,7 @@ pub(super) fn render(of: &Type, raw: &[u8]) -> String {
     }
 }
 
+/// A value of the wrong width fails the record's test and prints as what it is.
 fn fixed<const N: usize>(raw: &[u8]) -> [u8; N] {
     raw.try_into().unwrap_or_else(|_| panic!("a value of {N} bytes came with {}", raw.len()))
 }
