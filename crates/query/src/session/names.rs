@@ -139,6 +139,23 @@ fn type_name(sql: &str) -> String {
     name.to_owned()
 }
 
+/// Gives the outermost columns of a rewritten query the names its original had.
+pub(crate) fn keep_names(original: &Statement, rewritten: &mut Statement) {
+    let (Statement::Query(original), Statement::Query(rewritten)) = (original, rewritten) else { return };
+    let (SetExpr::Select(original), SetExpr::Select(rewritten)) = (original.body.as_ref(), rewritten.body.as_mut())
+    else {
+        return;
+    };
+    if original.projection.len() != rewritten.projection.len() {
+        return;
+    }
+    for (from, to) in original.projection.iter().zip(&mut rewritten.projection) {
+        if let (SelectItem::ExprWithAlias { alias, .. }, SelectItem::UnnamedExpr(expr)) = (from, &*to) {
+            *to = SelectItem::ExprWithAlias { expr: expr.clone(), alias: alias.clone() };
+        }
+    }
+}
+
 /// The schema as the client sees it: names without the marks that kept them apart.
 pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
     if !schema.fields().iter().any(|field| field.name().contains(MARK)) {
@@ -171,7 +188,7 @@ mod tests {
             .map(|item| match item {
                 SelectItem::UnnamedExpr(expr) => name_of(expr).expect("a plain column"),
                 SelectItem::ExprWithAlias { alias, .. } => {
-                    alias.value.split(MARK).next().unwrap_or_default().to_owned()
+                    folded(alias).split(MARK).next().unwrap_or_default().to_owned()
                 }
                 other => other.to_string(),
             })

@@ -120,6 +120,7 @@ impl SessionCatalog {
             && statements.len() == 1
         {
             let mut statement = statements.remove(0);
+            super::names::keep_names(&ast, &mut statement);
             super::names::name_columns(&mut statement);
             return Ok(statement);
         }

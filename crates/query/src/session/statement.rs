@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn syntax_errors_name_the_token() {
         assert_eq!(refusal("selec 1"), ("syntax error at or near \"selec\"".to_owned(), Some(1)));
-        assert_eq!(refusal("select 1 from from t"), ("syntax error at or near \"from\"".to_owned(), Some(15)));
+        assert_eq!(refusal("create tabel t (a int)"), ("syntax error at or near \"tabel\"".to_owned(), Some(8)));
         assert_eq!(refusal("select (1"), ("syntax error at end of input".to_owned(), Some(10)));
         assert_eq!(refusal("select 'a").1, Some(8));
     }

@@ -1,1 +1,318 @@
 //! Sessions against a real node.
+
+use std::sync::Arc;
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use bytes::Bytes;
+use cluster::{Node, NodeOptions};
+use datafusion::common::ScalarValue;
+use event::{Entropy, SystemClock};
+use futures::StreamExt;
+use storage::RealDisk;
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::engine::EngineOptions;
+
+struct World {
+    _directory: tempfile::TempDir,
+    engine: Arc<Engine>,
+}
+
+async fn world() -> World {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::start(NodeOptions {
+        disk: Arc::new(RealDisk::new(directory.path())),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(Entropy::from_os()),
+        consensus: Handle::current(),
+        encode: Handle::current(),
+        seal_bytes: 64 << 20,
+    })
+    .await
+    .expect("the node starts");
+    let engine =
+        Engine::new(EngineOptions { node, runtime: Handle::current(), memory_bytes: 256 << 20, partitions: 2 });
+    World { _directory: directory, engine }
+}
+
+impl World {
+    fn session(&self) -> Session {
+        self.engine.session("me", "annal")
+    }
+}
+
+/// Runs all statements of a message and shows what each gives.
+async fn run(session: &mut Session, sql: &str) -> Result<String, Error> {
+    let mut shown = Vec::new();
+    for statement in session.parse(sql)? {
+        let prepared = session.prepare(&statement, &[]).await?;
+        let outcome = session.execute(&prepared, Vec::new()).await?;
+        shown.push(show(outcome).await?);
+    }
+    Ok(shown.join("\n"))
+}
+
+async fn show(outcome: Outcome) -> Result<String, Error> {
+    let rows = match outcome {
+        Outcome::Rows(rows) => rows,
+        Outcome::CopyOut(copy) => copy.rows,
+        Outcome::Done(tag) => return Ok(tag),
+        Outcome::Empty => return Ok("(empty)".to_owned()),
+        Outcome::CopyIn(copy) => return Ok(format!("copy in of {} columns", copy.columns)),
+    };
+    table(rows).await
+}
+
+async fn table(mut rows: Rows) -> Result<String, Error> {
+    let names: Vec<&str> = rows.columns.fields().iter().map(|field| field.name().as_str()).collect();
+    let mut lines = vec![names.join("|")];
+    while let Some(batch) = rows.batches.next().await {
+        let batch = batch?;
+        let options = FormatOptions::default().with_null("NULL");
+        let columns: Vec<ArrayFormatter<'_>> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).expect("printable")).collect();
+        for row in 0..batch.num_rows() {
+            lines.push(columns.iter().map(|c| c.value(row).to_string()).collect::<Vec<_>>().join("|"));
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+async fn ok(session: &mut Session, sql: &str, expected: &str) {
+    match run(session, sql).await {
+        Ok(shown) => assert_eq!(shown, expected, "{sql}"),
+        Err(error) => panic!("{sql}: {error:?}"),
+    }
+}
+
+async fn no(session: &mut Session, sql: &str, condition: Condition, message: &str) -> Box<crate::error::Report> {
+    match run(session, sql).await {
+        Err(Error::Reported(report)) => {
+            assert_eq!((report.condition, report.message.as_str()), (condition, message), "{sql}");
+            report
+        }
+        other => panic!("{sql}: not refused: {other:?}"),
+    }
+}
+
+const M: &str =
+    "create table m (ts timestamptz not null, dev text, v double precision, n integer default 7) with (series = 'dev')";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_inserted_is_selected() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(&mut s, M, "CREATE TABLE").await;
+    ok(
+        &mut s,
+        "insert into m values ('2013-01-01 00:00:00Z', 'a', 1.5, 1), ('2013-01-02', 'b', -2, default)",
+        "INSERT 0 2",
+    )
+    .await;
+    ok(&mut s, "insert into m (dev, ts) values ('c', '2013-01-03 00:00:00+02')", "INSERT 0 1").await;
+    ok(&mut s, "insert into m select ts + interval '12 hours', dev, v * 2, n from m where dev = 'a'", "INSERT 0 1")
+        .await;
+    ok(&mut s, "select dev, v, n from m order by ts", "dev|v|n\na|1.5|1\na|3.0|1\nb|-2.0|7\nc|NULL|7").await;
+    ok(&mut s, "select count(*), 1, 1 from m", "count|?column?|?column?\n4|1|1").await;
+    ok(&mut s, "insert into m values (now(), upper('x'), 1 + 1, 2.6)", "INSERT 0 1").await;
+    ok(&mut s, "select dev, v, n from m where ts > '2020-01-01'", "dev|v|n\nX|2.0|3").await;
+    ok(&mut s, "drop table m", "DROP TABLE").await;
+    let report = no(&mut s, "select * from m", Condition::UndefinedTable, "relation \"m\" does not exist").await;
+    assert_eq!(report.position, Some(15));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_buffer_what_they_write() {
+    let world = world().await;
+    let (mut s, mut other) = (world.session(), world.session());
+    ok(&mut s, M, "CREATE TABLE").await;
+    ok(&mut s, "begin; insert into m values ('2013-01-01', 'a', 1, 1)", "BEGIN\nINSERT 0 1").await;
+    assert_eq!(s.status(), TransactionStatus::Active);
+    ok(&mut s, "select count(*) from m", "count\n1").await;
+    ok(&mut other, "select count(*) from m", "count\n0").await;
+    ok(&mut s, "rollback; select count(*) from m", "ROLLBACK\ncount\n0").await;
+    ok(&mut s, "begin; insert into m values ('2013-01-01', 'a', 1, 1); commit", "BEGIN\nINSERT 0 1\nCOMMIT").await;
+    ok(&mut other, "select count(*) from m", "count\n1").await;
+    ok(&mut s, "begin", "BEGIN").await;
+    no(
+        &mut s,
+        "insert into m values (null, 'a', 1, 1)",
+        Condition::NotNullViolation,
+        "null value in column \"ts\" of relation \"m\" violates not-null constraint",
+    )
+    .await;
+    assert_eq!(s.status(), TransactionStatus::Failed);
+    no(
+        &mut s,
+        "select 1",
+        Condition::InFailedTransaction,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+    .await;
+    ok(&mut s, "commit", "ROLLBACK").await;
+    assert_eq!(s.status(), TransactionStatus::Idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_postgresqls() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(&mut s, M, "CREATE TABLE").await;
+    no(&mut s, M, Condition::DuplicateTable, "relation \"m\" already exists").await;
+    no(
+        &mut s,
+        "insert into m values ('x')",
+        Condition::InvalidDatetimeFormat,
+        "invalid input syntax for type timestamp with time zone: \"x\"",
+    )
+    .await;
+    no(
+        &mut s,
+        "insert into m (ts, n) values ('2013-01-01', 'x')",
+        Condition::InvalidTextRepresentation,
+        "invalid input syntax for type integer: \"x\"",
+    )
+    .await;
+    no(
+        &mut s,
+        "insert into m (ts, n) values ('2013-01-01', 3000000000)",
+        Condition::NumericOutOfRange,
+        "value \"3000000000\" is out of range for type integer",
+    )
+    .await;
+    no(
+        &mut s,
+        "insert into m (ts, x) values ('2013-01-01', 1)",
+        Condition::UndefinedColumn,
+        "column \"x\" of relation \"m\" does not exist",
+    )
+    .await;
+    let report = no(&mut s, "select dve from m", Condition::UndefinedColumn, "column \"dve\" does not exist").await;
+    assert_eq!(report.hint.as_deref(), Some("Perhaps you meant to reference the column \"m.dev\"."));
+    assert_eq!(report.position, Some(8));
+    no(&mut s, "select 1/0", Condition::DivisionByZero, "division by zero").await;
+    let report =
+        no(&mut s, "select cuont(*) from m", Condition::UndefinedFunction, "function \"cuont\" does not exist").await;
+    assert_eq!(report.hint.as_deref(), Some("Perhaps you meant the function \"count\"."));
+    no(&mut s, "select 'x'::int", Condition::InvalidTextRepresentation, "invalid input syntax for type integer: \"x\"")
+        .await;
+    no(&mut s, "update m set v = 1", Condition::FeatureNotSupported, "UPDATE is not supported").await;
+    no(
+        &mut s,
+        "create table r (id int primary key)",
+        Condition::FeatureNotSupported,
+        "primary keys of reference tables are not supported",
+    )
+    .await;
+    no(
+        &mut s,
+        "create table o (ts timestamptz not null) with (shards = 4)",
+        Condition::FeatureNotSupported,
+        "table option \"shards\" is not supported",
+    )
+    .await;
+    no(
+        &mut s,
+        "copy m to '/tmp/x'",
+        Condition::FeatureNotSupported,
+        "COPY to or from a file or program of the server is not supported",
+    )
+    .await;
+    no(
+        &mut s,
+        "create external table x stored as csv location '/etc/passwd'",
+        Condition::SyntaxError,
+        "syntax error at or near \"csv\"",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_is_there_whole_or_not_at_all() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(&mut s, M, "CREATE TABLE").await;
+    for (data, expected) in [
+        ("2013-01-01,a,1,2\n2013-01-02,,,\n", Ok(2)),
+        ("2013-01-01,a,1,2\n2013-01-02,b,x,1\n", Err("COPY m, line 2, column v: \"x\"")),
+    ] {
+        let statement = s.parse("copy m from stdin (format csv)").expect("valid").remove(0);
+        let prepared = s.prepare(&statement, &[]).await.expect("valid");
+        let Outcome::CopyIn(mut copy) = s.execute(&prepared, Vec::new()).await.expect("valid") else {
+            panic!("a copy")
+        };
+        copy.push(Bytes::from(data)).await.expect("the decoder takes it");
+        let outcome = copy.finish(&mut s).await;
+        let outcome = outcome.map_err(|error| match error {
+            Error::Reported(report) => report.context.unwrap_or_default(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(outcome, expected.map_err(str::to_owned));
+    }
+    ok(&mut s, "copy m to stdout", "ts|dev|v|n\n2013-01-01T00:00:00Z|a|1.0|2\n2013-01-02T00:00:00Z|NULL|NULL|NULL")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_are_inferred() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(&mut s, M, "CREATE TABLE").await;
+    ok(&mut s, "insert into m values ('2013-01-01', 'a', 1, 1)", "INSERT 0 1").await;
+    let statement = s.parse("select v from m where ts >= $1 and dev = $2 limit $3").expect("valid").remove(0);
+    let prepared = s.prepare(&statement, &[]).await.expect("valid");
+    assert_eq!(prepared.parameters[1], DataType::Utf8);
+    assert!(matches!(prepared.parameters[0], DataType::Timestamp(_, Some(_))));
+    let values = vec![
+        ScalarValue::TimestampMicrosecond(Some(0), Some("UTC".into())),
+        ScalarValue::Utf8(Some("a".to_owned())),
+        ScalarValue::Int64(Some(5)),
+    ];
+    let outcome = s.execute(&prepared, values).await.expect("valid");
+    assert_eq!(show(outcome).await.expect("rows"), "v\n1.0");
+    let statement = s.parse("insert into m values ($1, $2, $3, $4)").expect("valid").remove(0);
+    let prepared = s.prepare(&statement, &[]).await.expect("valid");
+    assert_eq!(prepared.parameters[2..], [DataType::Float64, DataType::Int32]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_and_catalog() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(&mut s, "set timezone = 'Europe/Berlin'; show timezone", "SET\nTimeZone\nEurope/Berlin").await;
+    ok(&mut s, "show transaction isolation level", "transaction_isolation\nread committed").await;
+    ok(
+        &mut s,
+        "select current_setting('server_version_num'), set_config('a.b', 'x', false)",
+        "current_setting|set_config\n150018|x",
+    )
+    .await;
+    ok(&mut s, "show a.b", "a.b\nx").await;
+    ok(&mut s, M, "CREATE TABLE").await;
+    ok(
+        &mut s,
+        "select n.nspname, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relname = 'm'",
+        "nspname|relname\npublic|m",
+    )
+    .await;
+    ok(
+        &mut s,
+        "select column_name from information_schema.columns where table_name = 'm' order by ordinal_position",
+        "column_name\nts\ndev\nv\nn",
+    )
+    .await;
+    ok(&mut s, "select current_database(), current_user", "current_database|current_user\nannal|me").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_shows_what_is_pruned() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(&mut s, M, "CREATE TABLE").await;
+    ok(&mut s, "insert into m values ('2013-01-01', 'a', 1, 1), ('2013-01-05', 'a', 1, 1)", "INSERT 0 2").await;
+    ok(&mut s, "select annal.flush()", "flush\ntrue").await;
+    let plan = run(&mut s, "explain select * from m where ts >= '2013-01-05'").await.expect("a plan");
+    assert!(plan.starts_with("QUERY PLAN\n"), "{plan}");
+    assert!(plan.contains("total=2") && plan.contains("pruned=1"), "{plan}");
+}
