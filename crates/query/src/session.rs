@@ -234,7 +234,10 @@ impl Session {
             return Ok(());
         }
         self.block = Block::None;
-        let outcome = if commit { self.commit_writes().await } else { Ok(drop(self.writes.take())) };
+        if !commit {
+            self.writes = None;
+        }
+        let outcome = self.commit_writes().await;
         self.settings.lock().end_transaction(commit && outcome.is_ok());
         outcome
     }

@@ -12,6 +12,8 @@ use crate::error::{Condition, Error};
 
 /// Width of a split when nothing is said.
 const SPLIT_INTERVAL_US: i64 = 86_400_000_000;
+/// How PostgreSQL would split a table.
+const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
 const RESERVED: [&str; 1] = ["__seq"];
 /// Options of this release, with TimescaleDB's names for them.
@@ -114,32 +116,22 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
 
 fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
     let refused = [
-        (create.temporary, "temporary tables"),
-        (create.query.is_some(), "CREATE TABLE AS"),
-        (create.like.is_some(), "CREATE TABLE LIKE"),
-        (create.inherits.is_some(), "table inheritance"),
-        (create.partition_by.is_some() || create.partition_of.is_some(), "declarative partitioning"),
-        (create.external, "external tables"),
-        (create.or_replace, "CREATE OR REPLACE TABLE"),
+        (create.temporary, "temporary tables are"),
+        (create.query.is_some(), "CREATE TABLE AS is"),
+        (create.like.is_some(), "CREATE TABLE LIKE is"),
+        (create.inherits.is_some(), "table inheritance is"),
+        (create.partition_by.is_some() || create.partition_of.is_some(), PARTITIONING),
+        (create.external, "external tables are"),
+        (create.or_replace, "CREATE OR REPLACE TABLE is"),
     ];
     match refused.iter().find(|(present, _)| *present) {
         Some((_, what)) => {
-            let hint = match *what {
-                "declarative partitioning" => {
-                    "Event tables are split by time without it; see the option split_interval."
-                }
-                _ => "Create the table with its columns, then insert into it.",
+            let hint = if *what == PARTITIONING {
+                "Event tables are split by time without it; see the option split_interval."
+            } else {
+                "Create the table with its columns, then insert into it."
             };
-            Err(Error::hinted(
-                Condition::FeatureNotSupported,
-                format!("{what} are not supported")
-                    .replace("AS are", "AS is")
-                    .replace("LIKE are", "LIKE is")
-                    .replace("TABLE are", "TABLE is")
-                    .replace("inheritance are", "inheritance is")
-                    .replace("partitioning are", "partitioning is"),
-                hint,
-            ))
+            Err(Error::hinted(Condition::FeatureNotSupported, format!("{what} not supported"), hint))
         }
         None => Ok(()),
     }
@@ -348,9 +340,7 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         Some(name) => Some(named_time_column(name, columns)?),
         None => {
             let candidates = |at: &usize| !columns[*at].nullable && columns[*at].column_type.is_time();
-            let found =
-                (0..columns.len()).filter(candidates).find(|at| primary_key.is_empty() || primary_key.contains(at));
-            found
+            (0..columns.len()).filter(candidates).find(|at| primary_key.is_empty() || primary_key.contains(at))
         }
     };
     let Some(time_column) = time_column else {

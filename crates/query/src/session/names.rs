@@ -59,10 +59,8 @@ fn name_select(select: &mut Select) {
                 let alias = if fresh { name } else { format!("{name}{MARK}{at}") };
                 *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
             }
-            SelectItem::ExprWithAlias { alias, .. } => {
-                if !taken.insert(folded(alias)) {
-                    *alias = Ident::with_quote('"', format!("{}{MARK}{at}", folded(alias)));
-                }
+            SelectItem::ExprWithAlias { alias, .. } if !taken.insert(folded(alias)) => {
+                *alias = Ident::with_quote('"', format!("{}{MARK}{at}", folded(alias)));
             }
             _ => {}
         }
