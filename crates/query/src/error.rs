@@ -127,6 +127,28 @@ impl Error {
         }))
     }
 
+    /// What the client is told.
+    pub fn into_report(self) -> Report {
+        let error = match self {
+            Error::Reported(report) => return *report,
+            Error::Cluster(error) => error,
+        };
+        let condition = match &error {
+            cluster::Error::TableExists(_) => Condition::DuplicateTable,
+            cluster::Error::NoSuchTable(_) => Condition::UndefinedTable,
+            cluster::Error::SchemaChanged(_) => Condition::SerializationFailure,
+            cluster::Error::Overloaded(_) => Condition::OutOfMemory,
+            cluster::Error::Limit(_) => Condition::LimitExceeded,
+            cluster::Error::ShuttingDown(_) => Condition::AdminShutdown,
+            cluster::Error::Unknown(_) => Condition::TransactionResolutionUnknown,
+            cluster::Error::Storage(storage::Error::Corrupt { .. }) => Condition::DataCorrupted,
+            cluster::Error::DataDirectory(_) | cluster::Error::Storage(_) => Condition::Io,
+            cluster::Error::Replication(_) => Condition::CannotConnectNow,
+        };
+        let message = error.to_string();
+        Report { condition, message, detail: None, hint: None, position: None, context: None }
+    }
+
     /// An error with a hint.
     pub(crate) fn hinted(condition: Condition, message: impl Into<String>, hint: impl Into<String>) -> Error {
         let hint = Some(hint.into());

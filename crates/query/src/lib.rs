@@ -18,6 +18,7 @@ pub mod text;
 mod error;
 mod session;
 
+pub use datafusion::common::ScalarValue;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Condition, Error, Report};
 pub use session::{

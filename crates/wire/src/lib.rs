@@ -2,26 +2,23 @@
 //!
 //! Knows no shards and no segments: it drives a [`query::Session`] and moves bytes.
 
-use std::sync::Arc;
-use std::time::Duration;
+// The door: who may come in, and how everybody leaves.
+mod cancel;
+mod door;
+mod metrics;
+// One connection, message by message.
+mod connection;
+mod copy;
+mod extended;
+mod guard;
+mod simple;
+mod socket;
+mod startup;
+// What goes over it.
+mod binary;
+mod error;
+mod rows;
+mod text;
+mod types;
 
-use query::Engine;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-
-/// What the door needs besides its socket and the engine.
-#[derive(Debug)]
-pub struct WireOptions {
-    /// Where connections (`annal_connections`) and statements begun (`annal_statements_total`) are counted.
-    pub registry: prometheus::Registry,
-    /// Fires when the process stops: take no more clients.
-    pub stop: CancellationToken,
-    /// What running statements may still take from then on; after it they are cancelled.
-    pub grace: Duration,
-}
-
-/// Serves clients until `options.stop` fires and every connection has ended. Runs on the runtime that calls it.
-pub async fn serve(listener: TcpListener, engine: Arc<Engine>, options: WireOptions) {
-    let _ = (listener, engine, options);
-    unimplemented!()
-}
+pub use door::{WireOptions, serve};

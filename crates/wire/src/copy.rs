@@ -1,0 +1,170 @@
+//! COPY: data from the client into the session, rows of the session as lines to the client.
+
+use bytes::{Bytes, BytesMut};
+use pgwire::messages::PgWireFrontendMessage as Message;
+use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
+use query::{CopyFormat, CopyIn, CopyOptions, CopyOut};
+
+use crate::connection::Connection;
+use crate::error::Failure;
+use crate::guard::{Guard, Stopped};
+use crate::rows::Encoder;
+use crate::simple::next_batch;
+
+/// Lines are text, whole and each column.
+const TEXT: i8 = 0;
+
+impl Connection<'_> {
+    /// Takes COPY data until the client says that it is done.
+    pub(crate) async fn copy_in(&mut self, guard: &Guard, mut copy: CopyIn) -> Result<(), Stopped> {
+        let columns = column_count(copy.columns)?;
+        self.socket.put(&CopyInResponse::new(TEXT, columns, vec![0; copy.columns]));
+        guard.run(self.socket.flush()).await?;
+        loop {
+            match guard.run(self.socket.message()).await? {
+                Message::CopyData(message) => {
+                    self.door.metrics.copy_bytes.inc_by(message.data.len() as u64);
+                    guard.run(copy.push(message.data)).await?;
+                }
+                Message::CopyDone(_) => break,
+                Message::CopyFail(message) => {
+                    return Err(Failure::new("57014", format!("COPY from stdin failed: {}", message.message)).into());
+                }
+                // Sent by clients that did not notice that their statement was a COPY.
+                Message::Flush(_) | Message::Sync(_) => {}
+                _ => return Err(Failure::protocol("unexpected message during COPY from stdin").into()),
+            }
+        }
+        // Not interrupted: the commit may be decided already, and the client must hear how.
+        let rows = copy.finish(&mut self.session).await?;
+        self.complete(format!("COPY {rows}"));
+        Ok(())
+    }
+
+    /// Sends rows as lines.
+    pub(crate) async fn copy_out(&mut self, guard: &Guard, copy: CopyOut) -> Result<(), Stopped> {
+        let CopyOut { options, mut rows } = copy;
+        let width = rows.columns.fields().len();
+        self.socket.put(&CopyOutResponse::new(TEXT, column_count(width)?, vec![0; width]));
+        let mut line = Line { options, text: String::new(), is_first: true, is_single: width == 1 };
+        if line.options.header {
+            for field in rows.columns.fields() {
+                line.push(Some(field.name()));
+            }
+            self.socket.put(&CopyData::new(line.take()));
+        }
+        let mut sent = 0_u64;
+        while let Some(batch) = guard.run(next_batch(&mut rows)).await? {
+            let mut encoder = Encoder::new(&batch, self.session.zone())?;
+            for row in 0..encoder.rows() {
+                encoder.fields(row, |field| line.push(field));
+                self.socket.put(&CopyData::new(line.take()));
+                sent += 1;
+                if self.socket.is_full() {
+                    guard.run(self.socket.flush()).await?;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        self.door.metrics.rows_sent.inc_by(sent);
+        self.socket.put(&CopyDone::new());
+        self.complete(format!("COPY {sent}"));
+        Ok(())
+    }
+}
+
+fn column_count(columns: usize) -> Result<i16, Failure> {
+    i16::try_from(columns).map_err(|_| Failure::new("54011", "too many columns"))
+}
+
+/// A line of COPY output under construction.
+struct Line {
+    options: CopyOptions,
+    text: String,
+    is_first: bool,
+    is_single: bool,
+}
+
+impl Line {
+    fn push(&mut self, field: Option<&str>) {
+        if !std::mem::take(&mut self.is_first) {
+            self.text.push(char::from(self.options.delimiter));
+        }
+        match (field, self.options.format) {
+            (None, _) => self.text.push_str(&self.options.null),
+            (Some(field), CopyFormat::Text) => self.push_escaped(field),
+            (Some(field), CopyFormat::Csv) => self.push_quoted(field),
+        }
+    }
+
+    fn push_escaped(&mut self, field: &str) {
+        for c in field.chars() {
+            let letter = match c {
+                '\\' => '\\',
+                '\u{8}' => 'b',
+                '\u{c}' => 'f',
+                '\n' => 'n',
+                '\r' => 'r',
+                '\t' => 't',
+                '\u{b}' => 'v',
+                c if c == char::from(self.options.delimiter) => c,
+                c => {
+                    self.text.push(c);
+                    continue;
+                }
+            };
+            self.text.extend(['\\', letter]);
+        }
+    }
+
+    fn push_quoted(&mut self, field: &str) {
+        let (quote, escape) = (char::from(self.options.quote), char::from(self.options.escape));
+        let special = [char::from(self.options.delimiter), quote, '\n', '\r'];
+        // A lone `\.` would end the data.
+        let ends_data = self.is_single && field == "\\.";
+        if field != self.options.null && !field.contains(special) && !ends_data {
+            self.text.push_str(field);
+            return;
+        }
+        self.text.push(quote);
+        for c in field.chars() {
+            if c == quote || c == escape {
+                self.text.push(escape);
+            }
+            self.text.push(c);
+        }
+        self.text.push(quote);
+    }
+
+    /// The line with its end.
+    fn take(&mut self) -> Bytes {
+        self.text.push('\n');
+        self.is_first = true;
+        let bytes = BytesMut::from(self.text.as_bytes()).freeze();
+        self.text.clear();
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: CopyFormat, fields: &[Option<&str>]) -> String {
+        let options = CopyOptions::defaults(format);
+        let mut line = Line { options, text: String::new(), is_first: true, is_single: fields.len() == 1 };
+        for field in fields {
+            line.push(*field);
+        }
+        String::from_utf8(line.take().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn lines_can_be_read_back() {
+        let fields = [Some("a\tb\\c\nd"), None, Some("")];
+        assert_eq!(line(CopyFormat::Text, &fields), "a\\tb\\\\c\\nd\t\\N\t\n");
+        let fields = [Some("a,b"), Some("say \"x\""), None, Some(""), Some("plain")];
+        assert_eq!(line(CopyFormat::Csv, &fields), "\"a,b\",\"say \"\"x\"\"\",,\"\",plain\n");
+        assert_eq!(line(CopyFormat::Csv, &[Some("\\.")]), "\"\\.\"\n");
+    }
+}

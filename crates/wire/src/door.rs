@@ -1,0 +1,118 @@
+//! The door: takes connections, at most so many at once, and sees all of them out when the process stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event::limits::CONNECTIONS_MAX;
+use query::Engine;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cancel::Cancellations;
+use crate::connection::Connection;
+use crate::error::Failure;
+use crate::metrics::Metrics;
+use crate::socket::{Lost, Socket};
+use crate::startup;
+
+/// After an error of the listener itself (no file descriptors left) it is asked again this much later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Who has not logged in by then is shown out.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the door needs besides its socket and the engine.
+#[derive(Debug)]
+pub struct WireOptions {
+    /// Where connections (`annal_connections`) and statements begun (`annal_statements_total`) are counted.
+    pub registry: prometheus::Registry,
+    /// Fires when the process stops: take no more clients.
+    pub stop: CancellationToken,
+    /// What running statements may still take from then on; after it they are cancelled.
+    pub grace: Duration,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) cancellations: Cancellations,
+    pub(crate) metrics: Metrics,
+    /// Idle connections end when this fires.
+    pub(crate) stop: CancellationToken,
+    /// Running statements end when this fires.
+    pub(crate) kill: CancellationToken,
+}
+
+/// Serves clients until `options.stop` fires and every connection has ended. Runs on the runtime that calls it.
+pub async fn serve(listener: TcpListener, engine: Arc<Engine>, options: WireOptions) {
+    let WireOptions { registry, stop, grace } = options;
+    let metrics =
+        Metrics::register(&registry).expect("a process has one door, and its counters have names of their own");
+    let kill = CancellationToken::new();
+    let cancellations = Cancellations::default();
+    let door = Arc::new(Door { engine, cancellations, metrics, stop: stop.clone(), kill: kill.clone() });
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let place = places.clone().try_acquire_owned().ok();
+                let door = door.clone();
+                tasks.spawn(async move {
+                    receive(stream, &door, place.is_some()).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not take a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        kill.cancel();
+        tasks.wait().await;
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn receive(stream: TcpStream, door: &Door, has_place: bool) {
+    let Ok(mut socket) = Socket::new(stream) else { return };
+    let login = tokio::time::timeout(LOGIN_TIMEOUT, startup::receive(&mut socket, &door.cancellations));
+    let startup = tokio::select! {
+        () = door.stop.cancelled() => Err(Lost::Broken(Failure::shutdown())),
+        login = login => login.unwrap_or(Err(Lost::Gone)),
+    };
+    let startup = match startup {
+        Ok(Some(startup)) if has_place => startup,
+        Ok(Some(_)) => {
+            door.metrics.refused.inc();
+            return farewell(&mut socket, &Failure::fatal("53300", "sorry, too many clients already")).await;
+        }
+        // It came to cancel, or went away.
+        Ok(None) | Err(Lost::Gone) => return,
+        Err(Lost::Broken(failure)) => return farewell(&mut socket, &failure).await,
+    };
+    door.metrics.logins.inc();
+    door.metrics.connections.inc();
+    let (key, running) = door.cancellations.enter();
+    let session = door.engine.session(&startup.user, &startup.database);
+    Connection::new(socket, session, door, running).serve(startup, key).await;
+    door.cancellations.leave(key);
+    door.metrics.connections.dec();
+}
+
+/// The last word.
+async fn farewell(socket: &mut Socket, failure: &Failure) {
+    socket.put(&failure.response());
+    // It may be gone already.
+    let _gone = socket.flush().await;
+}
