@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -157,6 +158,8 @@ pub struct Session {
     notices: Vec<Notice>,
     block: Block,
     writes: Option<WriteSet>,
+    /// See [`Session::committing`].
+    committing: Arc<AtomicBool>,
     named: BTreeMap<String, Prepared>,
 }
 
@@ -182,6 +185,7 @@ impl Session {
             notices: Vec::new(),
             block: Block::None,
             writes: None,
+            committing: Arc::default(),
             named: BTreeMap::new(),
         }
     }
@@ -290,6 +294,12 @@ impl Session {
         self.setting("statement_timeout").map_or(0, |value| settings::duration_ms(&value))
     }
 
+    /// True while a commit is under way. A statement must not be dropped then: it may be committed although nobody waits for it,
+    /// and to call it cancelled would be a lie.
+    pub fn committing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.committing)
+    }
+
     /// The zone of `SET TimeZone`.
     pub fn zone(&self) -> Zone {
         self.settings.lock().zone()
@@ -339,7 +349,10 @@ impl Session {
     async fn commit_writes(&mut self) -> Result<(), Error> {
         match self.writes.take() {
             Some(writes) if !writes.is_empty() => {
-                writes.commit().await?;
+                self.committing.store(true, Ordering::SeqCst);
+                let outcome = writes.commit().await;
+                self.committing.store(false, Ordering::SeqCst);
+                outcome?;
                 Ok(())
             }
             _ => Ok(()),

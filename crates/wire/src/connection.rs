@@ -204,7 +204,8 @@ impl<'d> Connection<'d> {
     /// Begins a statement: counts it and watches over it.
     pub(crate) fn guard(&self) -> Guard {
         let timeout_ms = self.session.statement_timeout_ms();
-        Guard::begin(self.running.clone(), self.socket.presence(), self.door.kill.clone(), timeout_ms)
+        let committing = self.session.committing();
+        Guard::begin(self.running.clone(), self.socket.presence(), self.door.kill.clone(), timeout_ms, committing)
     }
 
     /// Queues notices and changed settings.

@@ -1,6 +1,8 @@
 //! What can interrupt a statement: CancelRequest, `statement_timeout`, the end of the process, a client that went away.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -22,6 +24,8 @@ pub(crate) struct Guard {
     kill: CancellationToken,
     cancel: CancellationToken,
     deadline: Option<Instant>,
+    /// True from before a commit is proposed until its outcome is known.
+    committing: Arc<AtomicBool>,
 }
 
 /// Why a statement did not come to its end.
@@ -62,13 +66,20 @@ impl From<Lost> for Stopped {
 
 impl Guard {
     /// Begins a statement that may take `timeout_ms`, or forever when that is 0.
-    pub(crate) fn begin(running: Arc<Running>, presence: Presence, kill: CancellationToken, timeout_ms: u64) -> Guard {
+    pub(crate) fn begin(
+        running: Arc<Running>,
+        presence: Presence,
+        kill: CancellationToken,
+        timeout_ms: u64,
+        committing: Arc<AtomicBool>,
+    ) -> Guard {
         let cancel = running.begin();
         let deadline = (timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(timeout_ms));
-        Guard { running, presence, kill, cancel, deadline }
+        Guard { running, presence, kill, cancel, deadline, committing }
     }
 
-    /// Runs a part of the statement to its end, or drops it when the statement is interrupted.
+    /// Runs a part of the statement to its end, or drops it when the statement is interrupted. A commit under way is not
+    /// interrupted: it may be decided already, and nobody may be told that it failed.
     pub(crate) async fn run<T, E: Into<Stopped>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -79,14 +90,19 @@ impl Guard {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let mut work = pin!(work);
+        let interrupted = tokio::select! {
             biased;
-            () = self.kill.cancelled() => Err(Failure::shutdown().into()),
-            () = self.cancel.cancelled() => Err(Failure::cancelled().into()),
-            () = timeout => Err(Failure::timed_out().into()),
-            done = work => done.map_err(Into::into),
-            () = self.absence() => Err(Stopped::Gone),
+            () = self.kill.cancelled() => Failure::shutdown().into(),
+            () = self.cancel.cancelled() => Failure::cancelled().into(),
+            () = timeout => Failure::timed_out().into(),
+            done = work.as_mut() => return done.map_err(Into::into),
+            () = self.absence() => Stopped::Gone,
+        };
+        if self.committing.load(Ordering::SeqCst) {
+            return work.await.map_err(Into::into);
         }
+        Err(interrupted)
     }
 
     /// Completes once the client has gone away.
