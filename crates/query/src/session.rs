@@ -7,6 +7,7 @@ mod control;
 mod copy;
 mod ddl;
 mod insert;
+mod literals;
 mod names;
 mod pg_catalog;
 mod plan;
@@ -49,6 +50,8 @@ pub struct Prepared {
     /// The columns it will give; `None` when it gives no rows.
     pub columns: Option<SchemaRef>,
     pub(crate) statement: Statement,
+    /// What planning gave, for the first execution.
+    planned: plan::OneTime,
 }
 
 /// Rows as they come.
@@ -160,6 +163,10 @@ pub struct Session {
     writes: Option<WriteSet>,
     /// See [`Session::committing`].
     committing: Arc<AtomicBool>,
+    /// Counts the statements that wrote, so that a plan made before one is not run after it.
+    written: u64,
+    /// When the last block began: `now()` within it.
+    started: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
 }
 
@@ -186,6 +193,8 @@ impl Session {
             block: Block::None,
             writes: None,
             committing: Arc::default(),
+            written: 0,
+            started: None,
             named: BTreeMap::new(),
         }
     }
@@ -204,8 +213,13 @@ impl Session {
     /// What is wrong with the statement.
     pub async fn prepare(&mut self, statement: &Statement, parameters: &[Option<DataType>]) -> Result<Prepared, Error> {
         self.refuse_in_failed_block(statement)?;
-        let (parameters, columns) = self.describe(statement, parameters).await?;
-        Ok(Prepared { parameters, columns, statement: statement.clone() })
+        match Box::pin(self.describe(statement, parameters)).await {
+            Ok(prepared) => Ok(prepared),
+            Err(error) => {
+                self.statement_failed();
+                Err(report::located(error, statement))
+            }
+        }
     }
 
     /// Runs a prepared statement. Outside a transaction block, a write commits before this (or the COPY's `finish`) returns,
@@ -215,11 +229,15 @@ impl Session {
     /// What went wrong; nothing of the statement stays.
     pub async fn execute(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
         self.refuse_in_failed_block(&prepared.statement)?;
-        let outcome = self.run(&prepared.statement, parameters).await;
-        if outcome.is_err() {
-            self.statement_failed();
+        // What the statement before has set is settled now: it may have done so while its rows were read.
+        self.end_single();
+        match Box::pin(self.run(prepared, parameters)).await {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                self.statement_failed();
+                Err(report::located(error, &prepared.statement))
+            }
         }
-        outcome
     }
 
     /// Several statements of one message run in one implicit transaction, ended by `end_implicit` (or an explicit COMMIT between).
@@ -276,7 +294,9 @@ impl Session {
     /// # Errors
     /// 42704 for an unknown name, 22023 for a bad value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        Ok(self.settings.lock().set(name, value)?)
+        self.settings.lock().set(name, value)?;
+        self.end_single();
+        Ok(())
     }
 
     /// Settings whose change must be reported (ParameterStatus), changed since the last call.
@@ -340,6 +360,7 @@ impl Session {
     /// Keeps the rows of a statement for the block's COMMIT, or commits them now.
     pub(crate) async fn finish_write(&mut self, writes: WriteSet) -> Result<(), Error> {
         self.writes = Some(writes);
+        self.written += 1;
         match self.block {
             Block::None => self.commit_writes().await,
             Block::Implicit | Block::Explicit { .. } => Ok(()),

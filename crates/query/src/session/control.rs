@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    ContextModifier, CopySource, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, TransactionAccessMode,
+    CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, TransactionAccessMode,
     TransactionIsolationLevel, TransactionMode, Value,
 };
 use event::TableKind;
@@ -17,34 +17,39 @@ use futures::{StreamExt, stream};
 use super::copy::{CopyPlan, check_target, options, source_sql};
 use super::ddl::{folded, relation, table_spec};
 use super::insert::{self, InsertPlan, Source, read_literals};
-use super::plan::{as_query, text_rows};
+use super::plan::{OneTime, as_query, text_rows};
 use super::report::nearest;
 use super::rows::Target;
 use super::{Block, CopyIn, CopyOut, Outcome, Prepared, Rows, Session, Statement};
 use crate::error::{Condition, Error};
 
 impl Session {
-    /// Runs one statement.
-    pub(super) async fn run(&mut self, statement: &Statement, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
+    /// Runs one statement. What is awaited here is boxed: one future holding all of them would not fit a thread's stack.
+    pub(super) async fn run(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
+        let statement = &prepared.statement;
         let Some(ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
         match ast.as_ref() {
-            Ast::Query(_) => Ok(Outcome::Rows(self.query(statement, &ast, &parameters).await?)),
+            Ast::Query(_) => {
+                let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
+                Ok(Outcome::Rows(rows))
+            }
             Ast::Explain { statement: inner, analyze, verbose, options, .. } => {
                 let (analyze, verbose) = explain_options(*analyze, *verbose, options.as_deref())?;
-                Ok(Outcome::Rows(self.explain(statement, inner, analyze, verbose, &parameters).await?))
+                let rows = Box::pin(self.explain(statement, inner, analyze, verbose, &parameters)).await?;
+                Ok(Outcome::Rows(rows))
             }
-            Ast::Insert(insert) => self.insert(statement, insert, &parameters).await,
+            Ast::Insert(insert) => Box::pin(self.insert(statement, insert, &parameters)).await,
             Ast::Copy { source, to, target, options: written, legacy_options, .. } => {
                 check_target(target, *to)?;
                 let options = options(written, legacy_options)?;
                 if *to {
-                    let rows = self.copy_source(statement, source).await?;
+                    let rows = Box::pin(self.copy_source(statement, source)).await?;
                     Ok(Outcome::CopyOut(CopyOut { options, rows }))
                 } else {
-                    Ok(Outcome::CopyIn(self.copy_in(source, options).await?))
+                    Ok(Outcome::CopyIn(Box::pin(self.copy_in(source, options)).await?))
                 }
             }
-            Ast::CreateTable(create) => self.create_table(create).await,
+            Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
             Ast::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
                 self.refuse_in_block("DROP TABLE").await?;
                 for name in names {
@@ -67,23 +72,23 @@ impl Session {
                 self.end_single();
                 Ok(Outcome::Done("RESET".to_owned()))
             }
-            Ast::Discard { .. } => {
-                self.named.clear();
-                self.settings.lock().reset_all();
-                Ok(Outcome::Done("DISCARD ALL".to_owned()))
-            }
+            Ast::Discard { object_type } => self.discard(*object_type),
             Ast::Prepare { name, data_types, statement: inner } => {
-                self.prepare_named(statement, name, data_types, inner).await
+                Box::pin(self.prepare_named(statement, name, data_types, inner)).await
             }
             Ast::Execute { name: Some(name), parameters: values, .. } => {
-                self.execute_named(&name.to_string(), values).await
+                Box::pin(self.execute_named(&name.to_string(), values)).await
             }
             Ast::Deallocate { name, .. } => self.deallocate(name),
             Ast::Analyze { .. } => Ok(Outcome::Done("ANALYZE".to_owned())),
             Ast::Vacuum(_) => Ok(Outcome::Done("VACUUM".to_owned())),
-            Ast::LISTEN { .. } => Ok(Outcome::Done("LISTEN".to_owned())),
+            // Nothing listens, and no cursor is open: there is nothing to end.
             Ast::UNLISTEN { .. } => Ok(Outcome::Done("UNLISTEN".to_owned())),
-            Ast::Close { .. } => Ok(Outcome::Done("CLOSE CURSOR ALL".to_owned())),
+            Ast::Close { cursor: CloseCursor::All } => Ok(Outcome::Done("CLOSE CURSOR ALL".to_owned())),
+            Ast::Close { cursor: CloseCursor::Specific { name } } => {
+                let message = format!("cursor \"{}\" does not exist", folded(name));
+                Err(Error::report(Condition::UndefinedCursor, message))
+            }
             Ast::CreateExtension(extension) if folded(&extension.name).starts_with("timescaledb") => {
                 self.notice(
                     "NOTICE",
@@ -134,7 +139,10 @@ impl Session {
         let spec = table_spec(create)?;
         for column in spec.columns.iter().filter(|column| column.default.is_some()) {
             let text = column.default.as_deref().expect("filtered");
-            let value = self.value_of(text).await?;
+            let value = match insert::plain_default(text) {
+                Some(value) => value,
+                None => self.value_of(text).await?,
+            };
             super::rows::default_column(&value, column, 1)?;
         }
         let name = spec.name.clone();
@@ -187,13 +195,16 @@ impl Session {
         })
     }
 
-    /// The value of each column that a statement does not give, computed once.
-    async fn defaults(&self, table: &Table) -> Result<Vec<ScalarValue>, Error> {
+    /// The default of each column that needs it, computed once; NULL for the others.
+    async fn defaults(&self, table: &Table, needed: &[bool]) -> Result<Vec<ScalarValue>, Error> {
         let mut defaults = Vec::with_capacity(table.definition.columns.len());
-        for column in &table.definition.columns {
+        for (column, needed) in table.definition.columns.iter().zip(needed) {
             defaults.push(match &column.default {
-                Some(expression) => self.value_of(expression).await?,
-                None => ScalarValue::Null,
+                Some(expression) if *needed => match insert::plain_default(expression) {
+                    Some(value) => value,
+                    None => self.value_of(expression).await?,
+                },
+                _ => ScalarValue::Null,
             });
         }
         Ok(defaults)
@@ -213,12 +224,20 @@ impl Session {
         parameters: &[ScalarValue],
     ) -> Result<Outcome, Error> {
         let InsertPlan { table, positions, source } = self.insert_plan(insert)?;
-        let defaults = self.defaults(&table).await?;
+        let values = match &source {
+            Source::Literals(values) => Some(values),
+            Source::Query(_) => None,
+        };
+        let needed = insert::needs_default(values, &positions, table.definition.columns.len());
+        let mut defaults = self.defaults(&table, &needed).await?;
         let zone = self.zone();
         let definition = Arc::clone(&table.definition);
         let rows = match source {
             Source::Literals(values) => {
-                let read = async move { Ok(read_literals(&values, &positions, &definition, &defaults, zone)) };
+                let parameters = parameters.to_vec();
+                let read = async move {
+                    Ok(read_literals(&values, &positions, &definition, &defaults, &parameters, zone))
+                };
                 let batch = self.engine.work(read).await.map_err(|error| self.worded(error, statement))??;
                 let rows = batch.num_rows() as u64;
                 let mut writes = self.take_writes();
@@ -227,11 +246,15 @@ impl Session {
                 rows
             }
             Source::Query(query) => {
-                let runnable = self.runnable(statement, &as_query(&query), parameters).await?;
+                let runnable = self.runnable(statement, &as_query(&query), parameters, &OneTime::default()).await?;
                 let mut batches = self.start(&runnable);
                 let given = batches.schema().fields().len();
                 check_width(given, positions.len(), insert.columns.is_empty())?;
                 let positions = positions[..given].to_vec();
+                if given < needed.len() {
+                    let needed = insert::needs_default(None, &positions, needed.len());
+                    defaults = self.defaults(&table, &needed).await?;
+                }
                 let target = Arc::new(Target { table: definition, positions, defaults, zone });
                 let mut writes = self.take_writes();
                 let mut rows = 0;
@@ -261,7 +284,7 @@ impl Session {
         }
         let query = super::statement::parse(&source_sql(source))?.remove(0);
         let ast = query.ast.as_deref().expect("the query is not empty");
-        let mut rows = self.query(statement, ast, &[]).await?;
+        let mut rows = self.query(statement, ast, &[], &OneTime::default()).await?;
         rows.tag = "COPY";
         Ok(rows)
     }
@@ -283,7 +306,8 @@ impl Session {
         if columns.is_empty() {
             positions = (0..table.definition.columns.len()).collect();
         }
-        let defaults = self.defaults(&table).await?;
+        let needed = insert::needs_default(None, &positions, table.definition.columns.len());
+        let defaults = self.defaults(&table, &needed).await?;
         let writes = self.take_writes();
         Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, options, writes }))
     }
@@ -296,6 +320,7 @@ impl Session {
             self.notice("WARNING", "25001", "there is already a transaction in progress");
         } else {
             self.block = Block::Explicit { failed: false };
+            self.started = Some(chrono::Utc::now());
         }
         Ok(Outcome::Done("BEGIN".to_owned()))
     }
@@ -332,7 +357,7 @@ impl Session {
     // Settings
 
     /// Outside a block each statement is its own transaction.
-    fn end_single(&mut self) {
+    pub(super) fn end_single(&mut self) {
         if self.block == Block::None {
             self.settings.lock().end_transaction(true);
         }
@@ -418,8 +443,8 @@ impl Session {
             .iter()
             .map(|sql| super::ddl::column_type(sql).map(|t| Some(t.arrow())))
             .collect::<Result<Vec<_>, _>>()?;
-        let (parameters, columns) = self.describe(&inner, &types).await?;
-        self.named.insert(key, Prepared { parameters, columns, statement: inner });
+        let prepared = self.describe(&inner, &types).await?;
+        self.named.insert(key, prepared);
         Ok(Outcome::Done("PREPARE".to_owned()))
     }
 
@@ -443,7 +468,20 @@ impl Session {
             let cast = value.cast_to(data_type).map_err(|error| self.worded(error, &prepared.statement))?;
             parameters.push(cast);
         }
-        Box::pin(self.run(&prepared.statement, parameters)).await
+        Box::pin(self.run(&prepared, parameters)).await
+    }
+
+    fn discard(&mut self, what: DiscardObject) -> Result<Outcome, Error> {
+        if what == DiscardObject::ALL {
+            if matches!(self.block, Block::Explicit { .. }) {
+                let message = "DISCARD ALL cannot run inside a transaction block";
+                return Err(Error::report(Condition::ActiveTransaction, message));
+            }
+            self.named.clear();
+            self.settings.lock().reset_all();
+            self.end_single();
+        }
+        Ok(Outcome::Done(format!("DISCARD {what}")))
     }
 
     fn deallocate(&mut self, name: &Ident) -> Result<Outcome, Error> {

@@ -1,20 +1,22 @@
 //! INSERT: where the rows come from and where they go.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use cluster::Table;
-use datafusion::common::ScalarValue;
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::sql::sqlparser::ast::{
     CastKind, Expr, Insert, ObjectName, Parens, Query, SelectItem, SetExpr, Statement as Ast, TableObject,
     UnaryOperator, Value, Values,
 };
-use event::{ColumnType, TableDefinition};
+use event::{Column, ColumnType, TableDefinition};
 
 use super::ddl::{folded, relation};
 use super::report::nearest;
-use super::rows::{build, check_not_null, default_column};
+use super::rows::{assign, build, check_not_null, default_column};
 use crate::error::{Condition, Error};
 use crate::text::{ColumnBuilder, Zone};
 
@@ -76,21 +78,25 @@ pub(crate) fn plan(insert: &Insert, table: Arc<Table>) -> Result<InsertPlan, Err
     };
     let mut query = query.clone();
     let explicit = !insert.columns.is_empty();
+    let bare = is_bare(&query);
     let positions = match query.body.as_ref() {
-        SetExpr::Values(values) if is_bare(&query) => width(values, positions, explicit)?,
+        SetExpr::Values(values) if bare => width(values, positions, explicit)?,
         _ => positions,
     };
-    let source = match query.body.as_mut() {
-        SetExpr::Values(values)
-            if values.rows.iter().all(|row| row.iter().all(is_literal)) && query.order_by.is_none() =>
-        {
-            Source::Literals(values.clone())
-        }
+    let readable = match query.body.as_mut() {
+        SetExpr::Values(values) if bare && values.rows.iter().all(|row| row.iter().all(|e| cell(e).is_some())) => true,
         SetExpr::Values(values) => {
             type_cells(values, &positions, definition)?;
+            false
+        }
+        _ => false,
+    };
+    let source = match *query.body {
+        SetExpr::Values(values) if readable => Source::Literals(values),
+        body => {
+            query.body = Box::new(body);
             Source::Query(query)
         }
-        _ => Source::Query(query),
     };
     Ok(InsertPlan { table, positions, source })
 }
@@ -166,60 +172,116 @@ fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
 
-fn is_literal(expr: &Expr) -> bool {
-    is_default(expr) || literal(expr).is_some()
+/// What stands in a place of VALUES that needs no planning.
+enum Cell<'a> {
+    /// The word DEFAULT.
+    Default,
+    Null,
+    /// Text in quotes, or a boolean.
+    Text(Cow<'a, str>),
+    /// A number with its sign.
+    Number(Cow<'a, str>),
+    /// `$1` is 0.
+    Parameter(usize),
 }
 
-/// A literal as text (`None` inside for NULL), and whether it was a number.
-fn literal(expr: &Expr) -> Option<(Option<String>, bool)> {
+fn cell(expr: &Expr) -> Option<Cell<'_>> {
     match expr {
+        _ if is_default(expr) => Some(Cell::Default),
         Expr::Value(value) => match &value.value {
-            Value::Number(text, _) => Some((Some(text.to_string()), true)),
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some((Some(text.clone()), false)),
-            Value::DollarQuotedString(text) => Some((Some(text.value.clone()), false)),
-            Value::Boolean(value) => Some((Some(value.to_string()), false)),
-            Value::Null => Some((None, false)),
+            Value::Number(text, _) => Some(Cell::Number(Cow::Borrowed(text))),
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+                Some(Cell::Text(Cow::Borrowed(text)))
+            }
+            Value::DollarQuotedString(text) => Some(Cell::Text(Cow::Borrowed(&text.value))),
+            Value::Boolean(value) => Some(Cell::Text(Cow::Borrowed(if *value { "true" } else { "false" }))),
+            Value::Null => Some(Cell::Null),
+            Value::Placeholder(name) => {
+                let number: usize = name.strip_prefix('$')?.parse().ok()?;
+                Some(Cell::Parameter(number.checked_sub(1)?))
+            }
             _ => None,
         },
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match literal(expr)? {
-            (Some(text), true) if !text.starts_with('-') => Some((Some(format!("-{text}")), true)),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match cell(expr)? {
+            Cell::Number(text) if !text.starts_with('-') => Some(Cell::Number(Cow::Owned(format!("-{text}")))),
             _ => None,
         },
-        Expr::UnaryOp { op: UnaryOperator::Plus, expr } => literal(expr).filter(|(_, number)| *number),
-        Expr::Nested(inner) => literal(inner),
+        Expr::UnaryOp { op: UnaryOperator::Plus, expr } => cell(expr).filter(|cell| matches!(cell, Cell::Number(_))),
+        Expr::Nested(inner) => cell(inner).filter(|cell| !matches!(cell, Cell::Default)),
         _ => None,
     }
 }
 
-/// Reads rows of literals straight into columns of the table.
+/// Types of the parameters in VALUES: what the client named, else that of the column each is for.
+pub(crate) fn cell_types(values: &Values, plan: &InsertPlan, given: &[Option<DataType>]) -> Vec<DataType> {
+    let mut types: Vec<Option<DataType>> = given.to_vec();
+    for row in &values.rows {
+        for (expr, position) in row.iter().zip(&plan.positions) {
+            if let Some(Cell::Parameter(number)) = cell(expr) {
+                types.resize(types.len().max(number + 1), None);
+                let own = || plan.table.definition.columns[*position].column_type.arrow();
+                types[number].get_or_insert_with(own);
+            }
+        }
+    }
+    types.into_iter().map(|data_type| data_type.unwrap_or(DataType::Utf8)).collect()
+}
+
+/// Which columns a statement with these values leaves to their defaults.
+pub(crate) fn needs_default(values: Option<&Values>, positions: &[usize], columns: usize) -> Vec<bool> {
+    let mut needed = vec![true; columns];
+    for (at, position) in positions.iter().enumerate() {
+        let says_default = |row: &Parens<Vec<Expr>>| row.get(at).is_some_and(is_default);
+        needed[*position] = values.is_some_and(|values| values.rows.iter().any(says_default));
+    }
+    needed
+}
+
+/// The value of a DEFAULT that is nothing but a literal, as text to be read in the column's syntax.
+pub(crate) fn plain_default(expression: &str) -> Option<ScalarValue> {
+    let text = expression.trim();
+    let quoted = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).filter(|inner| !inner.contains('\''));
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if text.eq_ignore_ascii_case("null") {
+        return Some(ScalarValue::Null);
+    }
+    if number || text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+        return Some(text.into());
+    }
+    quoted.map(ScalarValue::from)
+}
+
+/// Reads rows of literals and parameters straight into columns of the table.
 ///
 /// # Errors
-/// 22xxx for a literal that does not fit its column, 23502 for NULL where none may be.
+/// 22xxx for a value that does not fit its column, 23502 for NULL where none may be.
 pub(crate) fn read_literals(
     values: &Values,
     positions: &[usize],
     definition: &TableDefinition,
     defaults: &[ScalarValue],
+    parameters: &[ScalarValue],
     zone: Zone,
 ) -> Result<RecordBatch, Error> {
     let count = values.rows.len();
     let mut columns: Vec<Option<ArrayRef>> = vec![None; definition.columns.len()];
-    for (cell, position) in positions.iter().enumerate() {
+    for (at, position) in positions.iter().enumerate() {
         let column = &definition.columns[*position];
-        let default = default_text(&defaults[*position]);
         let mut builder = ColumnBuilder::new(column.column_type, zone);
         for row in &values.rows {
-            let expr = &row[cell];
-            if is_default(expr) {
-                match &default {
-                    Some(text) => builder.append_text(text)?,
-                    None => builder.append_null(),
-                }
-                continue;
-            }
-            match literal(expr).expect("only literals come here") {
-                (None, _) => builder.append_null(),
-                (Some(text), number) => builder.append_text(&fitting(text, number, column.column_type))?,
+            match cell(&row[at]).expect("only what needs no planning comes here") {
+                Cell::Null => builder.append_null(),
+                Cell::Text(text) => builder.append_text(&text)?,
+                Cell::Number(text) => builder.append_text(&fitting(text, column.column_type))?,
+                Cell::Default => append(&mut builder, &defaults[*position], column, zone)?,
+                Cell::Parameter(number) => match parameters.get(number) {
+                    Some(value) => append(&mut builder, value, column, zone)?,
+                    None => {
+                        let message = format!("there is no parameter ${}", number + 1);
+                        return Err(Error::report(Condition::UndefinedObject, message));
+                    }
+                },
             }
         }
         columns[*position] = Some(builder.finish());
@@ -236,35 +298,37 @@ pub(crate) fn read_literals(
     build(definition, columns, count)
 }
 
-/// A number with a fraction assigned to an integer is rounded, as its cast from numeric would be.
-fn fitting(text: String, number: bool, column_type: ColumnType) -> String {
-    let integer = matches!(column_type, ColumnType::SmallInt | ColumnType::Integer | ColumnType::BigInt);
-    if !number || !integer || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
-        return text;
+/// Adds a computed value: as it is, read from text, or cast as on assignment.
+fn append(builder: &mut ColumnBuilder, value: &ScalarValue, column: &Column, zone: Zone) -> Result<(), Error> {
+    match value {
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+            return Ok(builder.append_text(text)?);
+        }
+        value if builder.append_scalar(value) => return Ok(()),
+        _ => {}
     }
-    match text.parse::<f64>() {
-        Ok(value) if value.abs() < 9e15 => format!("{}", value.round() as i64),
-        _ => text,
+    let internal = |error: DataFusionError| Error::report(Condition::Internal, error.to_string());
+    let one = assign(&value.to_array_of_size(1).map_err(internal)?, column, zone)?;
+    let value = ScalarValue::try_from_array(&one, 0).map_err(internal)?;
+    match value {
+        ScalarValue::Utf8(Some(text)) => Ok(builder.append_text(&text)?),
+        value => {
+            let added = builder.append_scalar(&value);
+            assert!(added, "an assigned value has its column's type");
+            Ok(())
+        }
     }
 }
 
-fn default_text(value: &ScalarValue) -> Option<String> {
-    if value.is_null() {
-        return None;
+/// A number with a fraction assigned to an integer is rounded, as its cast from numeric would be.
+fn fitting(text: Cow<'_, str>, column_type: ColumnType) -> Cow<'_, str> {
+    let integer = matches!(column_type, ColumnType::SmallInt | ColumnType::Integer | ColumnType::BigInt);
+    if !integer || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return text;
     }
-    match value {
-        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
-            Some(text.clone())
-        }
-        ScalarValue::TimestampMicrosecond(Some(_), zone) | ScalarValue::TimestampNanosecond(Some(_), zone) => {
-            let array = value.to_array().ok()?;
-            let text = arrow::util::display::array_value_to_string(&array, 0).ok()?;
-            Some(if zone.is_some() && !text.ends_with('Z') { format!("{text}Z") } else { text })
-        }
-        other => {
-            let array = other.to_array().ok()?;
-            arrow::util::display::array_value_to_string(&array, 0).ok()
-        }
+    match text.parse::<f64>() {
+        Ok(value) if value.abs() < 9e15 => Cow::Owned(format!("{}", value.round() as i64)),
+        _ => text,
     }
 }
 

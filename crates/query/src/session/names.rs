@@ -47,12 +47,15 @@ fn name_select(select: &mut Select) {
         }
     }
     let mut taken = BTreeSet::new();
+    // Which columns a wildcard brings is not known here, so every column beside one is kept apart from them.
+    let wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let beside_wildcard = select.projection.iter().any(wild);
     for (at, item) in select.projection.iter_mut().enumerate() {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let name = name_of(expr).unwrap_or_else(|| "?column?".to_owned());
-                let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-                let fresh = taken.insert(name.clone());
+                let plain = !beside_wildcard && matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                let fresh = taken.insert(name.clone()) && !beside_wildcard;
                 if plain && fresh {
                     continue;
                 }
@@ -154,19 +157,14 @@ pub(crate) fn keep_names(original: &Statement, rewritten: &mut Statement) {
     }
 }
 
-/// The schema as the client sees it: names without the marks that kept them apart.
+/// The schema as the client sees it: names without the marks that kept them apart, and any column may be NULL, for what a plan says
+/// of that and what its batches say can differ.
 pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
-    if !schema.fields().iter().any(|field| field.name().contains(MARK)) {
-        return Arc::clone(schema);
-    }
-    let fields: Vec<Field> = schema
-        .fields()
-        .iter()
-        .map(|field| {
-            let name = field.name().split(MARK).next().unwrap_or_default();
-            field.as_ref().clone().with_name(name)
-        })
-        .collect();
+    let shown = |field: &Arc<Field>| {
+        let name = field.name().split(MARK).next().unwrap_or_default();
+        field.as_ref().clone().with_name(name).with_nullable(true)
+    };
+    let fields: Vec<Field> = schema.fields().iter().map(shown).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

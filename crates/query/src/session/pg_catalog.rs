@@ -5,32 +5,41 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, Weak};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::datatypes::DataType;
 use cluster::Catalog;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
-use datafusion::execution::session_state::SessionState;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, TypeSignature, Volatility};
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::Statement as Ast;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use datafusion_pg_catalog::setup_pg_catalog;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use parking_lot::{Mutex, RwLock};
 
+use self::information_schema::InformationSchema;
+use self::relations::StatementPgCatalog;
+use super::literals::{Microseconds, ReadLiterals};
 use super::settings::Settings;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::table::{Reads, StatementCatalog};
+use crate::views;
 
-static PARSER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
+mod functions;
+mod information_schema;
+mod relations;
+mod rewrite;
+
+pub(crate) use self::rewrite::rewrite;
 
 /// What all sessions of one database share.
 pub(crate) struct Shared {
+    database: String,
     state: SessionState,
     pg_catalog: Arc<dyn SchemaProvider>,
 }
@@ -39,6 +48,8 @@ impl Shared {
     /// Registers PostgreSQL's catalog over the node's own.
     pub(crate) fn new(engine: &Arc<Engine>, database: &str) -> Shared {
         let mut state = engine.session_state(database);
+        // The library's own information_schema knows Arrow's types only.
+        state.config_mut().options_mut().catalog.information_schema = false;
         let live = Arc::new(Live {
             engine: Arc::downgrade(engine),
             database: database.to_owned(),
@@ -48,7 +59,10 @@ impl Shared {
         let context = SessionContext::new_with_state(state);
         setup_pg_catalog(&context, database, EmptyContextProvider).expect("the static catalog tables can be read");
         let pg_catalog = live.registered.read().get("pg_catalog").cloned().expect("it was registered just now");
-        Shared { state: context.state(), pg_catalog }
+        let planner = Microseconds(Some(Arc::new(PgOidTypePlanner)));
+        let mut state = SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
+        state.add_analyzer_rule(Arc::new(ReadLiterals));
+        Shared { database: database.to_owned(), state, pg_catalog }
     }
 }
 
@@ -69,7 +83,8 @@ impl SessionCatalog {
         let shared = engine.shared(database);
         let text = |value: &str| ScalarValue::Utf8(Some(value.to_owned()));
         let version = format!("PostgreSQL 15.18 (Annal {}) on {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-        let functions = vec![
+        let mut functions = functions::all(engine, settings);
+        functions.extend([
             constant("version", text(&version)),
             constant("session_user", text(user)),
             constant("current_user", text(user)),
@@ -78,7 +93,7 @@ impl SessionCatalog {
             current_setting(settings),
             set_config(settings),
             unlock_all(),
-        ];
+        ]);
         SessionCatalog { shared, functions }
     }
 
@@ -99,32 +114,14 @@ impl SessionCatalog {
         state
     }
 
-    /// The schema `pg_catalog`.
-    pub(crate) fn pg_catalog(&self) -> Arc<dyn SchemaProvider> {
-        Arc::clone(&self.shared.pg_catalog)
-    }
-
-    /// Rewrites a statement about the catalog into one that can be planned; others stay as they are.
-    pub(crate) fn rewrite(&self, ast: Ast, text: &str) -> Result<Ast, Error> {
-        let lower = text.to_lowercase();
-        let about_catalog = ["pg_", "information_schema", "current_schema", "::reg", "current_user", "session_user"];
-        if !about_catalog.iter().any(|word| lower.contains(word)) {
-            return Ok(ast);
-        }
-        let whole = matches!(ast, Ast::Query(_))
-            && !lower.starts_with("explain")
-            && !lower.starts_with("copy")
-            && !lower.starts_with("insert");
-        if whole
-            && let Ok(mut statements) = PARSER.parse(text)
-            && statements.len() == 1
-        {
-            let mut statement = statements.remove(0);
-            super::names::keep_names(&ast, &mut statement);
-            super::names::name_columns(&mut statement);
-            return Ok(statement);
-        }
-        Ok(PARSER.rewrite(ast))
+    /// Adds the schemas that describe the tables of `catalog` to a statement's.
+    pub(crate) fn describe(&self, engine: &Arc<Engine>, catalog: &Arc<Catalog>, statement: &StatementCatalog) {
+        let views = views::schema(engine, catalog);
+        let fixed = Arc::clone(&self.shared.pg_catalog);
+        let pg_catalog = StatementPgCatalog::new(fixed, Arc::clone(catalog), Arc::clone(&views));
+        statement.add_schema("pg_catalog", Arc::new(pg_catalog));
+        let standard = InformationSchema::new(&self.shared.database, Arc::clone(catalog), views);
+        statement.add_schema("information_schema", Arc::new(standard));
     }
 }
 

@@ -17,9 +17,11 @@ use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, Statement as Ast};
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 
+use super::insert::{Source, cell_types};
 use super::report::{self, Known};
-use super::{Rows, Session, names};
+use super::{Block, Prepared, Rows, Session, names, pg_catalog};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, StatementCatalog};
@@ -33,18 +35,48 @@ pub(super) struct Runnable {
     context: Arc<TaskContext>,
 }
 
+/// A plan with the state it was made in.
+#[derive(Debug)]
+pub(super) struct Planned {
+    plan: LogicalPlan,
+    state: SessionState,
+    moment: Moment,
+}
+
+/// What planning looks at besides the statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moment {
+    catalog: u64,
+    settings: u64,
+    written: u64,
+    own_rows: bool,
+}
+
+/// A plan that can be run once: it reads the snapshots of its first run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OneTime(Arc<Mutex<Option<Planned>>>);
+
+impl OneTime {
+    fn new(planned: Planned) -> OneTime {
+        OneTime(Arc::new(Mutex::new(Some(planned))))
+    }
+
+    fn take(&self) -> Option<Planned> {
+        self.0.lock().take()
+    }
+}
+
 impl Session {
     /// The state a statement is planned in: the tables of this moment, with the block's own rows.
     pub(super) fn planning_state(&self) -> SessionState {
         let catalog = self.engine.node().catalog();
         let reads = Arc::new(Reads::new(Arc::clone(self.engine.node()), self.own_rows(&catalog)));
         let path = self.settings.lock().search_path();
-        let list = StatementCatalog::new(&self.engine, &self.database, catalog, path, reads);
-        list.add_schema("pg_catalog", self.catalog.pg_catalog());
+        let list = StatementCatalog::new(&self.engine, &self.database, Arc::clone(&catalog), path, reads);
+        self.catalog.describe(&self.engine, &catalog, &list);
         let mut state = self.base.clone();
         state.register_catalog_list(list);
-        let zone = self.setting("TimeZone").unwrap_or_else(|| "UTC".to_owned());
-        state.config_mut().options_mut().execution.time_zone = Some(zone);
+        state.config_mut().options_mut().execution.time_zone = Some(self.zone().to_string());
         state
     }
 
@@ -73,73 +105,111 @@ impl Session {
         &mut self,
         statement: &super::Statement,
         given: &[Option<DataType>],
-    ) -> Result<(Vec<DataType>, Option<SchemaRef>), Error> {
-        let Some(ast) = statement.ast.as_deref() else { return Ok((Vec::new(), None)) };
+    ) -> Result<Prepared, Error> {
+        let mut prepared = Prepared {
+            parameters: Vec::new(),
+            columns: None,
+            statement: statement.clone(),
+            planned: OneTime::default(),
+        };
+        let Some(ast) = statement.ast.as_deref() else { return Ok(prepared) };
         match ast {
             Ast::Query(_) => {
-                let plan = self.logical(statement, ast.clone()).await?;
-                let columns = names::shown(plan.schema().inner());
-                Ok((parameter_types(&plan, given).map_err(|e| self.worded(e, statement))?, Some(columns)))
+                let planned = self.planned(statement, ast.clone()).await?;
+                prepared.parameters = parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
+                prepared.columns = Some(names::shown(planned.plan.schema().inner()));
+                prepared.planned = OneTime::new(planned);
             }
             Ast::Insert(insert) => {
                 let plan = self.insert_plan(insert)?;
-                match plan.source {
-                    super::insert::Source::Literals(_) => Ok((Vec::new(), None)),
-                    super::insert::Source::Query(query) => {
-                        let plan = self.logical(statement, Ast::Query(query)).await?;
-                        Ok((parameter_types(&plan, given).map_err(|e| self.worded(e, statement))?, None))
+                prepared.parameters = match plan.source {
+                    Source::Literals(ref values) => cell_types(values, &plan, given),
+                    Source::Query(query) => {
+                        let planned = self.planned(statement, Ast::Query(query)).await?;
+                        parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?
                     }
-                }
+                };
             }
-            Ast::Explain { .. } => Ok((Vec::new(), Some(explain_schema()))),
-            Ast::ShowVariable { variable } => Ok((Vec::new(), Some(super::control::show_schema(variable)))),
+            Ast::Explain { .. } => prepared.columns = Some(explain_schema()),
+            Ast::ShowVariable { variable } => prepared.columns = Some(super::control::show_schema(variable)),
             Ast::Execute { name: Some(name), .. } => {
-                let key = name.to_string();
-                Ok((Vec::new(), self.named.get(&key).and_then(|prepared| prepared.columns.clone())))
+                prepared.columns = self.named.get(&name.to_string()).and_then(|named| named.columns.clone());
             }
-            _ => Ok((Vec::new(), None)),
+            _ => {}
         }
+        Ok(prepared)
     }
 
-    /// Plans on the query runtime, without optimizing.
-    pub(super) async fn logical(&self, statement: &super::Statement, mut ast: Ast) -> Result<LogicalPlan, Error> {
+    /// Plans on the query runtime. Types are settled as far as the parameters' allow.
+    async fn planned(&self, statement: &super::Statement, mut ast: Ast) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
-        let ast = self.catalog.rewrite(ast, &statement.text)?;
+        let ast = pg_catalog::rewrite(ast, &statement.text);
         let state = self.planning_state();
-        let planned =
-            self.engine.work(async move { state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await });
+        let moment = self.moment();
+        let planned = self.engine.work(async move {
+            let plan = state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await?;
+            refuse_statements(&plan)?;
+            let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
+            let plan = match settled {
+                Ok(settled) => settled,
+                // An operator over a parameter of a type yet unknown.
+                Err(_) if !plan.get_parameter_types()?.is_empty() => plan,
+                Err(error) => return Err(error),
+            };
+            Ok(Planned { plan, state, moment })
+        });
         planned.await.map_err(|error| self.worded(error, statement))
     }
 
-    /// Plans a query with its parameters, ready to run; plans anew when a table changed meanwhile.
+    /// Plans a query with its parameters, ready to run; plans anew when a table changed meanwhile. `planned` is taken when nothing
+    /// that planning looks at has changed since it was made.
     pub(super) async fn runnable(
         &self,
         statement: &super::Statement,
         ast: &Ast,
         parameters: &[ScalarValue],
+        planned: &OneTime,
     ) -> Result<Runnable, Error> {
-        let mut ast = ast.clone();
-        names::name_columns(&mut ast);
-        let ast = self.catalog.rewrite(ast, &statement.text)?;
+        let mut ready = planned.take().filter(|planned| planned.moment == self.moment());
         for attempt in 0.. {
-            let state = self.planning_state();
-            let ast = ast.clone();
+            let Planned { plan, state, .. } = match ready.take() {
+                Some(planned) => planned,
+                None => self.planned(statement, ast.clone()).await?,
+            };
             let parameters = parameters.to_vec();
-            let planned = self.engine.work(async move {
-                let mut plan = state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await?;
-                refuse_statements(&plan)?;
-                if !parameters.is_empty() {
-                    plan = plan.with_param_values(ParamValues::from(parameters))?;
-                }
+            let state = self.begun(state);
+            let runnable = self.engine.work(async move {
+                let plan = match parameters.is_empty() {
+                    true => plan,
+                    false => plan.with_param_values(ParamValues::from(parameters))?,
+                };
                 let plan = state.create_physical_plan(&plan).await?;
                 Ok(Runnable { plan, context: state.task_ctx() })
             });
-            match planned.await.map_err(|error| self.worded(error, statement)) {
+            match runnable.await.map_err(|error| self.worded(error, statement)) {
                 Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if attempt < REPLANS_MAX => {}
                 outcome => return outcome,
             }
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// Sets the time of `now()`: when the block began, else when the statement begins.
+    fn begun(&self, mut state: SessionState) -> SessionState {
+        state.mark_start_execution();
+        if let (Block::Explicit { .. }, Some(started)) = (self.block, self.started) {
+            state.execution_props_mut().query_execution_start_time = Some(started);
+        }
+        state
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            catalog: self.engine.node().catalog().index,
+            settings: self.settings.lock().changes(),
+            written: self.written,
+            own_rows: self.writes.is_some(),
+        }
     }
 
     /// Starts a plan. The rows stop when they are dropped.
@@ -153,8 +223,9 @@ impl Session {
         statement: &super::Statement,
         ast: &Ast,
         parameters: &[ScalarValue],
+        planned: &OneTime,
     ) -> Result<Rows, Error> {
-        let runnable = self.runnable(statement, ast, parameters).await?;
+        let runnable = self.runnable(statement, ast, parameters, planned).await?;
         Ok(self.rows(statement, self.start(&runnable), "SELECT"))
     }
 
@@ -194,10 +265,10 @@ impl Session {
         };
         let mut lines = Vec::new();
         if verbose {
-            let logical = self.logical(statement, source.clone()).await?;
+            let logical = self.planned(statement, source.clone()).await?.plan;
             lines.extend(logical.display_indent().to_string().lines().map(|line| line.replace('\u{1}', "#")));
         }
-        let runnable = self.runnable(statement, &source, parameters).await?;
+        let runnable = self.runnable(statement, &source, parameters, &OneTime::default()).await?;
         if analyze {
             let mut rows = self.start(&runnable);
             while let Some(batch) = rows.next().await {
@@ -212,16 +283,22 @@ impl Session {
         Ok(text_rows(explain_schema(), lines, "EXPLAIN"))
     }
 
-    /// Computes one value, for DEFAULT.
+    /// Computes one value, for DEFAULT and EXECUTE.
     pub(super) async fn value_of(&self, expression: &str) -> Result<ScalarValue, Error> {
-        let statement = super::statement::parse(&format!("SELECT {expression}"))?.remove(0);
-        let ast = statement.ast.as_deref().expect("the statement is not empty").clone();
-        let runnable = self.runnable(&statement, &ast, &[]).await?;
+        let text = format!("SELECT {expression}");
+        // Parsing takes much stack; the caller's is deep already.
+        let parsed = self.engine.work(async move { Ok(super::statement::parse(&text)) });
+        let parsed = parsed.await.map_err(|error| Error::report(Condition::Internal, error.to_string()))??;
+        let [statement] = parsed.as_slice() else {
+            return Err(Error::report(Condition::SyntaxError, format!("cannot read the expression {expression}")));
+        };
+        let ast = statement.ast.as_deref().expect("the statement is not empty");
+        let runnable = self.runnable(statement, ast, &[], &OneTime::default()).await?;
         let mut rows = self.start(&runnable);
         while let Some(batch) = rows.next().await {
-            let batch = batch.map_err(|error| self.worded(error, &statement))?;
+            let batch = batch.map_err(|error| self.worded(error, statement))?;
             if batch.num_rows() > 0 {
-                return ScalarValue::try_from_array(batch.column(0), 0).map_err(|error| self.worded(error, &statement));
+                return ScalarValue::try_from_array(batch.column(0), 0).map_err(|error| self.worded(error, statement));
             }
         }
         Ok(ScalarValue::Null)

@@ -20,20 +20,64 @@ pub(crate) fn report(error: DataFusionError, text: &str, offset: usize, known: &
         Unwrapped::Own(error) => return error,
         Unwrapped::Theirs(error) => word(*error, known),
     };
-    if out.position.is_none() && positioned(out.condition) {
-        out.position = quoted(&out.message).and_then(|name| find(text, &name)).map(|at| offset + at + 1);
-    }
+    locate(&mut out, text, offset);
     Error::Reported(Box::new(out))
 }
 
-fn positioned(condition: Condition) -> bool {
-    matches!(
-        condition,
-        Condition::UndefinedTable
-            | Condition::UndefinedColumn
-            | Condition::UndefinedFunction
-            | Condition::AmbiguousColumn
-    )
+/// An error of `statement` with its position, when it is about something that stands in the statement.
+pub(crate) fn located(error: Error, statement: &super::Statement) -> Error {
+    use datafusion::sql::sqlparser::ast::Statement as Ast;
+    match (error, statement.ast.as_deref()) {
+        (Error::Reported(mut report), Some(Ast::Query(_) | Ast::Insert(_))) if report.context.is_none() => {
+            locate(&mut report, &statement.text, statement.offset);
+            Error::Reported(report)
+        }
+        (error, _) => error,
+    }
+}
+
+fn locate(report: &mut Report, text: &str, offset: usize) {
+    if report.position.is_some() {
+        return;
+    }
+    let at = match report.condition {
+        Condition::UndefinedTable => {
+            let found = quoted(&report.message).and_then(|name| find(text, &name).map(|at| (name, at)));
+            found.map(|(name, at)| qualify(report, text, &name, at))
+        }
+        Condition::UndefinedColumn
+        | Condition::UndefinedFunction
+        | Condition::AmbiguousColumn
+        | Condition::Grouping => {
+            let name = quoted(&report.message);
+            name.and_then(|name| find(text, &name).or_else(|| find(text, name.rsplit('.').next()?)))
+        }
+        Condition::InvalidTextRepresentation
+        | Condition::InvalidDatetimeFormat
+        | Condition::DatetimeOverflow
+        | Condition::NumericOutOfRange => {
+            let value = report.message.rsplit_once(": \"").map(|(_, rest)| rest).and_then(|rest| rest.strip_suffix('"'));
+            let value = value.or_else(|| between(&report.message, "value \"", "\" is out of range"));
+            value.and_then(|value| text.find(&format!("'{value}'"))).map(|at| text[..at].chars().count())
+        }
+        _ => None,
+    };
+    report.position = at.map(|at| offset + at + 1);
+}
+
+/// A table written with its schema is named with it.
+fn qualify(report: &mut Report, text: &str, name: &str, at: usize) -> usize {
+    let before: String = text.chars().take(at).collect();
+    let Some(schema) = before.strip_suffix('.') else { return at };
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let start = schema.char_indices().rev().take_while(|(_, c)| is_part(*c)).last().map(|(start, _)| start);
+    let Some(start) = start else { return at };
+    let schema = &schema[start..];
+    report.message = format!("relation \"{}.{name}\" does not exist", schema.to_lowercase());
+    if !schema.eq_ignore_ascii_case("public") {
+        report.hint = None;
+    }
+    before[..start].chars().count()
 }
 
 enum Unwrapped {
@@ -235,6 +279,18 @@ fn from_text(text: &str, known: &Known) -> Report {
     if let Some(name) = between(body, "Invalid function '", "'") {
         return undefined_function(name, known);
     }
+    if body.contains("Aggregate functions are not allowed in the WHERE clause")
+        || body.contains("aggregate functions are not allowed in WHERE")
+    {
+        return plain(Condition::Grouping, "aggregate functions are not allowed in WHERE");
+    }
+    if let Some(found) = between(body, "Cannot create filter with non-boolean predicate", "\n")
+        .or_else(|| body.split_once("Cannot create filter with non-boolean predicate").map(|(_, rest)| rest))
+    {
+        let found = found.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
+        let message = format!("argument of WHERE must be type boolean, not type {}", sql_type(found));
+        return plain(Condition::DatatypeMismatch, message);
+    }
     if body.contains("No function matches") || body.contains("coerce") && body.contains("function") {
         let name = between(body, "'", "(").or_else(|| between(body, "function ", "(")).unwrap_or("unknown");
         let mut report = plain(
@@ -309,6 +365,24 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
     let distance = |candidate: &str| strsim::damerau_levenshtein(name, candidate);
     let allowed = (name.chars().count() / 3).clamp(1, 4);
     candidates.map(|candidate| (distance(candidate), candidate)).min().filter(|(d, _)| *d <= allowed).map(|(_, c)| c)
+}
+
+/// What PostgreSQL calls the type that Arrow prints as `name`.
+fn sql_type(name: &str) -> &str {
+    match name {
+        "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Utf8" | "LargeUtf8" | "Utf8View" => "text",
+        "Boolean" => "boolean",
+        "Date32" => "date",
+        name if name.starts_with("Decimal") => "numeric",
+        name if name.starts_with("Timestamp") && name.contains("Some") => "timestamp with time zone",
+        name if name.starts_with("Timestamp") => "timestamp without time zone",
+        other => other,
+    }
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {

@@ -71,7 +71,7 @@ pub(crate) fn default_column(value: &ScalarValue, column: &Column, count: usize)
 }
 
 /// Casts as PostgreSQL does on assignment; text is read in the column's own syntax.
-fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
+pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
     let wanted = column.column_type.arrow();
     if *array.data_type() == wanted {
         return Ok(Arc::clone(array));
@@ -187,7 +187,14 @@ fn shown(column: &ArrayRef, row: usize) -> String {
         .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
         .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f+00"));
     match ArrayFormatter::try_new(column, &options) {
-        Ok(formatter) => formatter.value(row).to_string(),
+        Ok(formatter) => {
+            let text = formatter.value(row).to_string();
+            match column.data_type() {
+                DataType::Float32 | DataType::Float64 => text.strip_suffix(".0").map_or(text.clone(), str::to_owned),
+                DataType::Boolean => text[..1].to_owned(),
+                _ => text,
+            }
+        }
         Err(_) => "?".to_owned(),
     }
 }

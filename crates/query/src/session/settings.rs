@@ -75,13 +75,14 @@ pub(crate) struct Settings {
     local: BTreeMap<String, Option<String>>,
     reported: Vec<(String, String)>,
     zone: Zone,
+    changes: u64,
 }
 
 impl Settings {
     /// All defaults, for a session of `user`.
     pub(crate) fn new(user: &str) -> Self {
         let values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
-        Self { values, saved: BTreeMap::new(), local: BTreeMap::new(), reported: Vec::new(), zone: Zone::UTC }
+        Self { values, saved: BTreeMap::new(), local: BTreeMap::new(), reported: Vec::new(), zone: Zone::UTC, changes: 0 }
     }
 
     /// The value as SHOW prints it.
@@ -223,7 +224,13 @@ impl Settings {
         }
     }
 
+    /// How often any setting was changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     fn put(&mut self, key: &str, value: Option<String>) {
+        self.changes += 1;
         match value {
             Some(value) => self.values.insert(key.to_owned(), value),
             None => self.values.remove(key),

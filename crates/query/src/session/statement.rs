@@ -61,7 +61,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     let from = byte_at(sql, first.span.start);
     let to = byte_at(sql, last.span.end).max(from);
     let mut own: Vec<TokenWithSpan> = tokens.to_vec();
-    rewrite(&mut own);
+    rewrite(&mut own)?;
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(own);
     let parsed = parser.parse_statement().and_then(|statement| match parser.peek_token().token {
@@ -81,15 +81,46 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
 }
 
 /// Turns what the stock parser cannot read into what it can: COPY needs its semicolon, option names may have dots, be
-/// bare words, or stand without a value.
-fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
-    let words: Vec<String> =
-        tokens.iter().filter(|t| !is_blank(t)).take(2).map(|t| t.token.to_string().to_ascii_uppercase()).collect();
-    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["COPY", ..] => tokens.push(TokenWithSpan::wrap(Token::SemiColon)),
-        ["CREATE", "TABLE" | "UNLOGGED"] => join_dotted_options(tokens),
+/// bare words, or stand without a value, ABORT is ROLLBACK, and TIME ZONE is the setting of that name.
+fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
+    let words: Vec<(usize, String)> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| !is_blank(token))
+        .take(3)
+        .map(|(at, token)| (at, token.token.to_string().to_ascii_uppercase()))
+        .collect();
+    match words.iter().map(|(_, word)| word.as_str()).collect::<Vec<_>>().as_slice() {
+        ["COPY", ..] => {
+            check_copy_characters(tokens)?;
+            tokens.push(TokenWithSpan::wrap(Token::SemiColon));
+        }
+        ["CREATE", "TABLE" | "UNLOGGED", ..] => join_dotted_options(tokens),
+        ["ABORT", ..] => tokens[words[0].0].token = Token::make_keyword("ROLLBACK"),
+        ["RESET", "TIME", "ZONE"] => {
+            tokens[words[1].0].token = Token::make_word("timezone", None);
+            tokens.truncate(words[2].0);
+        }
         _ => {}
     }
+    Ok(())
+}
+
+/// The parser reads these characters as such and calls anything longer a syntax error.
+fn check_copy_characters(tokens: &[TokenWithSpan]) -> Result<(), Error> {
+    let words: Vec<&Token> = tokens.iter().filter(|token| !is_blank(token)).map(|token| &token.token).collect();
+    for pair in words.windows(3) {
+        let option = pair[0].to_string().to_ascii_lowercase();
+        let value = if pair[1].to_string().eq_ignore_ascii_case("as") { pair[2] } else { pair[1] };
+        if let Token::SingleQuotedString(value) = value
+            && matches!(option.as_str(), "delimiter" | "quote" | "escape")
+            && (value.chars().count() != 1 || !value.is_ascii())
+        {
+            let message = format!("COPY {option} must be a single one-byte character");
+            return Err(Error::report(Condition::FeatureNotSupported, message));
+        }
+    }
+    Ok(())
 }
 
 /// `WITH (tsdb.hypertable, tsdb.partition_column = 'ts')`: each name becomes one word, and a missing value `true`.
@@ -212,6 +243,7 @@ mod tests {
         assert_eq!(texts(""), [""]);
         assert_eq!(parse("select 1;\n select 2").expect("valid")[1].offset, 11);
         assert_eq!(texts("copy t from stdin"), ["copy t from stdin"]);
+        assert_eq!(texts("abort; reset time zone"), ["abort", "reset time zone"]);
         assert_eq!(texts("create table t (a int) with (tsdb.hypertable, tsdb.partition_column='a')").len(), 1);
     }
 

@@ -121,6 +121,32 @@ impl ColumnBuilder {
         Ok(())
     }
 
+    /// Adds a value that has the column's own Arrow type already; `false` when it has not, and nothing is added then.
+    pub fn append_scalar(&mut self, value: &ScalarValue) -> bool {
+        match (&mut self.values, value) {
+            (Values::SmallInt(builder), ScalarValue::Int16(Some(value))) => builder.append_value(*value),
+            (Values::Integer(builder), ScalarValue::Int32(Some(value))) => builder.append_value(*value),
+            (Values::BigInt(builder), ScalarValue::Int64(Some(value))) => builder.append_value(*value),
+            (Values::Real(builder), ScalarValue::Float32(Some(value))) => builder.append_value(*value),
+            (Values::Double(builder), ScalarValue::Float64(Some(value))) => builder.append_value(*value),
+            (Values::Numeric(builder, precision, scale), ScalarValue::Decimal128(Some(value), p, s))
+                if (p, s) == (precision, scale) =>
+            {
+                builder.append_value(*value);
+            }
+            (Values::Boolean(builder), ScalarValue::Boolean(Some(value))) => builder.append_value(*value),
+            (Values::Date(builder), ScalarValue::Date32(Some(value))) => builder.append_value(*value),
+            (Values::Timestamp(builder), ScalarValue::TimestampMicrosecond(Some(value), None))
+            | (Values::TimestampTz(builder), ScalarValue::TimestampMicrosecond(Some(value), Some(_))) => {
+                builder.append_value(*value);
+            }
+            (_, value) if value.is_null() => self.append_null(),
+            _ => return false,
+        }
+        self.bytes += 8;
+        true
+    }
+
     /// About how many bytes the column takes.
     pub fn bytes(&self) -> usize {
         self.bytes

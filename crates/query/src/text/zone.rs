@@ -1,5 +1,7 @@
 //! The session's time zone: a name of the IANA database or a fixed offset.
 
+use std::fmt;
+
 use chrono::{LocalResult, NaiveDateTime, Offset, TimeZone};
 use chrono_tz::Tz;
 
@@ -56,6 +58,21 @@ impl Zone {
     }
 }
 
+/// As Arrow names zones: `America/New_York`, `+05:30`.
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Zone::Fixed(0) => f.write_str("UTC"),
+            Zone::Fixed(seconds) => {
+                let sign = if *seconds < 0 { '-' } else { '+' };
+                let minutes = seconds.abs() / 60;
+                write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+            }
+            Zone::Named(zone) => f.write_str(zone.name()),
+        }
+    }
+}
+
 /// Reads `+hh`, `+hhmm`, `+hh:mm` or `+hh:mm:ss`, with either sign, as seconds.
 pub(super) fn parse_offset(text: &[u8]) -> Option<i32> {
     let (sign, digits) = match text {
@@ -99,5 +116,8 @@ mod tests {
         assert_eq!(Zone::parse("-05:30"), Some(Zone::Fixed(-19800)));
         assert_eq!(Zone::parse("+0530"), Some(Zone::Fixed(19800)));
         assert_eq!(Zone::parse("Mars/Olympus"), None);
+        for name in ["UTC", "+02:00", "-05:30", "Europe/Berlin"] {
+            assert_eq!(Zone::parse(name).map(|zone| zone.to_string()).as_deref(), Some(name));
+        }
     }
 }

@@ -1,0 +1,165 @@
+//! Functions of `pg_catalog` that look into the node's catalog.
+
+use std::sync::{Arc, Weak};
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use cluster::Catalog;
+use datafusion::common::Result;
+use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, TypeSignature, Volatility};
+use event::{TableDefinition, TableId};
+use parking_lot::Mutex;
+
+use super::super::settings::Settings;
+use super::relations::{ANNAL_OID, KEY_OID, key_name};
+use crate::engine::Engine;
+
+/// The role that owns every relation.
+pub(super) const OWNER: &str = "annal";
+/// Where tables' oids begin; those below are the system's.
+const FIRST_TABLE_OID: i64 = 16_384;
+
+/// All of them, for one session.
+pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
+    let engine = Arc::downgrade(engine);
+    let mut functions = vec![
+        of_text("pg_get_userbyid", &[1], |_| Some(OWNER.to_owned())),
+        of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
+        expression_text(),
+        table_is_visible(engine.clone(), Arc::clone(settings)),
+        of_table("pg_get_indexdef", &[1, 3], engine.clone(), index_definition),
+        of_table("pg_get_constraintdef", &[1, 2], engine.clone(), |table, _| {
+            Some(format!("PRIMARY KEY ({})", key_columns(table)))
+        }),
+        of_table("column_default", &[2], engine, |table, arguments| {
+            let number = usize::try_from(arguments.first().copied().flatten()?).ok()?;
+            table.columns.get(number.checked_sub(1)?)?.default.clone()
+        }),
+    ];
+    for name in ["pg_function_is_visible", "pg_type_is_visible", "pg_operator_is_visible", "pg_opclass_is_visible"] {
+        functions.push(flag(name));
+    }
+    // There are no comments on anything.
+    for (name, counts) in [("obj_description", &[1, 2][..]), ("col_description", &[2]), ("shobj_description", &[2])] {
+        functions.push(of_text(name, counts, |_| None));
+    }
+    functions
+}
+
+fn udf(
+    name: &'static str,
+    counts: &[usize],
+    answers: DataType,
+    body: impl Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync + 'static,
+) -> Arc<ScalarUDF> {
+    let signature = Signature::one_of(counts.iter().map(|count| TypeSignature::Any(*count)).collect(), Volatility::Stable);
+    let body = move |arguments: &[ColumnarValue]| {
+        Ok(ColumnarValue::Array(body(&ColumnarValue::values_to_arrays(arguments)?)?))
+    };
+    Arc::new(ScalarUDF::from(SimpleScalarUDF::new_with_signature(name, signature, answers, Arc::new(body))))
+}
+
+/// A function whose answer depends on no argument but the first, as text.
+fn of_text(
+    name: &'static str,
+    counts: &[usize],
+    answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> Arc<ScalarUDF> {
+    udf(name, counts, DataType::Utf8, move |arguments| {
+        let texts = cast(&arguments[0], &DataType::Utf8)?;
+        let answers = texts.as_string::<i32>().iter().map(|text| text.and_then(&answer));
+        Ok(Arc::new(answers.collect::<StringArray>()))
+    })
+}
+
+/// `pg_get_expr`: expressions are kept as their text.
+fn expression_text() -> Arc<ScalarUDF> {
+    of_text("pg_get_expr", &[2, 3], |text| (!text.is_empty()).then(|| text.to_owned()))
+}
+
+fn flag(name: &'static str) -> Arc<ScalarUDF> {
+    udf(name, &[1], DataType::Boolean, |arguments| Ok(Arc::new(BooleanArray::from(vec![true; arguments[0].len()]))))
+}
+
+fn oids(argument: &ArrayRef) -> Result<ArrayRef> {
+    Ok(cast(argument, &DataType::Int64)?)
+}
+
+fn catalog_of(engine: &Weak<Engine>) -> Arc<Catalog> {
+    engine.upgrade().map_or_else(Arc::default, |engine| engine.node().catalog())
+}
+
+/// A relation can be named without its schema when that is on the search path.
+fn table_is_visible(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
+    udf("pg_table_is_visible", &[1], DataType::Boolean, move |arguments| {
+        let catalog = catalog_of(&engine);
+        let path = settings.lock().search_path();
+        let visible = |oid: i64| {
+            let schema = match oid {
+                oid if oid < i64::from(ANNAL_OID) => "pg_catalog",
+                oid if oid < FIRST_TABLE_OID => "annal",
+                oid => match definition(&catalog, oid) {
+                    Some(table) => &table.namespace,
+                    None => return None,
+                },
+            };
+            Some(path.iter().any(|on_path| on_path == schema))
+        };
+        let oids = oids(&arguments[0])?;
+        let answers = oids.as_primitive::<Int64Type>().iter().map(|oid| oid.and_then(visible));
+        Ok(Arc::new(answers.collect::<BooleanArray>()))
+    })
+}
+
+/// The table whose oid, or whose key's oid, this is.
+fn definition(catalog: &Catalog, oid: i64) -> Option<&TableDefinition> {
+    let key = i64::from(KEY_OID);
+    let oid = if oid > key { oid - key } else { oid };
+    Some(catalog.tables.get(&TableId(u64::try_from(oid).ok()?))?.definition.as_ref())
+}
+
+/// A function of a relation's oid and further numbers.
+fn of_table(
+    name: &'static str,
+    counts: &[usize],
+    engine: Weak<Engine>,
+    answer: impl Fn(&TableDefinition, &[Option<i64>]) -> Option<String> + Send + Sync + 'static,
+) -> Arc<ScalarUDF> {
+    udf(name, counts, DataType::Utf8, move |arguments| {
+        let catalog = catalog_of(&engine);
+        let numbers = arguments.iter().map(oids).collect::<Result<Vec<_>>>()?;
+        let row = |row: usize| {
+            let given: Vec<Option<i64>> = numbers
+                .iter()
+                .map(|column| column.is_valid(row).then(|| column.as_primitive::<Int64Type>().value(row)))
+                .collect();
+            let table = definition(&catalog, given[0]?)?;
+            answer(table, &given[1..])
+        };
+        Ok(Arc::new((0..numbers[0].len()).map(row).collect::<StringArray>()))
+    })
+}
+
+fn key_columns(table: &TableDefinition) -> String {
+    let names = table.primary_key.iter().map(|position| table.columns[*position].name.as_str());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The whole index, or the name of one of its columns.
+fn index_definition(table: &TableDefinition, arguments: &[Option<i64>]) -> Option<String> {
+    match arguments.first().copied().flatten() {
+        None | Some(0) => Some(format!(
+            "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
+            key_name(table),
+            table.namespace,
+            table.name,
+            key_columns(table)
+        )),
+        Some(number) => {
+            let position = table.primary_key.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
+            Some(table.columns[*position].name.clone())
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! `information_schema`: the standard's view of the catalog, for tools that ask it instead of `pg_catalog`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use cluster::Catalog;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::MemTable;
+use event::{ColumnType, TableDefinition};
+
+use super::functions::OWNER;
+use super::relations::{column_type, key_name};
+
+const TABLES: [&str; 6] =
+    ["schemata", "tables", "columns", "table_constraints", "key_column_usage", "constraint_column_usage"];
+
+/// The tables of `information_schema` for one statement.
+pub(crate) struct InformationSchema {
+    database: String,
+    catalog: Arc<Catalog>,
+    views: Arc<dyn SchemaProvider>,
+}
+
+/// A column under construction: its name, and its values as text or numbers.
+enum Values {
+    Text(Vec<Option<String>>),
+    Number(Vec<Option<i32>>),
+}
+
+/// One column of a relation.
+struct Described {
+    namespace: String,
+    table: String,
+    name: String,
+    number: i32,
+    column_type: ColumnType,
+    nullable: bool,
+    default: Option<String>,
+}
+
+impl InformationSchema {
+    /// Describes the relations of `catalog`, and Annal's own `views`.
+    pub(crate) fn new(database: &str, catalog: Arc<Catalog>, views: Arc<dyn SchemaProvider>) -> InformationSchema {
+        InformationSchema { database: database.to_owned(), catalog, views }
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &TableDefinition> {
+        self.catalog.tables.values().map(|table| table.definition.as_ref())
+    }
+
+    fn same(&self, value: &str, rows: usize) -> Values {
+        Values::Text(vec![Some(value.to_owned()); rows])
+    }
+
+    fn schemata(&self) -> Vec<(&'static str, Values)> {
+        let names = ["annal", "information_schema", "pg_catalog", "public"];
+        vec![
+            ("catalog_name", self.same(&self.database, names.len())),
+            ("schema_name", Values::Text(names.iter().map(|name| Some((*name).to_owned())).collect())),
+            ("schema_owner", self.same(OWNER, names.len())),
+        ]
+    }
+
+    fn relations(&self) -> Vec<(&'static str, Values)> {
+        let mut rows: Vec<[String; 4]> = Vec::new();
+        let row = |namespace: &str, name: &str, kind: &str, insertable: &str| {
+            [namespace, name, kind, insertable].map(str::to_owned)
+        };
+        rows.extend(self.tables().map(|table| row(&table.namespace, &table.name, "BASE TABLE", "YES")));
+        rows.extend(self.views.table_names().iter().map(|name| row("annal", name, "VIEW", "NO")));
+        let column = |at: usize| Values::Text(rows.iter().map(|row| Some(row[at].clone())).collect());
+        vec![
+            ("table_catalog", self.same(&self.database, rows.len())),
+            ("table_schema", column(0)),
+            ("table_name", column(1)),
+            ("table_type", column(2)),
+            ("is_insertable_into", column(3)),
+        ]
+    }
+
+    async fn described(&self) -> Result<Vec<Described>> {
+        let mut rows = Vec::new();
+        for table in self.tables() {
+            for (number, column) in (1..).zip(&table.columns) {
+                rows.push(Described {
+                    namespace: table.namespace.clone(),
+                    table: table.name.clone(),
+                    name: column.name.clone(),
+                    number,
+                    column_type: column.column_type,
+                    nullable: column.nullable,
+                    default: column.default.clone(),
+                });
+            }
+        }
+        for name in self.views.table_names() {
+            let Some(view) = self.views.table(&name).await? else { continue };
+            for (number, field) in (1..).zip(view.schema().fields()) {
+                rows.push(Described {
+                    namespace: "annal".to_owned(),
+                    table: name.clone(),
+                    name: field.name().clone(),
+                    number,
+                    column_type: column_type(field.data_type()),
+                    nullable: true,
+                    default: None,
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn columns(&self) -> Result<Vec<(&'static str, Values)>> {
+        let rows = self.described().await?;
+        let text =
+            |of: &dyn Fn(&Described) -> Option<String>| Values::Text(rows.iter().map(of).collect::<Vec<_>>());
+        let number = |of: &dyn Fn(&Described) -> Option<i32>| Values::Number(rows.iter().map(of).collect::<Vec<_>>());
+        Ok(vec![
+            ("table_catalog", self.same(&self.database, rows.len())),
+            ("table_schema", text(&|row| Some(row.namespace.clone()))),
+            ("table_name", text(&|row| Some(row.table.clone()))),
+            ("column_name", text(&|row| Some(row.name.clone()))),
+            ("ordinal_position", number(&|row| Some(row.number))),
+            ("column_default", text(&|row| row.default.clone())),
+            ("is_nullable", text(&|row| Some(if row.nullable { "YES" } else { "NO" }.to_owned()))),
+            ("data_type", text(&|row| Some(type_name(row.column_type)))),
+            ("character_maximum_length", number(&|_| None)),
+            ("numeric_precision", number(&|row| numeric_facts(row.column_type).0)),
+            ("numeric_precision_radix", number(&|row| numeric_facts(row.column_type).1)),
+            ("numeric_scale", number(&|row| numeric_facts(row.column_type).2)),
+            ("datetime_precision", number(&|row| datetime_precision(row.column_type))),
+            ("udt_catalog", self.same(&self.database, rows.len())),
+            ("udt_schema", self.same("pg_catalog", rows.len())),
+            ("udt_name", text(&|row| Some(udt_name(row.column_type).to_owned()))),
+            ("is_identity", self.same("NO", rows.len())),
+            ("is_generated", self.same("NEVER", rows.len())),
+            ("is_updatable", text(&|row| Some(if row.namespace == "annal" { "NO" } else { "YES" }.to_owned()))),
+        ])
+    }
+
+    fn keyed(&self) -> Vec<&TableDefinition> {
+        self.tables().filter(|table| !table.primary_key.is_empty()).collect()
+    }
+
+    fn table_constraints(&self) -> Vec<(&'static str, Values)> {
+        let keyed = self.keyed();
+        let text = |of: &dyn Fn(&TableDefinition) -> String| {
+            Values::Text(keyed.iter().map(|table| Some(of(table))).collect::<Vec<_>>())
+        };
+        vec![
+            ("constraint_catalog", self.same(&self.database, keyed.len())),
+            ("constraint_schema", text(&|table| table.namespace.clone())),
+            ("constraint_name", text(&key_name)),
+            ("table_catalog", self.same(&self.database, keyed.len())),
+            ("table_schema", text(&|table| table.namespace.clone())),
+            ("table_name", text(&|table| table.name.clone())),
+            ("constraint_type", self.same("PRIMARY KEY", keyed.len())),
+            ("is_deferrable", self.same("NO", keyed.len())),
+            ("initially_deferred", self.same("NO", keyed.len())),
+            ("enforced", self.same("NO", keyed.len())),
+        ]
+    }
+
+    fn key_columns(&self, numbered: bool) -> Vec<(&'static str, Values)> {
+        let keyed = self.keyed();
+        let rows: Vec<(&TableDefinition, usize, i32)> = keyed
+            .iter()
+            .flat_map(|table| table.primary_key.iter().zip(1..).map(|(position, number)| (*table, *position, number)))
+            .collect();
+        let text = |of: &dyn Fn(&TableDefinition, usize) -> String| {
+            Values::Text(rows.iter().map(|(table, position, _)| Some(of(table, *position))).collect::<Vec<_>>())
+        };
+        let mut columns = vec![
+            ("constraint_catalog", self.same(&self.database, rows.len())),
+            ("constraint_schema", text(&|table, _| table.namespace.clone())),
+            ("constraint_name", text(&|table, _| key_name(table))),
+            ("table_catalog", self.same(&self.database, rows.len())),
+            ("table_schema", text(&|table, _| table.namespace.clone())),
+            ("table_name", text(&|table, _| table.name.clone())),
+            ("column_name", text(&|table, position| table.columns[position].name.clone())),
+        ];
+        if numbered {
+            columns.push(("ordinal_position", Values::Number(rows.iter().map(|row| Some(row.2)).collect())));
+            columns.push(("position_in_unique_constraint", Values::Number(vec![None; rows.len()])));
+        }
+        columns
+    }
+}
+
+impl fmt::Debug for InformationSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InformationSchema").field("index", &self.catalog.index).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for InformationSchema {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.map(str::to_owned).to_vec()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let columns = match name {
+            "schemata" => self.schemata(),
+            "tables" => self.relations(),
+            "columns" => self.columns().await?,
+            "table_constraints" => self.table_constraints(),
+            "key_column_usage" => self.key_columns(true),
+            "constraint_column_usage" => self.key_columns(false),
+            _ => return Ok(None),
+        };
+        Ok(Some(table(columns)?))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        TABLES.contains(&name)
+    }
+}
+
+fn table(columns: Vec<(&'static str, Values)>) -> Result<Arc<dyn TableProvider>> {
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns
+        .into_iter()
+        .map(|(name, values)| match values {
+            Values::Text(values) => {
+                (Field::new(name, DataType::Utf8, true), Arc::new(StringArray::from(values)) as ArrayRef)
+            }
+            Values::Number(values) => {
+                (Field::new(name, DataType::Int32, true), Arc::new(Int32Array::from(values)) as ArrayRef)
+            }
+        })
+        .unzip();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+}
+
+fn type_name(column_type: ColumnType) -> String {
+    match column_type {
+        ColumnType::Numeric { .. } => "numeric".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn udt_name(column_type: ColumnType) -> &'static str {
+    match column_type {
+        ColumnType::SmallInt => "int2",
+        ColumnType::Integer => "int4",
+        ColumnType::BigInt => "int8",
+        ColumnType::Real => "float4",
+        ColumnType::Double => "float8",
+        ColumnType::Numeric { .. } => "numeric",
+        ColumnType::Boolean => "bool",
+        ColumnType::Text => "text",
+        ColumnType::Date => "date",
+        ColumnType::Timestamp => "timestamp",
+        ColumnType::TimestampTz => "timestamptz",
+    }
+}
+
+/// Precision, its radix, and scale.
+fn numeric_facts(column_type: ColumnType) -> (Option<i32>, Option<i32>, Option<i32>) {
+    match column_type {
+        ColumnType::SmallInt => (Some(16), Some(2), Some(0)),
+        ColumnType::Integer => (Some(32), Some(2), Some(0)),
+        ColumnType::BigInt => (Some(64), Some(2), Some(0)),
+        ColumnType::Real => (Some(24), Some(2), None),
+        ColumnType::Double => (Some(53), Some(2), None),
+        ColumnType::Numeric { precision, scale } => (Some(precision.into()), Some(10), Some(scale.into())),
+        _ => (None, None, None),
+    }
+}
+
+fn datetime_precision(column_type: ColumnType) -> Option<i32> {
+    match column_type {
+        ColumnType::Date => Some(0),
+        ColumnType::Timestamp | ColumnType::TimestampTz => Some(6),
+        _ => None,
+    }
+}

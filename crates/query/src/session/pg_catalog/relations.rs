@@ -1,0 +1,389 @@
+//! The tables of `pg_catalog` that describe the node's own relations: namespaces, classes, attributes, defaults, keys.
+//!
+//! Their columns are those of PostgreSQL's catalog; a row gives the ones it knows, the others are NULL, zero or empty. An oid of a
+//! table is its [`event::TableId`]; everything else has an oid of a range of its own, so that joins between the tables hold.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_empty_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use cluster::Catalog;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::datasource::{MemTable, TableType};
+use event::{Column, ColumnType, TableDefinition};
+
+/// The role that owns everything.
+pub(super) const OWNER_OID: i32 = 10;
+/// Namespaces and their oids.
+const NAMESPACES: [(&str, i32); 4] =
+    [("annal", ANNAL_OID), ("information_schema", 13_000), ("pg_catalog", 11), ("public", 2200)];
+/// The schema of Annal's own views.
+pub(super) const ANNAL_OID: i32 = 16_000;
+/// The first of Annal's own views; the others follow. Below PostgreSQL's first user oid, where tables begin.
+const FIRST_VIEW_OID: i32 = 16_100;
+/// What a primary key's oid is above its table's.
+pub(super) const KEY_OID: i32 = 1 << 30;
+/// The oid of the first DEFAULT.
+const FIRST_DEFAULT_OID: i32 = 1 << 29;
+/// PostgreSQL's access methods.
+const HEAP_OID: i32 = 2;
+const BTREE_OID: i32 = 403;
+/// The collation of text.
+const DEFAULT_COLLATION_OID: i32 = 100;
+
+/// `pg_catalog` for one statement: the node's own relations over PostgreSQL's fixed tables.
+pub(crate) struct StatementPgCatalog {
+    fixed: Arc<dyn SchemaProvider>,
+    catalog: Arc<Catalog>,
+    views: Arc<dyn SchemaProvider>,
+}
+
+/// A row of a catalog table: what it knows, by column.
+type Row = BTreeMap<&'static str, ScalarValue>;
+
+impl StatementPgCatalog {
+    /// The relations of `catalog` and Annal's own `views`, over `fixed`.
+    pub(crate) fn new(
+        fixed: Arc<dyn SchemaProvider>,
+        catalog: Arc<Catalog>,
+        views: Arc<dyn SchemaProvider>,
+    ) -> StatementPgCatalog {
+        StatementPgCatalog { fixed, catalog, views }
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &TableDefinition> {
+        self.catalog.tables.values().map(|table| table.definition.as_ref())
+    }
+
+    /// Annal's own views with their oids and columns.
+    async fn views(&self) -> Result<Vec<(i32, String, Vec<Arc<Field>>)>> {
+        let mut views = Vec::new();
+        for (oid, name) in (FIRST_VIEW_OID..).zip(self.views.table_names()) {
+            if let Some(view) = self.views.table(&name).await? {
+                views.push((oid, name, view.schema().fields().to_vec()));
+            }
+        }
+        Ok(views)
+    }
+
+    async fn classes(&self) -> Result<Vec<Row>> {
+        let mut rows: Vec<Row> = Vec::new();
+        for table in self.tables() {
+            let keyed = !table.primary_key.is_empty();
+            let mut row = class(oid_of(table), &table.name, namespace_oid(&table.namespace), "r", table.columns.len());
+            row.extend([("relam", HEAP_OID.into()), ("relhasindex", keyed.into())]);
+            rows.push(row);
+            if keyed {
+                let name = key_name(table);
+                let namespace = namespace_oid(&table.namespace);
+                let mut row = class(oid_of(table) + KEY_OID, &name, namespace, "i", table.primary_key.len());
+                row.extend([("relam", BTREE_OID.into())]);
+                rows.push(row);
+            }
+        }
+        for (oid, name, columns) in self.views().await? {
+            rows.push(class(oid, &name, ANNAL_OID, "v", columns.len()));
+        }
+        Ok(rows)
+    }
+
+    async fn attributes(&self) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for table in self.tables() {
+            for (number, column) in (1..).zip(&table.columns) {
+                rows.push(attribute(oid_of(table), number, column));
+            }
+        }
+        for (oid, _, columns) in self.views().await? {
+            for (number, field) in (1..).zip(&columns) {
+                let column = Column {
+                    id: event::ColumnId(0),
+                    name: field.name().clone(),
+                    column_type: column_type(field.data_type()),
+                    nullable: true,
+                    default: None,
+                };
+                rows.push(attribute(oid, number, &column));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn defaults(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for table in self.tables() {
+            for (number, column) in (1i16..).zip(&table.columns) {
+                let Some(expression) = &column.default else { continue };
+                rows.push(Row::from([
+                    ("oid", (FIRST_DEFAULT_OID + rows.len() as i32).into()),
+                    ("adrelid", oid_of(table).into()),
+                    ("adnum", number.into()),
+                    ("adbin", expression.as_str().into()),
+                ]));
+            }
+        }
+        rows
+    }
+
+    fn keyed(&self) -> impl Iterator<Item = &TableDefinition> {
+        self.tables().filter(|table| !table.primary_key.is_empty())
+    }
+
+    fn indexes(&self) -> Vec<Row> {
+        let index = |table: &TableDefinition| {
+            let width = table.primary_key.len() as i16;
+            let mut row = Row::from([
+                ("indexrelid", (oid_of(table) + KEY_OID).into()),
+                ("indrelid", oid_of(table).into()),
+                ("indnatts", width.into()),
+                ("indnkeyatts", width.into()),
+                ("indkey", numbers(&key_numbers(table))),
+                ("indcollation", numbers(&vec![0; table.primary_key.len()])),
+                ("indclass", numbers(&vec![0; table.primary_key.len()])),
+                ("indoption", numbers(&vec![0; table.primary_key.len()])),
+            ]);
+            for (flag, value) in [
+                ("indisunique", true),
+                ("indnullsnotdistinct", false),
+                ("indisprimary", true),
+                ("indisexclusion", false),
+                ("indimmediate", true),
+                ("indisclustered", false),
+                ("indisvalid", true),
+                ("indcheckxmin", false),
+                ("indisready", true),
+                ("indislive", true),
+                ("indisreplident", false),
+            ] {
+                row.insert(flag, value.into());
+            }
+            row
+        };
+        self.keyed().map(index).collect()
+    }
+
+    fn constraints(&self) -> Vec<Row> {
+        let constraint = |table: &TableDefinition| {
+            Row::from([
+                ("oid", (oid_of(table) + KEY_OID).into()),
+                ("conname", key_name(table).as_str().into()),
+                ("connamespace", namespace_oid(&table.namespace).into()),
+                ("contype", "p".into()),
+                ("condeferrable", false.into()),
+                ("condeferred", false.into()),
+                ("convalidated", true.into()),
+                ("conrelid", oid_of(table).into()),
+                ("contypid", 0.into()),
+                ("conindid", (oid_of(table) + KEY_OID).into()),
+                ("conparentid", 0.into()),
+                ("confrelid", 0.into()),
+                ("confupdtype", " ".into()),
+                ("confdeltype", " ".into()),
+                ("confmatchtype", " ".into()),
+                ("conislocal", true.into()),
+                ("coninhcount", 0.into()),
+                ("connoinherit", true.into()),
+                ("conkey", numbers(&key_numbers(table))),
+            ])
+        };
+        self.keyed().map(constraint).collect()
+    }
+
+    async fn rows(&self, table: &str) -> Result<Option<Vec<Row>>> {
+        Ok(Some(match table {
+            "pg_namespace" => namespaces(),
+            "pg_class" => self.classes().await?,
+            "pg_attribute" => self.attributes().await?,
+            "pg_attrdef" => self.defaults(),
+            "pg_index" => self.indexes(),
+            "pg_constraint" => self.constraints(),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl fmt::Debug for StatementPgCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatementPgCatalog").field("index", &self.catalog.index).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for StatementPgCatalog {
+    fn table_names(&self) -> Vec<String> {
+        self.fixed.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let fixed = self.fixed.table(name).await?;
+        match (fixed, self.rows(name).await?) {
+            (Some(fixed), Some(rows)) => Ok(Some(filled(&fixed, &rows)?)),
+            (fixed, _) => Ok(fixed),
+        }
+    }
+
+    async fn table_type(&self, _name: &str) -> Result<Option<TableType>> {
+        Ok(Some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.fixed.table_exist(name)
+    }
+}
+
+/// A table with the columns of `fixed` and these rows instead of its own.
+fn filled(fixed: &Arc<dyn TableProvider>, rows: &[Row]) -> Result<Arc<dyn TableProvider>> {
+    let schema = fixed.schema();
+    let columns = schema.fields().iter().map(|field| filled_column(field, rows)).collect::<Result<Vec<_>>>()?;
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+}
+
+fn filled_column(field: &Field, rows: &[Row]) -> Result<ArrayRef> {
+    let wanted = field.data_type();
+    if rows.is_empty() {
+        return Ok(new_empty_array(wanted));
+    }
+    let known = rows.iter().map(|row| match row.get(field.name().as_str()) {
+        Some(value @ ScalarValue::List(_)) if !matches!(wanted, DataType::List(_)) => spaced(value).cast_to(wanted),
+        Some(value) => value.cast_to(wanted),
+        None => absent(field),
+    });
+    let array = ScalarValue::iter_to_array(known.collect::<Result<Vec<_>>>()?)?;
+    if array.data_type() == wanted { Ok(array) } else { Ok(cast(&array, wanted)?) }
+}
+
+/// What stands in a column that a row says nothing of.
+fn absent(field: &Field) -> Result<ScalarValue> {
+    match field.data_type() {
+        data_type if field.is_nullable() => ScalarValue::try_new_null(data_type),
+        DataType::Utf8 => Ok("".into()),
+        DataType::Boolean => Ok(false.into()),
+        data_type => ScalarValue::new_zero(data_type),
+    }
+}
+
+/// Numbers of columns, as `int2vector` keeps them.
+fn numbers(values: &[i16]) -> ScalarValue {
+    let values: Vec<ScalarValue> = values.iter().map(|value| ScalarValue::Int16(Some(*value))).collect();
+    ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Int16))
+}
+
+/// `1 2`, as `int2vector` is written.
+fn spaced(list: &ScalarValue) -> ScalarValue {
+    let ScalarValue::List(list) = list else { return list.clone() };
+    let values = list.value(0);
+    let texts: Vec<String> = (0..values.len())
+        .filter_map(|at| ScalarValue::try_from_array(&values, at).ok())
+        .map(|value| value.to_string())
+        .collect();
+    texts.join(" ").as_str().into()
+}
+
+pub(super) fn oid_of(table: &TableDefinition) -> i32 {
+    i32::try_from(table.id.0).unwrap_or(i32::MAX)
+}
+
+pub(super) fn key_name(table: &TableDefinition) -> String {
+    format!("{}_pkey", table.name)
+}
+
+fn key_numbers(table: &TableDefinition) -> Vec<i16> {
+    table.primary_key.iter().map(|position| *position as i16 + 1).collect()
+}
+
+fn namespace_oid(name: &str) -> i32 {
+    NAMESPACES.iter().find(|known| known.0 == name).map_or(0, |known| known.1)
+}
+
+fn namespaces() -> Vec<Row> {
+    let row = |(name, oid): &(&str, i32)| {
+        Row::from([("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER_OID.into())])
+    };
+    NAMESPACES.iter().map(row).collect()
+}
+
+fn class(oid: i32, name: &str, namespace: i32, kind: &'static str, columns: usize) -> Row {
+    Row::from([
+        ("oid", oid.into()),
+        ("relname", name.into()),
+        ("relnamespace", namespace.into()),
+        ("reloftype", 0.into()),
+        ("relowner", OWNER_OID.into()),
+        ("relfilenode", oid.into()),
+        // Never analyzed, as PostgreSQL says it.
+        ("reltuples", (-1).into()),
+        ("relpersistence", "p".into()),
+        ("relkind", kind.into()),
+        ("relnatts", (columns as i16).into()),
+        ("relispopulated", true.into()),
+        ("relreplident", if kind == "r" { "d" } else { "n" }.into()),
+        ("relrewrite", 0.into()),
+    ])
+}
+
+fn attribute(relation: i32, number: i16, column: &Column) -> Row {
+    let (oid, length, by_value, alignment, storage) = type_facts(column.column_type);
+    let modifier = match column.column_type {
+        ColumnType::Numeric { precision, scale } => ((i32::from(precision) << 16) | i32::from(scale)) + 4,
+        _ => -1,
+    };
+    let collation = if column.column_type == ColumnType::Text { DEFAULT_COLLATION_OID } else { 0 };
+    Row::from([
+        ("attrelid", relation.into()),
+        ("attname", column.name.as_str().into()),
+        ("atttypid", oid.into()),
+        ("attstattarget", (-1).into()),
+        ("attlen", length.into()),
+        ("attnum", number.into()),
+        ("attcacheoff", (-1).into()),
+        ("atttypmod", modifier.into()),
+        ("attbyval", by_value.into()),
+        ("attalign", alignment.into()),
+        ("attstorage", storage.into()),
+        ("attnotnull", (!column.nullable).into()),
+        ("atthasdef", column.default.is_some().into()),
+        ("attislocal", true.into()),
+        ("attcollation", collation.into()),
+    ])
+}
+
+/// Oid, length, whether passed by value, alignment and storage of a type, as `pg_type` has them.
+fn type_facts(column_type: ColumnType) -> (i32, i16, bool, &'static str, &'static str) {
+    match column_type {
+        ColumnType::SmallInt => (21, 2, true, "s", "p"),
+        ColumnType::Integer => (23, 4, true, "i", "p"),
+        ColumnType::BigInt => (20, 8, true, "d", "p"),
+        ColumnType::Real => (700, 4, true, "i", "p"),
+        ColumnType::Double => (701, 8, true, "d", "p"),
+        ColumnType::Numeric { .. } => (1700, -1, false, "i", "m"),
+        ColumnType::Boolean => (16, 1, true, "c", "p"),
+        ColumnType::Text => (25, -1, false, "i", "x"),
+        ColumnType::Date => (1082, 4, true, "i", "p"),
+        ColumnType::Timestamp => (1114, 8, true, "d", "p"),
+        ColumnType::TimestampTz => (1184, 8, true, "d", "p"),
+    }
+}
+
+/// The column type that shows values of an Arrow type best.
+pub(super) fn column_type(data_type: &DataType) -> ColumnType {
+    match data_type {
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => ColumnType::SmallInt,
+        DataType::Int32 | DataType::UInt16 => ColumnType::Integer,
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => ColumnType::BigInt,
+        DataType::Float32 => ColumnType::Real,
+        DataType::Float64 => ColumnType::Double,
+        DataType::Decimal128(precision, scale) => ColumnType::Numeric { precision: *precision, scale: *scale },
+        DataType::Boolean => ColumnType::Boolean,
+        DataType::Date32 => ColumnType::Date,
+        DataType::Timestamp(_, None) => ColumnType::Timestamp,
+        DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
+        _ => ColumnType::Text,
+    }
+}

@@ -1,0 +1,227 @@
+//! Statements about the catalog, made plannable.
+//!
+//! Only a statement that names something of PostgreSQL's catalog is touched: what the library's rules do to make tools' queries
+//! plannable (a correlated subquery becomes NULL, for one) must not happen to a client's own query.
+
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr,
+    Statement as Ast, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+};
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion_pg_catalog::sql::rules::{
+    CurrentUserVariableToSessionUserFunctionCall, SqlStatementRewriteRule, StripCallableQualifier, StripCollate,
+};
+
+use super::super::{insert, names};
+
+static PARSER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
+
+/// Rewrites a statement about the catalog, its columns named already, into one that can be planned; others stay as they are. `text` is
+/// what the client wrote.
+pub(crate) fn rewrite(mut ast: Ast, text: &str) -> Ast {
+    match mentions(&ast) {
+        Mentions::Nothing => ast,
+        Mentions::Words => {
+            let rules: [&dyn SqlStatementRewriteRule; 3] =
+                [&StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall, &StripCollate];
+            rules.iter().fold(ast, |ast, rule| rule.rewrite(ast))
+        }
+        Mentions::Relations => {
+            let mut defaults = InlineDefaults(false);
+            let _ = VisitMut::visit(&mut ast, &mut defaults);
+            // The library knows some queries of tools by heart, by their tokens.
+            if matches!(ast, Ast::Query(_))
+                && !defaults.0
+                && let Ok(mut statements) = PARSER.parse(text)
+                && let [Ast::Query(_)] = statements.as_slice()
+            {
+                let mut known = statements.remove(0);
+                names::keep_names(&ast, &mut known);
+                names::name_columns(&mut known);
+                return known;
+            }
+            PARSER.rewrite(ast)
+        }
+    }
+}
+
+/// What of PostgreSQL's catalog a statement names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mentions {
+    Nothing,
+    /// Functions, types, operators or registers.
+    Words,
+    /// Tables.
+    Relations,
+}
+
+fn mentions(ast: &Ast) -> Mentions {
+    let mut look = Look(Mentions::Nothing);
+    let _ = Visit::visit(ast, &mut look);
+    look.0
+}
+
+struct Look(Mentions);
+
+impl Look {
+    fn found(&mut self, what: Mentions) {
+        self.0 = self.0.max(what);
+    }
+}
+
+impl Visitor for Look {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        if is_of_catalog(relation) {
+            self.found(Mentions::Relations);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Function(function) if is_register(function) || is_of_catalog(&function.name) => {
+                self.found(Mentions::Words);
+            }
+            Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") => {
+                self.found(Mentions::Words);
+            }
+            Expr::Collate { .. } => self.found(Mentions::Words),
+            Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(_), .. } => self.found(Mentions::Relations),
+            // Names become oids by a look into the catalog.
+            Expr::Cast { data_type, .. } if is_oid_alias(data_type) => self.found(Mentions::Relations),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_of_catalog(name: &ObjectName) -> bool {
+    let part = |part: Option<&Ident>| part.map(|ident| ident.value.to_lowercase()).unwrap_or_default();
+    let first = part(name.0.first().and_then(|part| part.as_ident()));
+    let last = part(name.0.last().and_then(|part| part.as_ident()));
+    first == "pg_catalog" || first == "information_schema" || (name.0.len() == 1 && last.starts_with("pg_"))
+}
+
+fn is_register(function: &Function) -> bool {
+    matches!(function.args, FunctionArguments::None)
+        || matches!(
+            function.name.to_string().to_lowercase().as_str(),
+            "current_schema" | "current_schemas" | "current_database" | "version"
+        )
+}
+
+fn is_oid_alias(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Regclass => true,
+        DataType::Custom(name, _) => {
+            let name = name.to_string().to_lowercase();
+            let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
+            name.starts_with("reg") || name == "oid"
+        }
+        _ => false,
+    }
+}
+
+/// `(SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum …)`, which every
+/// tool that describes a table asks, cannot be planned as a correlated subquery; it is a function of the column.
+struct InlineDefaults(bool);
+
+impl VisitorMut for InlineDefaults {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let column = match expr {
+            Expr::Subquery(query) => described_column(query),
+            _ => None,
+        };
+        if let Some(column) = column
+            && let Ok(call) = insert::parse_expression(&format!(
+                "column_default({column}.attrelid, {column}.attnum)"
+            ))
+        {
+            *expr = call;
+            self.0 = true;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The outer relation whose `attnum` the subquery looks up in `pg_attrdef`.
+fn described_column(query: &Query) -> Option<Ident> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let [from] = select.from.as_slice() else { return None };
+    let TableFactor::Table { name, .. } = &from.relation else { return None };
+    let table = name.0.last()?.as_ident()?;
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] = select.projection.as_slice()
+    else {
+        return None;
+    };
+    let asks = value.to_string().to_lowercase();
+    if !from.joins.is_empty() || !table.value.eq_ignore_ascii_case("pg_attrdef") || !asks.contains("pg_get_expr(") {
+        return None;
+    }
+    outer_of(select.selection.as_ref()?)
+}
+
+fn outer_of(condition: &Expr) -> Option<Ident> {
+    let is_named = |expr: &Expr, name: &str| match expr {
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [relation, column] if column.value.eq_ignore_ascii_case(name) => Some(relation.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => outer_of(left).or_else(|| outer_of(right)),
+        Expr::Nested(inner) => outer_of(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            let (left, right) = match is_named(left, "adnum") {
+                Some(_) => (left, right),
+                None => (right, left),
+            };
+            is_named(left, "adnum").and_then(|_| is_named(right, "attnum"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(sql: &str) -> Ast {
+        let statement = crate::session::statement::parse(sql).expect("valid").remove(0);
+        statement.ast.expect("not empty").as_ref().clone()
+    }
+
+    #[test]
+    fn only_what_names_the_catalog_is_touched() {
+        for (sql, expected) in [
+            ("select 'pg_class', (select max(v) from m x where x.dev = m.dev) from m", Mentions::Nothing),
+            ("select current_user, version()", Mentions::Words),
+            ("select pg_backend_pid()", Mentions::Words),
+            ("select * from pg_class", Mentions::Relations),
+            ("select relname from pg_catalog.pg_class", Mentions::Relations),
+            ("select 'm'::regclass", Mentions::Relations),
+            ("select * from information_schema.tables", Mentions::Relations),
+        ] {
+            assert_eq!(mentions(&parsed(sql)), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_default_is_a_function_of_its_column() {
+        let sql = "SELECT a.attname, (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) FROM pg_catalog.pg_attrdef d \
+                   WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.atthasdef) FROM pg_catalog.pg_attribute a";
+        let rewritten = rewrite(parsed(sql), sql).to_string();
+        assert_eq!(
+            rewritten,
+            "SELECT a.attname, column_default(a.attrelid, a.attnum) FROM pg_catalog.pg_attribute AS a"
+        );
+    }
+}
