@@ -178,7 +178,7 @@ impl Decoder {
                 return Err(self.locate_record(report, record));
             }
             let outcome = match fields.get(at) {
-                None => self.null(at),
+                None => self.null(at, fields, record),
                 Some(bytes) => match std::str::from_utf8(bytes) {
                     Ok(text) => {
                         self.columns[at].append_text(text).map_err(|refused| self.locate(refused, Some((at, text))))
@@ -191,7 +191,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn null(&mut self, at: usize) -> Result<(), Error> {
+    fn null(&mut self, at: usize, fields: &Fields, record: &[u8]) -> Result<(), Error> {
         let column = &self.table.columns[self.targets[at]];
         if column.nullable {
             self.columns[at].append_null();
@@ -202,9 +202,18 @@ impl Decoder {
             column.name, self.table.name
         );
         let mut report = refused(Condition::NotNullViolation, message);
-        report.context =
-            Some(format!("COPY {}, line {}, column {}: null input", self.table.name, self.line, column.name));
-        Err(Error::Reported(report))
+        let shown: Vec<String> = (0..self.table.columns.len()).map(|column| self.field_shown(column, fields)).collect();
+        report.detail = Some(format!("Failing row contains ({}).", shown.join(", ")));
+        Err(self.locate_record(report, record))
+    }
+
+    /// The field for a column as the client wrote it.
+    fn field_shown(&self, column: usize, fields: &Fields) -> String {
+        let field = self.targets.iter().position(|target| *target == column).filter(|at| *at < fields.len());
+        match field.and_then(|at| fields.get(at)) {
+            Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            None => "null".to_owned(),
+        }
     }
 
     fn batch(&mut self) -> RecordBatch {

@@ -278,7 +278,7 @@ mod tests {
         let csv = options(CopyFormat::Csv);
         let mut boundary = Boundary::default();
         assert_eq!(boundary.find(b"a,\"x\n", &csv), None);
-        assert_eq!(boundary.find(b"a,\"x\ny\"\"\"\nb", &csv), Some(11));
+        assert_eq!(boundary.find(b"a,\"x\ny\"\"\"\nb", &csv), Some(10));
         assert_eq!(boundary.find(b"b\n", &csv), Some(2));
         let text = options(CopyFormat::Text);
         let mut boundary = Boundary::default();

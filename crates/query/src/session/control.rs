@@ -8,8 +8,8 @@ use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, TransactionAccessMode,
-    TransactionIsolationLevel, TransactionMode, Value,
+    CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set,
+    Statement as Ast, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Value,
 };
 use event::TableKind;
 use futures::{StreamExt, stream};
@@ -235,9 +235,8 @@ impl Session {
         let rows = match source {
             Source::Literals(values) => {
                 let parameters = parameters.to_vec();
-                let read = async move {
-                    Ok(read_literals(&values, &positions, &definition, &defaults, &parameters, zone))
-                };
+                let read =
+                    async move { Ok(read_literals(&values, &positions, &definition, &defaults, &parameters, zone)) };
                 let batch = self.engine.work(read).await.map_err(|error| self.worded(error, statement))??;
                 let rows = batch.num_rows() as u64;
                 let mut writes = self.take_writes();

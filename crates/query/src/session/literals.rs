@@ -12,7 +12,7 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
@@ -51,6 +51,27 @@ fn value_of(expr: Expr, zone: &Zone) -> Result<Transformed<Expr>> {
     let value = parse_scalar(text, field.data_type(), zone)
         .map_err(|refused| DataFusionError::External(Box::new(Error::Reported(refused))))?;
     Ok(Transformed::yes(Expr::Literal(value, None)))
+}
+
+/// A number that is a column of the result is an integer when it fits one; the library has them all as bigint, and a client that asks
+/// for an integer would be refused.
+pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Projection(projection) = plan else { return Ok(plan) };
+    let narrow_one = |expr: Expr| match expr {
+        Expr::Literal(ScalarValue::Int64(Some(number)), facts) => match i32::try_from(number) {
+            Ok(number) => Expr::Literal(ScalarValue::Int32(Some(number)), facts),
+            Err(_) => Expr::Literal(ScalarValue::Int64(Some(number)), facts),
+        },
+        other => other,
+    };
+    let columns = projection.expr.into_iter().map(|expr| match expr {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(narrow_one(*alias.expr));
+            Expr::Alias(alias)
+        }
+        other => other,
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), projection.input)?))
 }
 
 /// The types whose text form is PostgreSQL's business; intervals and lists are read by the library.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement,
+};
 
 /// Marks what was added to a name to keep it apart from an equal one; cut off again from the result.
 const MARK: &str = "\u{1}";
@@ -24,7 +26,35 @@ fn name_query(query: &mut Query) {
             name_query(&mut table.query);
         }
     }
+    let written = distinct_columns(query);
     name_body(&mut query.body);
+    follow_distinct(query, &written);
+}
+
+/// What a SELECT DISTINCT gives, as it was written.
+fn distinct_columns(query: &Query) -> Vec<Option<Expr>> {
+    match query.body.as_ref() {
+        SetExpr::Select(select) if select.distinct.is_some() => {
+            let written = |item: &SelectItem| match item {
+                SelectItem::UnnamedExpr(expr) => Some(expr.clone()),
+                _ => None,
+            };
+            select.projection.iter().map(written).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// ORDER BY of a SELECT DISTINCT can name a column of the result only: by the name it has now.
+fn follow_distinct(query: &mut Query, written: &[Option<Expr>]) {
+    let SetExpr::Select(select) = query.body.as_ref() else { return };
+    let Some(OrderByKind::Expressions(order)) = query.order_by.as_mut().map(|order| &mut order.kind) else { return };
+    for by in order {
+        let column = written.iter().position(|column| column.as_ref() == Some(&by.expr));
+        if let Some(SelectItem::ExprWithAlias { alias, .. }) = column.and_then(|at| select.projection.get(at)) {
+            by.expr = Expr::Identifier(alias.clone());
+        }
+    }
 }
 
 fn name_body(body: &mut SetExpr) {

@@ -60,7 +60,8 @@ impl Shared {
         setup_pg_catalog(&context, database, EmptyContextProvider).expect("the static catalog tables can be read");
         let pg_catalog = live.registered.read().get("pg_catalog").cloned().expect("it was registered just now");
         let planner = Microseconds(Some(Arc::new(PgOidTypePlanner)));
-        let mut state = SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
+        let mut state =
+            SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
         state.add_analyzer_rule(Arc::new(ReadLiterals));
         Shared { database: database.to_owned(), state, pg_catalog }
     }
@@ -70,6 +71,7 @@ impl Shared {
 pub(crate) struct SessionCatalog {
     shared: Arc<Shared>,
     functions: Vec<Arc<ScalarUDF>>,
+    settings: Arc<Mutex<Settings>>,
 }
 
 impl SessionCatalog {
@@ -94,7 +96,7 @@ impl SessionCatalog {
             set_config(settings),
             unlock_all(),
         ]);
-        SessionCatalog { shared, functions }
+        SessionCatalog { shared, functions, settings: Arc::clone(settings) }
     }
 
     /// What `pg_backend_pid()` answers.
@@ -118,7 +120,13 @@ impl SessionCatalog {
     pub(crate) fn describe(&self, engine: &Arc<Engine>, catalog: &Arc<Catalog>, statement: &StatementCatalog) {
         let views = views::schema(engine, catalog);
         let fixed = Arc::clone(&self.shared.pg_catalog);
-        let pg_catalog = StatementPgCatalog::new(fixed, Arc::clone(catalog), Arc::clone(&views));
+        let pg_catalog = StatementPgCatalog::new(
+            fixed,
+            Arc::clone(catalog),
+            Arc::clone(&views),
+            &self.shared.database,
+            &self.settings,
+        );
         statement.add_schema("pg_catalog", Arc::new(pg_catalog));
         let standard = InformationSchema::new(&self.shared.database, Arc::clone(catalog), views);
         statement.add_schema("information_schema", Arc::new(standard));

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::insert::{Source, cell_types};
 use super::report::{self, Known};
-use super::{Block, Prepared, Rows, Session, names, pg_catalog};
+use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, StatementCatalog};
@@ -143,12 +143,13 @@ impl Session {
     /// Plans on the query runtime. Types are settled as far as the parameters' allow.
     async fn planned(&self, statement: &super::Statement, mut ast: Ast) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
-        let ast = pg_catalog::rewrite(ast, &statement.text);
+        let ast = pg_catalog::rewrite(ast, &statement.text, &self.engine.node().catalog())?;
         let state = self.planning_state();
         let moment = self.moment();
         let planned = self.engine.work(async move {
             let plan = state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await?;
             refuse_statements(&plan)?;
+            let plan = literals::narrow(plan)?;
             let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
             let plan = match settled {
                 Ok(settled) => settled,

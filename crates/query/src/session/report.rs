@@ -45,10 +45,11 @@ fn locate(report: &mut Report, text: &str, offset: usize) {
             let found = quoted(&report.message).and_then(|name| find(text, &name).map(|at| (name, at)));
             found.map(|(name, at)| qualify(report, text, &name, at))
         }
-        Condition::UndefinedColumn
-        | Condition::UndefinedFunction
-        | Condition::AmbiguousColumn
-        | Condition::Grouping => {
+        Condition::UndefinedFunction => {
+            let called = between(&report.message, "function ", "(").map(str::to_owned);
+            called.or_else(|| quoted(&report.message)).and_then(|name| find(text, &name))
+        }
+        Condition::UndefinedColumn | Condition::AmbiguousColumn | Condition::Grouping => {
             let name = quoted(&report.message);
             name.and_then(|name| find(text, &name).or_else(|| find(text, name.rsplit('.').next()?)))
         }
@@ -56,8 +57,9 @@ fn locate(report: &mut Report, text: &str, offset: usize) {
         | Condition::InvalidDatetimeFormat
         | Condition::DatetimeOverflow
         | Condition::NumericOutOfRange => {
-            let value = report.message.rsplit_once(": \"").map(|(_, rest)| rest).and_then(|rest| rest.strip_suffix('"'));
-            let value = value.or_else(|| between(&report.message, "value \"", "\" is out of range"));
+            let value =
+                report.message.rsplit_once(": \"").map(|(_, rest)| rest).and_then(|rest| rest.strip_suffix('"'));
+            let value = value.or_else(|| between(&report.message, "\"", "\" is out of range"));
             value.and_then(|value| text.find(&format!("'{value}'"))).map(|at| text[..at].chars().count())
         }
         _ => None,
@@ -68,6 +70,10 @@ fn locate(report: &mut Report, text: &str, offset: usize) {
 /// A table written with its schema is named with it.
 fn qualify(report: &mut Report, text: &str, name: &str, at: usize) -> usize {
     let before: String = text.chars().take(at).collect();
+    // A name that is to become an oid stands in quotes.
+    if before.ends_with('\'') {
+        return at - 1;
+    }
     let Some(schema) = before.strip_suffix('.') else { return at };
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let start = schema.char_indices().rev().take_while(|(_, c)| is_part(*c)).last().map(|(start, _)| start);
@@ -292,16 +298,16 @@ fn from_text(text: &str, known: &Known) -> Report {
         return plain(Condition::DatatypeMismatch, message);
     }
     if body.contains("No function matches") || body.contains("coerce") && body.contains("function") {
-        let name = between(body, "'", "(").or_else(|| between(body, "function ", "(")).unwrap_or("unknown");
-        let mut report = plain(
-            Condition::UndefinedFunction,
-            format!("function {}() does not exist for these argument types", name.to_lowercase()),
-        );
+        let name = between(body, "unction '", "'").or_else(|| between(body, "'", "(")).unwrap_or("unknown");
+        let types = between(body, "coercion from ", " to the signature");
+        let types = types.or_else(|| between(body, "(DataType: ", ")")).unwrap_or_default();
+        let types: Vec<&str> = types.split(", ").map(sql_type).collect();
+        let message = format!("function {}({}) does not exist", name.to_lowercase(), types.join(", "));
+        let mut report = plain(Condition::UndefinedFunction, message);
         report.hint = Some(
             "No function matches the given name and argument types. You might need to add explicit type casts."
                 .to_owned(),
         );
-        report.detail = Some(first_line(body));
         return report;
     }
     if body.contains("Cannot infer common argument type")

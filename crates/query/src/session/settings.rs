@@ -82,7 +82,14 @@ impl Settings {
     /// All defaults, for a session of `user`.
     pub(crate) fn new(user: &str) -> Self {
         let values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
-        Self { values, saved: BTreeMap::new(), local: BTreeMap::new(), reported: Vec::new(), zone: Zone::UTC, changes: 0 }
+        Self {
+            values,
+            saved: BTreeMap::new(),
+            local: BTreeMap::new(),
+            reported: Vec::new(),
+            zone: Zone::UTC,
+            changes: 0,
+        }
     }
 
     /// The value as SHOW prints it.

@@ -2,19 +2,23 @@
 
 use std::sync::{Arc, Weak};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 use cluster::Catalog;
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
-use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, TypeSignature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
 use event::{TableDefinition, TableId};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
 use super::relations::{ANNAL_OID, KEY_OID, key_name};
 use crate::engine::Engine;
+use crate::error::{Condition, Error};
+use crate::text::Zone;
 
 /// The role that owns every relation.
 pub(super) const OWNER: &str = "annal";
@@ -38,6 +42,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
             table.columns.get(number.checked_sub(1)?)?.default.clone()
         }),
     ];
+    functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
     for name in ["pg_function_is_visible", "pg_type_is_visible", "pg_operator_is_visible", "pg_opclass_is_visible"] {
         functions.push(flag(name));
     }
@@ -54,7 +59,8 @@ fn udf(
     answers: DataType,
     body: impl Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync + 'static,
 ) -> Arc<ScalarUDF> {
-    let signature = Signature::one_of(counts.iter().map(|count| TypeSignature::Any(*count)).collect(), Volatility::Stable);
+    let signature =
+        Signature::one_of(counts.iter().map(|count| TypeSignature::Any(*count)).collect(), Volatility::Stable);
     let body = move |arguments: &[ColumnarValue]| {
         Ok(ColumnarValue::Array(body(&ColumnarValue::values_to_arrays(arguments)?)?))
     };
@@ -162,4 +168,60 @@ fn index_definition(table: &TableDefinition, arguments: &[Option<i64>]) -> Optio
             Some(table.columns[*position].name.clone())
         }
     }
+}
+
+/// `timezone(zone, time)`: what clocks of the zone show at an instant, or the instant at which they show a time.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TimeZone(Signature);
+
+impl ScalarUDFImpl for TimeZone {
+    fn name(&self) -> &'static str {
+        "timezone"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        let zone = match arguments.get(1) {
+            Some(DataType::Timestamp(_, Some(_))) => None,
+            Some(DataType::Timestamp(_, None) | DataType::Date32) => Some("UTC".into()),
+            other => return plan_err!("no function matches: timezone of {other:?}"),
+        };
+        Ok(DataType::Timestamp(TimeUnit::Microsecond, zone))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let names = cast(&arrays[0], &DataType::Utf8)?;
+        let is_instant = matches!(arrays[1].data_type(), DataType::Timestamp(_, Some(_)));
+        let own = DataType::Timestamp(TimeUnit::Microsecond, is_instant.then(|| "UTC".into()));
+        let times = cast(&arrays[1], &own)?;
+        let mut known: Option<(&str, Zone)> = None;
+        let mut answers = TimestampMicrosecondBuilder::with_capacity(times.len());
+        for (name, time) in names.as_string::<i32>().iter().zip(times.as_primitive::<TimestampMicrosecondType>()) {
+            let (Some(name), Some(time)) = (name, time) else {
+                answers.append_null();
+                continue;
+            };
+            let zone = match known {
+                Some((same, zone)) if same == name => zone,
+                _ => Zone::parse(name).ok_or_else(|| not_recognized(name))?,
+            };
+            known = Some((name, zone));
+            answers.append_option(if is_instant {
+                time.checked_add(i64::from(zone.offset_at(time)) * 1_000_000)
+            } else {
+                zone.to_utc(time)
+            });
+        }
+        let answers = answers.with_data_type(arguments.return_field.data_type().clone()).finish();
+        Ok(ColumnarValue::Array(Arc::new(answers)))
+    }
+}
+
+fn not_recognized(zone: &str) -> DataFusionError {
+    let message = format!("time zone \"{zone}\" not recognized");
+    DataFusionError::External(Box::new(Error::report(Condition::InvalidParameterValue, message)))
 }

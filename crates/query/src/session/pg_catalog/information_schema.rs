@@ -117,8 +117,7 @@ impl InformationSchema {
 
     async fn columns(&self) -> Result<Vec<(&'static str, Values)>> {
         let rows = self.described().await?;
-        let text =
-            |of: &dyn Fn(&Described) -> Option<String>| Values::Text(rows.iter().map(of).collect::<Vec<_>>());
+        let text = |of: &dyn Fn(&Described) -> Option<String>| Values::Text(rows.iter().map(of).collect::<Vec<_>>());
         let number = |of: &dyn Fn(&Described) -> Option<i32>| Values::Number(rows.iter().map(of).collect::<Vec<_>>());
         Ok(vec![
             ("table_catalog", self.same(&self.database, rows.len())),

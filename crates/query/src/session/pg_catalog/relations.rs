@@ -17,6 +17,9 @@ use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::{MemTable, TableType};
 use event::{Column, ColumnType, TableDefinition};
+use parking_lot::Mutex;
+
+use super::super::settings::Settings;
 
 /// The role that owns everything.
 pub(super) const OWNER_OID: i32 = 10;
@@ -31,6 +34,8 @@ const FIRST_VIEW_OID: i32 = 16_100;
 pub(super) const KEY_OID: i32 = 1 << 30;
 /// The oid of the first DEFAULT.
 const FIRST_DEFAULT_OID: i32 = 1 << 29;
+/// The one database.
+const DATABASE_OID: i32 = 15_999;
 /// PostgreSQL's access methods.
 const HEAP_OID: i32 = 2;
 const BTREE_OID: i32 = 403;
@@ -42,6 +47,8 @@ pub(crate) struct StatementPgCatalog {
     fixed: Arc<dyn SchemaProvider>,
     catalog: Arc<Catalog>,
     views: Arc<dyn SchemaProvider>,
+    database: String,
+    settings: Arc<Mutex<Settings>>,
 }
 
 /// A row of a catalog table: what it knows, by column.
@@ -53,8 +60,11 @@ impl StatementPgCatalog {
         fixed: Arc<dyn SchemaProvider>,
         catalog: Arc<Catalog>,
         views: Arc<dyn SchemaProvider>,
+        database: &str,
+        settings: &Arc<Mutex<Settings>>,
     ) -> StatementPgCatalog {
-        StatementPgCatalog { fixed, catalog, views }
+        let (database, settings) = (database.to_owned(), Arc::clone(settings));
+        StatementPgCatalog { fixed, catalog, views, database, settings }
     }
 
     fn tables(&self) -> impl Iterator<Item = &TableDefinition> {
@@ -195,6 +205,35 @@ impl StatementPgCatalog {
         self.keyed().map(constraint).collect()
     }
 
+    fn databases(&self) -> Vec<Row> {
+        vec![Row::from([
+            ("oid", DATABASE_OID.into()),
+            ("datname", self.database.as_str().into()),
+            ("datdba", OWNER_OID.into()),
+            ("encoding", 6.into()),
+            ("datlocprovider", "c".into()),
+            ("datistemplate", false.into()),
+            ("datallowconn", true.into()),
+            ("datconnlimit", (-1).into()),
+            ("dattablespace", 1663.into()),
+            ("datcollate", "C.UTF-8".into()),
+            ("datctype", "C.UTF-8".into()),
+        ])]
+    }
+
+    fn settings(&self) -> Vec<Row> {
+        let row = |(name, value): (String, String)| {
+            Row::from([
+                ("name", name.as_str().into()),
+                ("setting", value.as_str().into()),
+                ("context", "user".into()),
+                ("vartype", "string".into()),
+                ("source", "session".into()),
+            ])
+        };
+        self.settings.lock().all().into_iter().map(row).collect()
+    }
+
     async fn rows(&self, table: &str) -> Result<Option<Vec<Row>>> {
         Ok(Some(match table {
             "pg_namespace" => namespaces(),
@@ -203,6 +242,8 @@ impl StatementPgCatalog {
             "pg_attrdef" => self.defaults(),
             "pg_index" => self.indexes(),
             "pg_constraint" => self.constraints(),
+            "pg_database" => self.databases(),
+            "pg_settings" => self.settings(),
             _ => return Ok(None),
         }))
     }

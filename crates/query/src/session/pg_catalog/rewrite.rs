@@ -6,9 +6,10 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
+use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr,
-    Statement as Ast, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    Query, SelectItem, SetExpr, Statement as Ast, TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use datafusion_pg_catalog::sql::rules::{
@@ -16,21 +17,32 @@ use datafusion_pg_catalog::sql::rules::{
 };
 
 use super::super::{insert, names};
+use crate::error::{Condition, Error};
 
 static PARSER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
 
 /// Rewrites a statement about the catalog, its columns named already, into one that can be planned; others stay as they are. `text` is
 /// what the client wrote.
-pub(crate) fn rewrite(mut ast: Ast, text: &str) -> Ast {
+///
+/// # Errors
+/// 42P01 when a name that is to become an oid is no relation's.
+pub(crate) fn rewrite(mut ast: Ast, text: &str, catalog: &Catalog) -> Result<Ast, Error> {
     match mentions(&ast) {
-        Mentions::Nothing => ast,
+        Mentions::Nothing => Ok(ast),
         Mentions::Words => {
+            let _ = VisitMut::visit(&mut ast, &mut Zones);
             let rules: [&dyn SqlStatementRewriteRule; 3] =
                 [&StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall, &StripCollate];
-            rules.iter().fold(ast, |ast, rule| rule.rewrite(ast))
+            Ok(rules.iter().fold(ast, |ast, rule| rule.rewrite(ast)))
         }
         Mentions::Relations => {
-            let mut defaults = InlineDefaults(false);
+            let _ = VisitMut::visit(&mut ast, &mut Zones);
+            let mut names = RelationNames { catalog, changed: false };
+            if let ControlFlow::Break(missing) = VisitMut::visit(&mut ast, &mut names) {
+                let message = format!("relation \"{missing}\" does not exist");
+                return Err(Error::report(Condition::UndefinedTable, message));
+            }
+            let mut defaults = InlineDefaults(names.changed);
             let _ = VisitMut::visit(&mut ast, &mut defaults);
             // The library knows some queries of tools by heart, by their tokens.
             if matches!(ast, Ast::Query(_))
@@ -41,9 +53,9 @@ pub(crate) fn rewrite(mut ast: Ast, text: &str) -> Ast {
                 let mut known = statements.remove(0);
                 names::keep_names(&ast, &mut known);
                 names::name_columns(&mut known);
-                return known;
+                return Ok(known);
             }
-            PARSER.rewrite(ast)
+            Ok(PARSER.rewrite(ast))
         }
     }
 }
@@ -87,10 +99,12 @@ impl Visitor for Look {
             Expr::Function(function) if is_register(function) || is_of_catalog(&function.name) => {
                 self.found(Mentions::Words);
             }
-            Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") => {
+            Expr::Identifier(ident)
+                if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") =>
+            {
                 self.found(Mentions::Words);
             }
-            Expr::Collate { .. } => self.found(Mentions::Words),
+            Expr::Collate { .. } | Expr::AtTimeZone { .. } => self.found(Mentions::Words),
             Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(_), .. } => self.found(Mentions::Relations),
             // Names become oids by a look into the catalog.
             Expr::Cast { data_type, .. } if is_oid_alias(data_type) => self.found(Mentions::Relations),
@@ -127,6 +141,111 @@ fn is_oid_alias(data_type: &DataType) -> bool {
     }
 }
 
+/// `x AT TIME ZONE z` is PostgreSQL's `timezone(z, x)`; the library's own has other types.
+struct Zones;
+
+impl VisitorMut for Zones {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Expr::AtTimeZone { timestamp, time_zone } = expr else { return ControlFlow::Continue(()) };
+        let Ok(mut call) = insert::parse_expression("timezone(NULL, CAST(NULL AS timestamptz))") else {
+            return ControlFlow::Continue(());
+        };
+        let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut call else {
+            return ControlFlow::Continue(());
+        };
+        let null = Expr::Value(Value::Null.into());
+        let time = std::mem::replace(timestamp.as_mut(), null.clone());
+        let zone = std::mem::replace(time_zone.as_mut(), null);
+        if let [
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(first)),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(second)),
+        ] = list.args.as_mut_slice()
+        {
+            *first = zone;
+            // A literal of no type is a timestamptz.
+            match (second, &time) {
+                (Expr::Cast { expr: inner, .. }, Expr::Value(_)) => **inner = time,
+                (second, _) => *second = time,
+            }
+        }
+        *expr = call;
+        ControlFlow::Continue(())
+    }
+}
+
+/// `'name'::regclass` is the oid of the relation, `'name'::regclass::text` its name again.
+struct RelationNames<'a> {
+    catalog: &'a Catalog,
+    changed: bool,
+}
+
+impl RelationNames<'_> {
+    /// The oid of the table of that name; a break with a name that is nobody's; `None` for what the library's tables know.
+    fn oid(&self, written: &str) -> ControlFlow<String, Option<u64>> {
+        let parts: Vec<String> = written
+            .split('.')
+            .map(|part| match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
+                Some(quoted) => quoted.to_owned(),
+                None => part.to_lowercase(),
+            })
+            .collect();
+        let (schema, name) = match parts.as_slice() {
+            [name] => ("public", name.as_str()),
+            [schema, name] => (schema.as_str(), name.as_str()),
+            _ => return ControlFlow::Continue(None),
+        };
+        if written.bytes().all(|byte| byte.is_ascii_digit()) {
+            return ControlFlow::Continue(None);
+        }
+        match self.catalog.table(schema, name) {
+            Some(table) => ControlFlow::Continue(Some(table.definition.id.0)),
+            None if schema == "public" && !name.starts_with("pg_") && !name.ends_with("_pkey") => {
+                ControlFlow::Break(written.to_owned())
+            }
+            None => ControlFlow::Continue(None),
+        }
+    }
+}
+
+fn relation_name(expr: &Expr) -> Option<String> {
+    let Expr::Cast { expr, data_type, .. } = expr else { return None };
+    let data_type = data_type.to_string().to_lowercase();
+    let is_relation = data_type.strip_prefix("pg_catalog.").unwrap_or(&data_type) == "regclass";
+    match expr.as_ref() {
+        Expr::Value(value) if is_relation => match &value.value {
+            Value::SingleQuotedString(name) => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl VisitorMut for RelationNames<'_> {
+    type Break = String;
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+        if let Expr::Cast { expr: inner, data_type, .. } = expr
+            && let Some(name) = relation_name(inner)
+            && matches!(data_type.to_string().to_lowercase().as_str(), "text" | "varchar" | "pg_catalog.text")
+            && self.oid(&name)?.is_some()
+        {
+            let name = name.strip_prefix("public.").unwrap_or(&name).to_owned();
+            *expr = Expr::Value(Value::SingleQuotedString(name).into());
+            self.changed = true;
+            return ControlFlow::Continue(());
+        }
+        if let Some(name) = relation_name(expr)
+            && let Some(oid) = self.oid(&name)?
+        {
+            *expr = Expr::Value(Value::Number(oid.to_string(), false).into());
+            self.changed = true;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// `(SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum …)`, which every
 /// tool that describes a table asks, cannot be planned as a correlated subquery; it is a function of the column.
 struct InlineDefaults(bool);
@@ -140,9 +259,7 @@ impl VisitorMut for InlineDefaults {
             _ => None,
         };
         if let Some(column) = column
-            && let Ok(call) = insert::parse_expression(&format!(
-                "column_default({column}.attrelid, {column}.attnum)"
-            ))
+            && let Ok(call) = insert::parse_expression(&format!("column_default({column}.attrelid, {column}.attnum)"))
         {
             *expr = call;
             self.0 = true;
@@ -205,6 +322,7 @@ mod tests {
             ("select 'pg_class', (select max(v) from m x where x.dev = m.dev) from m", Mentions::Nothing),
             ("select current_user, version()", Mentions::Words),
             ("select pg_backend_pid()", Mentions::Words),
+            ("select ts at time zone 'UTC' from m", Mentions::Words),
             ("select * from pg_class", Mentions::Relations),
             ("select relname from pg_catalog.pg_class", Mentions::Relations),
             ("select 'm'::regclass", Mentions::Relations),
@@ -215,13 +333,26 @@ mod tests {
     }
 
     #[test]
+    fn time_zones_are_a_function() {
+        let rewritten = |sql: &str| rewrite(parsed(sql), sql, &Catalog::default()).map(|ast| ast.to_string()).ok();
+        assert_eq!(
+            rewritten("SELECT ts AT TIME ZONE 'UTC' AT TIME ZONE z, '2013-01-01' AT TIME ZONE z"),
+            Some("SELECT timezone(z, timezone('UTC', ts)), timezone(z, CAST('2013-01-01' AS TIMESTAMPTZ))".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_name_of_no_relation_is_refused() {
+        let sql = "SELECT 'nosuch'::regclass";
+        let refused = rewrite(parsed(sql), sql, &Catalog::default()).unwrap_err();
+        assert_eq!(refused.to_string(), "relation \"nosuch\" does not exist");
+    }
+
+    #[test]
     fn a_default_is_a_function_of_its_column() {
         let sql = "SELECT a.attname, (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) FROM pg_catalog.pg_attrdef d \
                    WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.atthasdef) FROM pg_catalog.pg_attribute a";
-        let rewritten = rewrite(parsed(sql), sql).to_string();
-        assert_eq!(
-            rewritten,
-            "SELECT a.attname, column_default(a.attrelid, a.attnum) FROM pg_catalog.pg_attribute AS a"
-        );
+        let rewritten = rewrite(parsed(sql), sql, &Catalog::default()).expect("it names nothing").to_string();
+        assert_eq!(rewritten, "SELECT a.attname, column_default(a.attrelid, a.attnum) FROM pg_catalog.pg_attribute a");
     }
 }
