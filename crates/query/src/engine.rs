@@ -171,10 +171,12 @@ fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Fu
     let mut aggregate = SessionStateDefaults::default_aggregate_functions();
     aggregate.extend(own.aggregate);
     let table = SessionStateDefaults::default_table_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect();
+    let mut planners = SessionStateDefaults::default_expr_planners();
+    planners.insert(0, Arc::new(functions::interval::IntervalProducts::new()));
     SessionStateBuilder::new()
         .with_config(session_config(partitions))
         .with_runtime_env(runtime)
-        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_expr_planners(planners)
         .with_scalar_functions(scalar)
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(aggregate)

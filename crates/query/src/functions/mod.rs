@@ -7,6 +7,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 mod by_time;
 mod flush;
+pub(crate) mod interval;
 mod time_bucket;
 
 /// What is added to DataFusion's functions.

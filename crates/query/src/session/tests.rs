@@ -306,6 +306,19 @@ async fn settings_and_catalog() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn intervals_are_multiplied() {
+    let world = world().await;
+    let mut s = world.session();
+    ok(
+        &mut s,
+        "select '2026-01-01T00:00:00Z'::timestamptz + i * interval '90 minutes' as t from generate_series(0, 1) as g(i)",
+        "t\n2026-01-01T00:00:00Z\n2026-01-01T01:30:00Z",
+    )
+    .await;
+    no(&mut s, "select interval '1 day' / 0", Condition::DivisionByZero, "division by zero").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explain_shows_what_is_pruned() {
     let world = world().await;
     let mut s = world.session();
