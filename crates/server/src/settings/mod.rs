@@ -1,6 +1,6 @@
 //! Settings of one process: flags over one TOML file over defaults, validated once.
 //!
-//! The file is read into [`file::File`], whose fields are all optional and untyped beyond TOML's own types; [`Settings`]
+//! The file is read into `file::File`, whose fields are all optional and untyped beyond TOML's own types; [`Settings`]
 //! holds what the rest of the process uses and cannot be wrong. Whoever has a `Settings` need not check again.
 
 mod file;
