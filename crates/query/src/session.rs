@@ -6,6 +6,7 @@
 mod control;
 mod copy;
 mod ddl;
+mod depth;
 mod insert;
 mod literals;
 mod names;

@@ -61,6 +61,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     let from = byte_at(sql, first.span.start);
     let to = byte_at(sql, last.span.end).max(from);
     let mut own: Vec<TokenWithSpan> = tokens.to_vec();
+    super::depth::check(&own)?;
     rewrite(&mut own)?;
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(own);

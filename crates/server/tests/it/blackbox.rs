@@ -247,7 +247,8 @@ async fn late_rows_for_sealed_splits_stay_over_restarts() {
         server.restart().await;
         let client = server.connect().await;
         assert_eq!(numbers(&client).await, expected, "kill -9 in round {round}");
-        let hour = client.query("SELECT n FROM e WHERE ts >= '2024-01-01 00:00:00' AND ts < '2024-01-01 01:00:00'", &[]);
+        let hour =
+            client.query("SELECT n FROM e WHERE ts >= '2024-01-01 00:00:00' AND ts < '2024-01-01 01:00:00'", &[]);
         assert_eq!(hour.await.unwrap().len() as i64, round + 1, "a split's rows of several seals are read together");
     }
 }
