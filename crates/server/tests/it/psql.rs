@@ -82,7 +82,7 @@ async fn describes_a_table() {
         &server,
         &[r"\d flights"],
         expect![[r#"
-                                   Table "public.flights"
+                                    Table "public.flights"
               Column   |           Type           | Collation | Nullable | Default
             -----------+--------------------------+-----------+----------+---------
              sched     | timestamp with time zone |           | not null |
@@ -101,7 +101,7 @@ async fn lists_tables_schemas_and_databases() {
     let server = server_with_flights().await;
     for command in [r"\d", r"\dt"] {
         let expected = expect![[r#"
-                   List of relations
+                    List of relations
              Schema |  Name   | Type  | Owner
             --------+---------+-------+-------
              public | flights | table | annal

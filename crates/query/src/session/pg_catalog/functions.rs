@@ -207,7 +207,7 @@ impl ScalarUDFImpl for TimeZone {
             };
             let zone = match known {
                 Some((same, zone)) if same == name => zone,
-                _ => Zone::parse(name).ok_or_else(|| not_recognized(name))?,
+                _ => zone_named(name).ok_or_else(|| not_recognized(name))?,
             };
             known = Some((name, zone));
             answers.append_option(if is_instant {
@@ -218,6 +218,14 @@ impl ScalarUDFImpl for TimeZone {
         }
         let answers = answers.with_data_type(arguments.return_field.data_type().clone()).finish();
         Ok(ColumnarValue::Array(Arc::new(answers)))
+    }
+}
+
+/// A zone as AT TIME ZONE takes it: an offset counts west of UTC there, as POSIX has it.
+fn zone_named(name: &str) -> Option<Zone> {
+    match Zone::parse(name)? {
+        Zone::Fixed(seconds) if name.trim_start().starts_with(['+', '-']) => Some(Zone::Fixed(-seconds)),
+        zone => Some(zone),
     }
 }
 
