@@ -63,6 +63,8 @@ pub const PAGE_ROWS: usize = 16 << 10;
 
 /// The largest message a client may send.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of large messages that all clients together have sent and that are still worked on.
+pub const CLIENT_INPUT_BYTES_MAX: usize = 256 << 20;
 /// Connections served at once.
 pub const CONNECTIONS_MAX: usize = 1000;
 /// COPY data waiting between the socket and the decoder.
@@ -84,4 +86,5 @@ const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);
 const _: () = assert!(STAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(SEAL_BYTES >= ENTRY_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(CLIENT_INPUT_BYTES_MAX >= CLIENT_MESSAGE_BYTES_MAX);
 const _: () = assert!(ROW_GROUP_ROWS.is_multiple_of(PAGE_ROWS));

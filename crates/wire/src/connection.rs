@@ -49,7 +49,7 @@ impl From<Lost> for End {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Gone => End::Silent,
-            Lost::Broken(failure) => End::Told(failure),
+            Lost::Broken(failure) | Lost::Unreadable { failure, .. } => End::Told(failure),
         }
     }
 }
@@ -94,9 +94,7 @@ impl<'d> Connection<'d> {
             Err(end) => end,
         };
         if let End::Told(failure) = end {
-            self.socket.put(&failure.response());
-            // It may be gone already.
-            let _gone = self.socket.flush().await;
+            self.socket.farewell(&failure).await;
         }
     }
 
@@ -129,7 +127,8 @@ impl<'d> Connection<'d> {
             };
             let answered = match message {
                 Ok(message) => self.answer(message).await,
-                Err(end) => Err(end),
+                Err(Lost::Unreadable { failure, is_query }) => self.refuse(failure, is_query).await,
+                Err(lost) => Err(lost.into()),
             };
             if let Err(end) = answered {
                 return end;
@@ -137,12 +136,27 @@ impl<'d> Connection<'d> {
         }
     }
 
-    async fn next_message(&mut self) -> Result<PgWireFrontendMessage, End> {
-        // Inside a row of extended messages the answers wait for Sync or Flush.
-        if self.is_at_rest() {
+    async fn next_message(&mut self) -> Result<PgWireFrontendMessage, Lost> {
+        // Inside a row of extended messages the answers wait for Sync or Flush, or until there are many.
+        if self.is_at_rest() || self.socket.is_full() {
             self.socket.flush().await?;
         }
-        Ok(self.socket.message().await?)
+        self.socket.message().await
+    }
+
+    /// Answers a message that could not be read.
+    async fn refuse(&mut self, failure: Failure, is_query: bool) -> Result<(), End> {
+        if self.skip_to_sync {
+            return Ok(());
+        }
+        self.report(failure.into())?;
+        if is_query {
+            self.end_implicit(false).await?;
+            self.ready();
+        } else {
+            self.skip_to_sync = true;
+        }
+        Ok(())
     }
 
     /// Whether everything queued ends with ReadyForQuery.
@@ -220,12 +234,20 @@ impl<'d> Connection<'d> {
 
     /// Queues ReadyForQuery.
     pub(crate) fn ready(&mut self) {
+        self.end_portals();
         let status = match self.session.status() {
             TransactionStatus::Idle => ReadyStatus::Idle,
             TransactionStatus::Active => ReadyStatus::Transaction,
             TransactionStatus::Failed => ReadyStatus::Error,
         };
         self.socket.put(&ReadyForQuery::new(status));
+    }
+
+    /// Portals end with their transaction.
+    pub(crate) fn end_portals(&mut self) {
+        if self.session.status() == TransactionStatus::Idle {
+            self.portals.clear();
+        }
     }
 
     /// Ends the implicit transaction of a message or of messages up to Sync.

@@ -10,17 +10,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cancel::Cancellations;
+use crate::cancel::{Cancellations, Key};
 use crate::connection::Connection;
 use crate::error::Failure;
 use crate::metrics::Metrics;
-use crate::socket::{Lost, Socket};
+use crate::socket::{InputBudget, Lost, Socket};
 use crate::startup;
 
 /// After an error of the listener itself (no file descriptors left) it is asked again this much later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who has not logged in by then is shown out.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The database there is, under its own name and under the one that tools try first.
+const DATABASES: [&str; 2] = ["annal", "postgres"];
 
 /// What the door needs besides its socket and the engine.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(crate) struct Door {
     pub(crate) engine: Arc<Engine>,
     pub(crate) cancellations: Cancellations,
     pub(crate) metrics: Metrics,
+    /// Room for large messages.
+    input: InputBudget,
     /// Idle connections end when this fires.
     pub(crate) stop: CancellationToken,
     /// Running statements end when this fires.
@@ -52,7 +57,8 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, options: WireOpti
         Metrics::register(&registry).expect("a process has one door, and its counters have names of their own");
     let kill = CancellationToken::new();
     let cancellations = Cancellations::default();
-    let door = Arc::new(Door { engine, cancellations, metrics, stop: stop.clone(), kill: kill.clone() });
+    let input = InputBudget::new();
+    let door = Arc::new(Door { engine, cancellations, metrics, input, stop: stop.clone(), kill: kill.clone() });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = TaskTracker::new();
     loop {
@@ -85,7 +91,7 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, options: WireOpti
 
 /// One connection from its first byte to its last.
 async fn receive(stream: TcpStream, door: &Door, has_place: bool) {
-    let Ok(mut socket) = Socket::new(stream) else { return };
+    let Ok(mut socket) = Socket::new(stream, door.input.clone()) else { return };
     let login = tokio::time::timeout(LOGIN_TIMEOUT, startup::receive(&mut socket, &door.cancellations));
     let startup = tokio::select! {
         () = door.stop.cancelled() => Err(Lost::Broken(Failure::shutdown())),
@@ -95,24 +101,40 @@ async fn receive(stream: TcpStream, door: &Door, has_place: bool) {
         Ok(Some(startup)) if has_place => startup,
         Ok(Some(_)) => {
             door.metrics.refused.inc();
-            return farewell(&mut socket, &Failure::fatal("53300", "sorry, too many clients already")).await;
+            return socket.farewell(&Failure::fatal("53300", "sorry, too many clients already")).await;
         }
         // It came to cancel, or went away.
         Ok(None) | Err(Lost::Gone) => return,
-        Err(Lost::Broken(failure)) => return farewell(&mut socket, &failure).await,
+        Err(Lost::Broken(failure) | Lost::Unreadable { failure, .. }) => return socket.farewell(&failure).await,
     };
-    door.metrics.logins.inc();
-    door.metrics.connections.inc();
+    if !DATABASES.contains(&startup.database.as_str()) {
+        let failure = Failure::fatal("3D000", format!("database \"{}\" does not exist", startup.database))
+            .with_hint("The database of every node is \"annal\".");
+        return socket.farewell(&failure).await;
+    }
     let (key, running) = door.cancellations.enter();
+    let _visit = Visit::begin(door, key);
     let session = door.engine.session(&startup.user, &startup.database);
     Connection::new(socket, session, door, running).serve(startup, key).await;
-    door.cancellations.leave(key);
-    door.metrics.connections.dec();
 }
 
-/// The last word.
-async fn farewell(socket: &mut Socket, failure: &Failure) {
-    socket.put(&failure.response());
-    // It may be gone already.
-    let _gone = socket.flush().await;
+/// A client that has come in. It leaves when this is dropped, also by a panic.
+struct Visit<'d> {
+    door: &'d Door,
+    key: Key,
+}
+
+impl Visit<'_> {
+    fn begin(door: &Door, key: Key) -> Visit<'_> {
+        door.metrics.logins.inc();
+        door.metrics.connections.inc();
+        Visit { door, key }
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.door.cancellations.leave(self.key);
+        self.door.metrics.connections.dec();
+    }
 }

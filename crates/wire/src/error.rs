@@ -122,6 +122,11 @@ impl Failure {
         self
     }
 
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
     /// The message of ErrorResponse.
     pub(crate) fn response(&self) -> ErrorResponse {
         let severity = match self.severity {

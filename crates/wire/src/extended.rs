@@ -13,6 +13,7 @@ use crate::binary;
 use crate::connection::{Connection, End};
 use crate::error::Failure;
 use crate::guard::{Guard, Stopped};
+use crate::message::utf8;
 use crate::rows::{Encoder, Format, description};
 use crate::simple::next_batch;
 use crate::types::{PgType, parameter};
@@ -92,10 +93,7 @@ impl Connection<'_> {
         let parameters = values.map(|((bytes, data_type), format)| match (bytes, format) {
             (None, _) => ScalarValue::try_from(data_type).map_err(|error| Failure::new("0A000", error.to_string())),
             (Some(bytes), Format::Binary) => binary::parameter(bytes, data_type, &zone),
-            (Some(bytes), Format::Text) => match std::str::from_utf8(&bytes) {
-                Ok(text) => binary::read_text(text, data_type, &zone),
-                Err(_) => Err(Failure::new("22021", "invalid byte sequence for encoding \"UTF8\"")),
-            },
+            (Some(bytes), Format::Text) => binary::read_text(utf8(&bytes)?, data_type, &zone),
         });
         let parameters = parameters.collect::<Result<_, _>>()?;
         let columns = prepared.columns.as_ref().map_or(0, |columns| columns.fields().len());
@@ -135,6 +133,7 @@ impl Connection<'_> {
         // Taken out, so that an error leaves no half-used portal behind.
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         let guard = self.guard();
+        let in_block = self.session.status() != TransactionStatus::Idle;
         if matches!(portal.state, State::Bound) {
             self.door.metrics.statements.inc();
             if !self.socket.next_is(SYNC) {
@@ -143,8 +142,17 @@ impl Connection<'_> {
             let parameters = std::mem::take(&mut portal.parameters);
             match guard.run(self.session.execute(&portal.prepared, parameters)).await? {
                 Outcome::Rows(rows) => portal.state = State::Rows { rows, batch: None },
-                other => return self.send_other(&guard, other).await,
+                other => {
+                    self.send_other(&guard, other).await?;
+                    if in_block {
+                        self.end_portals();
+                    }
+                    return Ok(());
+                }
             }
+        } else if self.session.status() == TransactionStatus::Failed {
+            let text = "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(Failure::new("25P02", text).into());
         }
         let limit = usize::try_from(message.max_rows).ok().filter(|limit| *limit > 0);
         self.send_portal(&guard, &mut portal, limit).await?;
@@ -204,9 +212,6 @@ impl Connection<'_> {
         let commit = !self.skip_to_sync;
         self.skip_to_sync = false;
         self.end_implicit(commit).await?;
-        if self.session.status() == TransactionStatus::Idle {
-            self.portals.clear();
-        }
         self.ready();
         Ok(())
     }

@@ -59,7 +59,7 @@ impl From<Lost> for Stopped {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Gone => Stopped::Gone,
-            Lost::Broken(failure) => Stopped::Failed(failure),
+            Lost::Broken(failure) | Lost::Unreadable { failure, .. } => Stopped::Failed(failure),
         }
     }
 }

@@ -11,6 +11,7 @@ mod connection;
 mod copy;
 mod extended;
 mod guard;
+mod message;
 mod simple;
 mod socket;
 mod startup;

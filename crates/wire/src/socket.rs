@@ -4,20 +4,30 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
-use event::limits::CLIENT_MESSAGE_BYTES_MAX;
+use event::limits::{CLIENT_INPUT_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX};
 use pgwire::messages::Message;
 use pgwire::messages::{DecodeContext, PgWireFrontendMessage, ProtocolVersion};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::Failure;
+use crate::error::{Failure, Severity};
+use crate::message;
 
 /// Output is sent once it has grown to this.
 const OUTPUT_BYTES: usize = 64 << 10;
-/// What one read may bring.
+/// What one read may bring at least, and at most.
 const READ_BYTES: usize = 16 << 10;
+const READ_BYTES_MAX: usize = 1 << 20;
+/// A message above this is large: it needs room in the budget of all connections, and its buffer is not kept.
+const LARGE_BYTES: usize = 64 << 10;
+/// The budget is counted in pieces of this size.
+const BUDGET_UNIT_BYTES: usize = 1 << 10;
+/// A client that does not take the last word within this time does not get it.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A message before login is small.
 const STARTUP_BYTES_MAX: usize = 10_000;
 /// Length field included, type byte not.
@@ -30,11 +40,42 @@ pub(crate) enum Lost {
     Gone,
     /// It broke the protocol; it is told so, and the connection ends.
     Broken(Failure),
+    /// A whole message came that nobody can make sense of; the one after it may be better.
+    Unreadable {
+        /// What is wrong.
+        failure: Failure,
+        /// Whether it was a Query, which is answered without a Sync.
+        is_query: bool,
+    },
 }
 
 impl From<io::Error> for Lost {
     fn from(_: io::Error) -> Self {
         Lost::Gone
+    }
+}
+
+/// Room for the large messages of all connections.
+#[derive(Clone, Debug)]
+pub(crate) struct InputBudget(Arc<Semaphore>);
+
+impl InputBudget {
+    /// All of [`CLIENT_INPUT_BYTES_MAX`].
+    pub(crate) fn new() -> InputBudget {
+        InputBudget(Arc::new(Semaphore::new(CLIENT_INPUT_BYTES_MAX / BUDGET_UNIT_BYTES)))
+    }
+
+    /// Room for a message of this many bytes; `None` when it needs none.
+    fn reserve(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if bytes <= LARGE_BYTES {
+            return Ok(None);
+        }
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).expect("a message is below its limit");
+        self.0.clone().try_acquire_many_owned(units).map(Some).map_err(|_| {
+            Failure::fatal("53200", "too many large messages at once")
+                .with_detail(format!("All connections together may have {CLIENT_INPUT_BYTES_MAX} bytes of them."))
+                .with_hint("Try again, or send smaller messages.")
+        })
     }
 }
 
@@ -45,15 +86,21 @@ pub(crate) struct Socket {
     input: BytesMut,
     output: BytesMut,
     context: DecodeContext,
+    budget: InputBudget,
+    /// Room of the message read last, until the next is asked for.
+    room: Option<OwnedSemaphorePermit>,
+    /// Whether that message has been given out.
+    is_whole: bool,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Socket> {
+    pub(crate) fn new(stream: TcpStream, budget: InputBudget) -> io::Result<Socket> {
         stream.set_nodelay(true)?;
         let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         context.awaiting_frontend_ssl = false;
         context.awaiting_frontend_startup = false;
-        Ok(Socket { stream: Arc::new(stream), input: BytesMut::new(), output: BytesMut::new(), context })
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Ok(Socket { stream: Arc::new(stream), input, output, context, budget, room: None, is_whole: false })
     }
 
     /// What tells whether the client is still there.
@@ -73,6 +120,9 @@ impl Socket {
 
     /// The next message.
     pub(crate) async fn message(&mut self) -> Result<PgWireFrontendMessage, Lost> {
+        if std::mem::take(&mut self.is_whole) {
+            self.room = None;
+        }
         self.fill(1 + LENGTH_BYTES).await?;
         let kind = self.input[0];
         let length = length_at(&self.input, 1).filter(|length| *length >= LENGTH_BYTES);
@@ -84,15 +134,21 @@ impl Socket {
                 .with_detail(format!("It has {length} bytes; the limit is {CLIENT_MESSAGE_BYTES_MAX}."));
             return Err(Lost::Broken(failure));
         }
-        self.fill(1 + length).await?;
-        let mut message = self.input.split_to(1 + length);
-        match PgWireFrontendMessage::decode(&mut message, &self.context) {
-            Ok(Some(decoded)) if message.is_empty() => Ok(decoded),
-            Ok(_) => {
-                Err(Lost::Broken(Failure::protocol(format!("invalid message of type \"{}\"", kind.escape_ascii()))))
-            }
-            Err(error) => Err(Lost::Broken(Failure::protocol(error.to_string()))),
+        // Room that was reserved before this future was dropped and begun again serves the same message.
+        if self.room.is_none() {
+            self.room = self.budget.reserve(length).map_err(Lost::Broken)?;
         }
+        self.fill(1 + length).await?;
+        let message = self.input.split_to(1 + length);
+        if length > LARGE_BYTES {
+            // The buffer belongs to the message alone and goes with it.
+            self.input = BytesMut::from(self.input.as_ref());
+        }
+        self.is_whole = true;
+        message::decode(message, &self.context).map_err(|failure| match failure.severity {
+            Severity::Fatal => Lost::Broken(failure),
+            Severity::Error => Lost::Unreadable { failure, is_query: kind == b'Q' },
+        })
     }
 
     /// Whether the next message, if it has arrived, is of this type.
@@ -138,11 +194,18 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends the last word, if the client takes it.
+    pub(crate) async fn farewell(&mut self, failure: &Failure) {
+        self.put(&failure.response());
+        // It may be gone already, or have stopped reading: nobody waits for it.
+        let _untold = tokio::time::timeout(FAREWELL_TIMEOUT, self.flush()).await;
+    }
+
     /// Reads until `bytes` are there.
     async fn fill(&mut self, bytes: usize) -> Result<(), Lost> {
         while self.input.len() < bytes {
             self.stream.readable().await?;
-            self.input.reserve(READ_BYTES);
+            self.input.reserve((bytes - self.input.len()).clamp(READ_BYTES, READ_BYTES_MAX));
             match self.stream.try_read_buf(&mut self.input) {
                 Ok(0) => return Err(Lost::Gone),
                 Ok(_) => {}

@@ -20,6 +20,8 @@ mod sqllogic;
 mod blackbox;
 // The client everybody has.
 mod psql;
+// What no client sends, byte by byte.
+mod protocol;
 // The house rules.
 mod tidy;
 
