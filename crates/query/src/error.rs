@@ -53,6 +53,8 @@ pub enum Condition {
     InFailedTransaction,
     /// 25001
     ActiveTransaction,
+    /// 25006
+    ReadOnlyTransaction,
     /// 26000
     UndefinedPreparedStatement,
     /// 42P05

@@ -166,6 +166,8 @@ pub struct Session {
     committing: Arc<AtomicBool>,
     /// Counts the statements that wrote, so that a plan made before one is not run after it.
     written: u64,
+    /// Whether the open block was begun READ ONLY.
+    read_only: bool,
     /// When the last block began: `now()` within it.
     started: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
@@ -195,6 +197,7 @@ impl Session {
             writes: None,
             committing: Arc::default(),
             written: 0,
+            read_only: false,
             started: None,
             named: BTreeMap::new(),
         }

@@ -33,6 +33,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::CharacterNotInRepertoire => "22021",
         Condition::NotNullViolation => "23502",
         Condition::InFailedTransaction => "25P02",
+        Condition::ReadOnlyTransaction => "25006",
         Condition::ActiveTransaction => "25001",
         Condition::UndefinedPreparedStatement => "26000",
         Condition::DuplicatePreparedStatement => "42P05",

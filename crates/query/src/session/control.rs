@@ -212,6 +212,19 @@ impl Session {
 
     // INSERT and COPY
 
+    /// A block begun READ ONLY writes nothing.
+    fn refuse_read_only(&self, what: &str) -> Result<(), Error> {
+        if self.is_read_only() {
+            let message = format!("cannot execute {what} in a read-only transaction");
+            return Err(Error::report(Condition::ReadOnlyTransaction, message));
+        }
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only && matches!(self.block, Block::Explicit { .. })
+    }
+
     pub(super) fn insert_plan(&self, insert: &Insert) -> Result<InsertPlan, Error> {
         let table = self.table(&insert::target_name(&insert.table)?)?;
         insert::plan(insert, table)
@@ -223,6 +236,7 @@ impl Session {
         insert: &Insert,
         parameters: &[ScalarValue],
     ) -> Result<Outcome, Error> {
+        self.refuse_read_only("INSERT")?;
         let InsertPlan { table, positions, source } = self.insert_plan(insert)?;
         let values = match &source {
             Source::Literals(values) => Some(values),
@@ -292,6 +306,7 @@ impl Session {
         let CopySource::Table { table_name, columns } = source else {
             return Err(Error::report(Condition::SyntaxError, "COPY FROM needs a table"));
         };
+        self.refuse_read_only("COPY FROM")?;
         let table = self.table(&relation(table_name)?)?;
         let mut positions = Vec::new();
         for column in columns {
@@ -320,6 +335,7 @@ impl Session {
         } else {
             self.block = Block::Explicit { failed: false };
             self.started = Some(chrono::Utc::now());
+            self.read_only = access(modes) == Some(TransactionAccessMode::ReadOnly);
         }
         Ok(Outcome::Done("BEGIN".to_owned()))
     }
@@ -372,8 +388,21 @@ impl Session {
             }
             Set::SetTimeZone { local, value } => ("TimeZone".to_owned(), setting_value(value), *local),
             Set::SetNames { charset_name, .. } => ("client_encoding".to_owned(), folded(charset_name), false),
-            Set::SetTransaction { modes, .. } => {
+            Set::SetTransaction { modes, session, .. } => {
                 check_modes(modes)?;
+                match access(modes) {
+                    Some(TransactionAccessMode::ReadOnly) if *session => {
+                        return Err(Error::hinted(
+                            Condition::FeatureNotSupported,
+                            "sessions that are READ ONLY are not supported",
+                            "Begin each transaction with BEGIN READ ONLY.",
+                        ));
+                    }
+                    Some(mode) if matches!(self.block, Block::Explicit { .. }) => {
+                        self.read_only = mode == TransactionAccessMode::ReadOnly;
+                    }
+                    _ => {}
+                }
                 return Ok(done);
             }
             other => return Err(Error::report(Condition::FeatureNotSupported, format!("{other} is not supported"))),
@@ -410,7 +439,11 @@ impl Session {
                 .map_err(|error| Error::report(Condition::Internal, error.to_string()));
             return Ok(Outcome::Rows(Rows { columns, batches: Box::pin(stream::iter([batch])), tag: "SHOW" }));
         }
-        match self.setting(&name) {
+        let value = match name.as_str() {
+            "transaction_read_only" if self.is_read_only() => Some("on".to_owned()),
+            _ => self.setting(&name),
+        };
+        match value {
             Some(value) => Ok(Outcome::Rows(text_rows(show_schema(variable), vec![value], "SHOW"))),
             None => {
                 let message = format!("unrecognized configuration parameter \"{name}\"");
@@ -526,6 +559,15 @@ fn check_modes(modes: &[TransactionMode]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// READ ONLY or READ WRITE, whichever was said last.
+fn access(modes: &[TransactionMode]) -> Option<TransactionAccessMode> {
+    let access = |mode: &TransactionMode| match mode {
+        TransactionMode::AccessMode(access) => Some(*access),
+        TransactionMode::IsolationLevel(_) => None,
+    };
+    modes.iter().rev().find_map(access)
 }
 
 fn explain_options(
