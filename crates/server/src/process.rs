@@ -63,7 +63,7 @@ impl Process {
     /// Starts everything; returns once clients are served.
     pub fn start(settings: &Settings) -> Result<Process, Error> {
         crate::logs::start(settings);
-        let runtimes = Runtimes::start(settings.query_threads)?;
+        let runtimes = Runtimes::start(settings.query_cores)?;
         let started = runtimes.front().clone().block_on(Service::start(settings, &runtimes));
         match started {
             Ok(service) => Ok(Process { runtimes, service }),
@@ -172,7 +172,7 @@ impl Service {
             node: node.clone(),
             runtime: runtimes.query().clone(),
             memory_bytes: settings.query_memory,
-            partitions: settings.query_threads,
+            partitions: settings.query_cores,
         });
         let options = WireOptions {
             registry: pages.registry.clone(),

@@ -13,6 +13,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 const CONSENSUS_THREADS: usize = 2;
 /// Threads for sockets, login, cancel and HTTP.
 const FRONT_THREADS: usize = 2;
+/// Query threads for each core that queries may use. Some operators do not yield for minutes, even after their query was
+/// cancelled; others find a thread, and the operating system shares the cores between them.
+const QUERY_THREADS_PER_CORE: usize = 4;
 /// Threads that sort and encode segments.
 const ENCODE_THREADS: usize = 1;
 /// Stack of every thread. Planning descends by recursion through expressions, and an overflow would end the process.
@@ -32,12 +35,12 @@ pub(crate) struct Runtimes {
 }
 
 impl Runtimes {
-    /// Starts all threads; queries get `query_threads` of them.
-    pub(crate) fn start(query_threads: usize) -> io::Result<Runtimes> {
+    /// Starts all threads; queries get those for `query_cores`.
+    pub(crate) fn start(query_cores: usize) -> io::Result<Runtimes> {
         Ok(Runtimes {
             consensus: runtime("consensus", CONSENSUS_THREADS, 0)?,
             front: runtime("front", FRONT_THREADS, 0)?,
-            query: runtime("query", query_threads, BACKGROUND_NICENESS)?,
+            query: runtime("query", query_cores * QUERY_THREADS_PER_CORE, BACKGROUND_NICENESS)?,
             encode: runtime("encode", ENCODE_THREADS, BACKGROUND_NICENESS)?,
         })
     }
@@ -121,7 +124,7 @@ mod tests {
     fn a_query_that_never_yields_delays_nothing_else() {
         let runtimes = Runtimes::start(2).unwrap();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        for _ in 0..4 {
+        for _ in 0..2 * QUERY_THREADS_PER_CORE {
             let stop = stop.clone();
             runtimes.query().spawn(async move {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {

@@ -24,7 +24,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "insecure", default: "false" },
     Key { name: "shutdown_grace", default: "10 s" },
     Key { name: "query.memory", default: "a quarter of the machine's memory" },
-    Key { name: "query.threads", default: "the number of cores, at least 2" },
+    Key { name: "query.cores", default: "the number of cores, at least 2" },
     Key { name: "storage.seal_size", default: "64 MiB" },
     Key { name: "log.format", default: "auto" },
     Key { name: "log.filter", default: "info" },
@@ -54,7 +54,7 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Query {
     pub(super) memory: Option<String>,
-    pub(super) threads: Option<i64>,
+    pub(super) cores: Option<i64>,
 }
 
 /// The table `[storage]`.

@@ -28,10 +28,10 @@ const QUERY_MEMORY_DIVISOR: u64 = 4;
 const QUERY_MEMORY_FALLBACK: u64 = 1 << 30;
 /// Less memory than this runs no useful query.
 const QUERY_MEMORY_MIN: u64 = 16 << 20;
-/// Query threads are never fewer: one query that does not yield must not stop the others.
-const QUERY_THREADS_MIN: usize = 2;
-/// More threads than this are a mistake.
-const QUERY_THREADS_MAX: usize = 256;
+/// Never fewer: one query that does not yield must not stop the others.
+const QUERY_CORES_MIN: usize = 2;
+/// More than this are a mistake.
+const QUERY_CORES_MAX: usize = 256;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// Bytes all running queries may use together.
     pub query_memory: usize,
-    /// Threads that run queries.
-    pub query_threads: usize,
+    /// Cores that queries may use.
+    pub query_cores: usize,
     /// Unflushed bytes of a group above which it is sealed.
     pub seal_size: usize,
     /// How log lines look.
@@ -144,7 +144,7 @@ impl Settings {
                 None => SHUTDOWN_GRACE_DEFAULT,
             },
             query_memory: query_memory(file.query.memory.as_deref())?,
-            query_threads: query_threads(file.query.threads)?,
+            query_cores: query_cores(file.query.cores)?,
             seal_size: seal_size(file.storage.seal_size.as_deref())?,
             log_format: format_of(&log_format)?,
             log_filter: log_filter(file.log.filter)?,
@@ -192,15 +192,15 @@ fn query_memory(text: Option<&str>) -> Result<usize, SettingsError> {
     usize::try_from(bytes).map_err(|_| SettingsError::new("\"query.memory\" is beyond this machine's address space"))
 }
 
-fn query_threads(threads: Option<i64>) -> Result<usize, SettingsError> {
-    let Some(threads) = threads else {
-        let cores = std::thread::available_parallelism().map_or(QUERY_THREADS_MIN, std::num::NonZero::get);
-        return Ok(cores.clamp(QUERY_THREADS_MIN, QUERY_THREADS_MAX));
+fn query_cores(cores: Option<i64>) -> Result<usize, SettingsError> {
+    let Some(cores) = cores else {
+        let all = std::thread::available_parallelism().map_or(QUERY_CORES_MIN, std::num::NonZero::get);
+        return Ok(all.clamp(QUERY_CORES_MIN, QUERY_CORES_MAX));
     };
-    match usize::try_from(threads) {
-        Ok(threads) if (QUERY_THREADS_MIN..=QUERY_THREADS_MAX).contains(&threads) => Ok(threads),
+    match usize::try_from(cores) {
+        Ok(cores) if (QUERY_CORES_MIN..=QUERY_CORES_MAX).contains(&cores) => Ok(cores),
         _ => Err(SettingsError::new(format!(
-            "\"query.threads\" must be between {QUERY_THREADS_MIN} and {QUERY_THREADS_MAX}, not {threads}"
+            "\"query.cores\" must be between {QUERY_CORES_MIN} and {QUERY_CORES_MAX}, not {cores}"
         ))),
     }
 }

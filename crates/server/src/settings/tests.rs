@@ -23,7 +23,7 @@ fn defaults_listen_on_loopback_only() {
     assert!(settings.listen.ip().is_loopback());
     assert_eq!(settings.http_listen.unwrap().to_string(), HTTP_LISTEN_DEFAULT);
     assert_eq!(settings.seal_size, event::limits::SEAL_BYTES);
-    assert!(settings.query_threads >= QUERY_THREADS_MIN);
+    assert!(settings.query_cores >= QUERY_CORES_MIN);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn every_key_is_read() {
         shutdown_grace = "1500 ms"
         [query]
         memory = "256 MiB"
-        threads = 3
+        cores = 3
         [storage]
         seal_size = "8 MiB"
         [log]
@@ -50,7 +50,7 @@ fn every_key_is_read() {
     assert_eq!(settings.listen.port(), 7000);
     assert_eq!(settings.http_listen, None);
     assert_eq!(settings.shutdown_grace, Duration::from_millis(1500));
-    assert_eq!((settings.query_memory, settings.query_threads), (256 << 20, 3));
+    assert_eq!((settings.query_memory, settings.query_cores), (256 << 20, 3));
     assert_eq!(settings.seal_size, 8 << 20);
     assert_eq!((settings.log_format, settings.log_filter.as_str()), (LogFormat::Json, "warn,storage=debug"));
 }
@@ -124,9 +124,9 @@ fn a_wrong_value_names_its_key_or_line() {
         a whole number with B, KiB, MiB, GiB or TiB, for example "64 MiB""#]],
     );
     check_refused(
-        "[query]\nthreads = 1",
+        "[query]\ncores = 1",
         expect![[r#"
-        "query.threads" must be between 2 and 256, not 1
+        "query.cores" must be between 2 and 256, not 1
     "#]],
     );
     check_refused(
@@ -175,7 +175,7 @@ fn the_list_of_keys_is_the_struct() {
         http_listen: text(),
         insecure: Some(false),
         shutdown_grace: text(),
-        query: file::Query { memory: text(), threads: Some(0) },
+        query: file::Query { memory: text(), cores: Some(0) },
         storage: file::Storage { seal_size: text() },
         log: file::Log { format: text(), filter: text() },
     };

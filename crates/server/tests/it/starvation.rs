@@ -60,6 +60,9 @@ async fn two_endless_joins_delay_no_login_cancel_or_heartbeat() {
         assert_eq!(server.http_get("/readyz").await.0, 200);
         drop(server.connect().await);
     }
+    // There are more query threads than two joins can hold.
+    let row = server.connect().await.query_one("SELECT 1::bigint", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 1);
     for (cancel, query) in endless {
         assert!(!query.is_finished(), "the endless query ended early");
         cancel.cancel_query(NoTls).await.unwrap();
