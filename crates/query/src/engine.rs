@@ -15,6 +15,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
@@ -23,6 +24,7 @@ use object_store::ObjectStore;
 use parking_lot::Mutex;
 
 use crate::functions;
+use crate::interrupt::InterruptibleJoins;
 use crate::run::{self, ResultStream};
 use crate::session::{Session, Shared};
 use crate::table::covered::DropCoveredFilters;
@@ -186,9 +188,12 @@ fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Fu
         .build()
 }
 
-/// The library's rules after our own: what pruning has answered must be gone before aggregates look for exact statistics.
-fn physical_rules() -> Vec<Arc<dyn datafusion::physical_optimizer::PhysicalOptimizerRule + Send + Sync>> {
+/// The library's rules and our own: what pruning has answered must be gone before aggregates look for exact statistics, and joins are
+/// wrapped where the library wraps what else would never yield.
+pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    let cooperation = rules.iter().position(|rule| rule.name() == "EnsureCooperative");
+    rules.insert(cooperation.expect("the library ensures cooperation"), Arc::new(InterruptibleJoins));
     rules.insert(0, Arc::new(DropCoveredFilters));
     rules
 }

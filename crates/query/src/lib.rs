@@ -11,6 +11,7 @@ mod table;
 mod views;
 // Functions beyond DataFusion's.
 mod functions;
+mod interrupt;
 // What clients write: values and COPY data.
 pub mod copy;
 pub mod text;

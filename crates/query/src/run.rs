@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::interrupt::Interrupt;
+
 /// A task that ends with its handle.
 struct Task<T>(JoinHandle<T>);
 
@@ -33,19 +35,20 @@ pub(crate) async fn work<T: Send + 'static>(
     (&mut task.0).await.map_err(|error| interrupted(&error))?
 }
 
-/// The rows of a running plan. At most [`RESULT_QUEUE_LEN`] batches wait for the reader. Dropping it stops the query at its next
-/// yield.
+/// The rows of a running plan. At most [`RESULT_QUEUE_LEN`] batches wait for the reader. Dropping it stops the query.
 pub(crate) struct ResultStream {
     schema: SchemaRef,
     batches: mpsc::Receiver<Result<RecordBatch>>,
     /// `None` once its end was seen.
     task: Option<Task<()>>,
+    _interrupt: Interrupt,
 }
 
 impl ResultStream {
     /// Starts `plan` on `runtime`.
     pub(crate) fn start(runtime: &Handle, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> ResultStream {
         let schema = plan.schema();
+        let interrupt = Interrupt::of(&plan);
         let (sender, batches) = mpsc::channel(RESULT_QUEUE_LEN);
         let task = Task(runtime.spawn(async move {
             let mut stream = match execute_stream(plan, context) {
@@ -63,7 +66,7 @@ impl ResultStream {
                 }
             }
         }));
-        ResultStream { schema, batches, task: Some(task) }
+        ResultStream { schema, batches, task: Some(task), _interrupt: interrupt }
     }
 
     /// The columns of the rows.
