@@ -24,4 +24,5 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{Condition, Error, Report};
 pub use session::{
     CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Prepared, Rows, Session, Statement, TransactionStatus,
+    split_statements,
 };

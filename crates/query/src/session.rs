@@ -38,7 +38,7 @@ pub use self::copy::CopyIn;
 use self::pg_catalog::SessionCatalog;
 pub(crate) use self::pg_catalog::Shared;
 use self::settings::Settings;
-pub use self::statement::Statement;
+pub use self::statement::{Statement, split_statements};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};
 use crate::text::Zone;

@@ -1,11 +1,13 @@
-//! The command line: `annal server`, `annal demo`.
+//! The command line: `annal server`, `annal sql`, `annal demo`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Error;
 use crate::settings::{Overrides, Settings};
+use crate::sql::{Format, SqlOptions};
 
 /// A replicated time-series event database that speaks PostgreSQL.
 #[derive(Debug, Parser)]
@@ -19,6 +21,8 @@ struct Cli {
 enum Command {
     /// Serve PostgreSQL clients from a data directory until SIGTERM.
     Server(ServerArgs),
+    /// Run statements on a server and print their rows.
+    Sql(SqlArgs),
     /// Load a year of real flights and weather, query it, and stay up for psql.
     Demo(DemoArgs),
 }
@@ -44,6 +48,26 @@ struct ServerArgs {
     /// How log lines look: auto (text on a terminal, JSON otherwise), text or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+}
+
+/// Flags of `annal sql`.
+#[derive(Debug, Args)]
+struct SqlArgs {
+    /// Statements, separated by semicolons; each is a transaction of its own unless they say BEGIN.
+    #[arg(value_name = "SQL", required_unless_present = "file")]
+    sql: Option<String>,
+    /// Reads the statements from a file; "-" is standard input.
+    #[arg(long, short, value_name = "FILE", conflicts_with = "sql")]
+    file: Option<PathBuf>,
+    /// The server.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6432")]
+    connect: SocketAddr,
+    /// The role.
+    #[arg(long, value_name = "NAME", default_value = "annal")]
+    user: String,
+    /// How rows are printed.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
 }
 
 /// Flags of `annal demo`.
@@ -74,6 +98,13 @@ pub fn run() -> Result<(), Error> {
             };
             crate::process::serve(&Settings::load(&overrides)?)
         }
+        Command::Sql(args) => crate::sql::run(&SqlOptions {
+            sql: args.sql,
+            file: args.file,
+            address: args.connect,
+            user: args.user,
+            format: args.format,
+        }),
         Command::Demo(args) => {
             crate::demo::run(&crate::demo::DemoOptions { data_dir: args.data, listen: args.listen, exit: args.exit })
         }

@@ -44,6 +44,14 @@ pub enum Error {
     /// The demonstration could not go on.
     #[error("the demonstration failed: {0}")]
     Demo(String),
+    /// A statement of `annal sql` failed.
+    #[error("{message}")]
+    Sql {
+        /// What the server said, with its SQLSTATE and the statement.
+        message: String,
+        /// What the server advises.
+        hint: Option<String>,
+    },
 }
 
 impl Error {
@@ -56,7 +64,8 @@ impl Error {
             | Error::Start(_)
             | Error::Open { .. }
             | Error::Stop(_)
-            | Error::Demo(_) => EXIT_FAILURE,
+            | Error::Demo(_)
+            | Error::Sql { .. } => EXIT_FAILURE,
         }
     }
 
@@ -64,6 +73,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Settings(error) => error.hint.clone(),
+            Error::Sql { hint, .. } => hint.clone(),
             Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 Some("another process listens there; choose another address with --listen or --http".to_owned())
             }

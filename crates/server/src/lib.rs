@@ -16,6 +16,9 @@ mod process;
 pub mod cli;
 // The main job, shown on real data.
 pub mod demo;
+// A client for scripts.
+mod sql;
+mod table;
 
 pub use error::Error;
 pub use process::{Process, serve};

@@ -47,6 +47,24 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
     Ok(statements)
 }
 
+/// The statements of a script as they were written, without semicolons; comments and blanks between them are left out.
+///
+/// # Errors
+/// 42601 for a quote that is not closed.
+pub fn split_statements(sql: &str) -> Result<Vec<&str>, Error> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|error| syntax_error(sql, &error.message, Some(error.location)))?;
+    let parts = tokens.split(|token| token.token == Token::SemiColon);
+    let written = parts.filter_map(|part| {
+        let first = part.iter().find(|token| !is_blank(token))?;
+        let last = part.iter().rfind(|token| !is_blank(token))?;
+        let from = byte_at(sql, first.span.start);
+        Some(&sql[from..byte_at(sql, last.span.end).max(from)])
+    });
+    Ok(written.collect())
+}
+
 fn end_token() -> TokenWithSpan {
     TokenWithSpan::wrap(Token::EOF)
 }
@@ -246,6 +264,14 @@ mod tests {
         assert_eq!(texts("copy t from stdin"), ["copy t from stdin"]);
         assert_eq!(texts("abort; reset time zone"), ["abort", "reset time zone"]);
         assert_eq!(texts("create table t (a int) with (tsdb.hypertable, tsdb.partition_column='a')").len(), 1);
+    }
+
+    #[test]
+    fn scripts_are_cut_as_they_were_written() {
+        let script = "-- first\nselect 1;\n\nselect 'a;b' /* ; */ as x ; select $$;$$\n;;";
+        assert_eq!(split_statements(script).expect("valid"), ["select 1", "select 'a;b' /* ; */ as x", "select $$;$$"]);
+        assert_eq!(split_statements(" -- nothing").expect("valid"), Vec::<&str>::new());
+        assert!(split_statements("select 'open").is_err());
     }
 
     #[test]

@@ -6,7 +6,6 @@
 mod data;
 mod load;
 mod queries;
-mod table;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -21,6 +20,10 @@ pub use queries::{CORRECTION, CORRECTION_MADE, QUESTIONS, Question, STORM_DAY};
 use crate::error::Error;
 use crate::process::Process;
 use crate::settings::{Overrides, Settings};
+use crate::table;
+
+/// Decimals shown of a fraction.
+const DECIMALS: usize = 2;
 
 /// What the command line says.
 #[derive(Debug, Default)]
@@ -143,13 +146,21 @@ fn answer(messages: &[SimpleQueryMessage]) -> String {
                 header = columns.iter().map(|column| column.name().to_owned()).collect();
             }
             SimpleQueryMessage::Row(row) => {
-                rows.push((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect());
+                rows.push((0..row.len()).map(|column| row.get(column).map(shorten)).collect());
             }
             SimpleQueryMessage::CommandComplete(count) => written = *count,
             _ => {}
         }
     }
     if header.is_empty() { format!("{written} row written\n") } else { table::draw(&header, &rows) }
+}
+
+/// A fraction with many decimals is hard to read; the answer itself is not rounded.
+fn shorten(cell: &str) -> String {
+    match (cell.split_once('.'), cell.parse::<f64>()) {
+        (Some((_, decimals)), Ok(value)) if decimals.len() > DECIMALS => format!("{value:.DECIMALS$}"),
+        _ => cell.to_owned(),
+    }
 }
 
 /// Where the Parquet files lie, and how dense they are.

@@ -20,6 +20,8 @@ mod sqllogic;
 mod blackbox;
 // The client everybody has.
 mod psql;
+// The client in the box.
+mod sql_command;
 // What no client sends, byte by byte.
 mod protocol;
 // The house rules.

@@ -1,12 +1,12 @@
-//! Answers as a table of text, as psql draws them.
+//! Answers as text: tables as psql draws them, and comma-separated values.
 
-/// Decimals shown of a fraction; the answer itself is not rounded.
-const DECIMALS: usize = 2;
+/// A row as it came: `None` is NULL.
+pub(crate) type Row = Vec<Option<String>>;
 
-/// Draws `rows` under `header`; `None` is NULL and stays empty.
-pub(super) fn draw(header: &[String], rows: &[Vec<Option<String>>]) -> String {
-    let cells: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| shorten(cell.as_deref().unwrap_or_default())).collect()).collect();
+/// Draws `rows` under `header`; NULL stays empty.
+pub(crate) fn draw(header: &[String], rows: &[Row]) -> String {
+    let cells: Vec<Vec<&str>> =
+        rows.iter().map(|row| row.iter().map(|cell| cell.as_deref().unwrap_or_default()).collect()).collect();
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             let cells = cells.iter().filter_map(|row| row.get(column)).flat_map(|cell| cell.lines());
@@ -33,6 +33,30 @@ pub(super) fn draw(header: &[String], rows: &[Vec<Option<String>>]) -> String {
     out
 }
 
+/// The rows as comma-separated values (RFC 4180) under a header line; NULL is an empty field, the empty string a quoted one.
+pub(crate) fn csv(header: &[String], rows: &[Row]) -> String {
+    let mut out = String::new();
+    let mut record = |fields: Vec<Option<&str>>| {
+        let fields: Vec<String> =
+            fields.into_iter().map(|field| field.map_or_else(String::new, field_of_csv)).collect();
+        out.push_str(&fields.join(","));
+        out.push('\n');
+    };
+    record(header.iter().map(|name| Some(name.as_str())).collect());
+    for row in rows {
+        record(row.iter().map(Option::as_deref).collect());
+    }
+    out
+}
+
+fn field_of_csv(text: &str) -> String {
+    if text.is_empty() || text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
 fn line(out: &mut String, cells: &[String], widths: &[usize], right: &[bool]) {
     let cells: Vec<String> = cells
         .iter()
@@ -42,14 +66,6 @@ fn line(out: &mut String, cells: &[String], widths: &[usize], right: &[bool]) {
         .collect();
     out.push_str(cells.join("|").trim_end());
     out.push('\n');
-}
-
-/// A fraction with many decimals is hard to read.
-fn shorten(cell: &str) -> String {
-    match (cell.split_once('.'), cell.parse::<f64>()) {
-        (Some((_, decimals)), Ok(value)) if decimals.len() > DECIMALS => format!("{value:.DECIMALS$}"),
-        _ => cell.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -62,7 +78,7 @@ mod tests {
     fn numbers_stand_right_and_null_is_empty() {
         let header = ["hour".to_owned(), "mean".to_owned()];
         let cell = |text: &str| Some(text.to_owned());
-        let rows = [vec![cell("06:00"), cell("12.34567")], vec![cell("07:00\nlate"), cell("3")]];
+        let rows = [vec![cell("06:00"), cell("12.35")], vec![cell("07:00\nlate"), cell("3")]];
         expect![[r#"
              hour  | mean
             -------+-------
@@ -77,5 +93,17 @@ mod tests {
 
         "#]]
         .assert_eq(&draw(&["a".to_owned()], &[vec![None]]));
+    }
+
+    #[test]
+    fn csv_tells_null_from_empty_and_quotes_what_must_be() {
+        let header = ["a".to_owned(), "b,c".to_owned()];
+        let cell = |text: &str| Some(text.to_owned());
+        expect![[r#"
+            a,"b,c"
+            ,""
+            "say ""hi""",1
+        "#]]
+        .assert_eq(&csv(&header, &[vec![None, cell("")], vec![cell("say \"hi\""), cell("1")]]));
     }
 }
