@@ -171,9 +171,12 @@ impl Node {
     }
 
     /// Takes the exact size of the memtables and lets waiting writers look again.
-    fn measure(&self, data: &DataGroup) {
+    pub(crate) fn measure(&self, data: &DataGroup) {
         let figures = data.reader().figures();
-        data.unflushed.store(figures.open_bytes + figures.frozen_bytes, Ordering::Relaxed);
+        let now = figures.open_bytes + figures.frozen_bytes;
+        let before = data.unflushed.swap(now, Ordering::Relaxed);
+        self.memory.take(now as usize);
+        self.memory.give(before as usize);
         data.relieved.notify_waiters();
     }
 

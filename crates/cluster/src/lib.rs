@@ -13,6 +13,7 @@ mod data;
 // A node: its groups, its DDL jobs, its flushing, its objects.
 mod ddl;
 mod flush;
+mod memory;
 mod node;
 mod segments;
 mod start;
@@ -22,5 +23,6 @@ mod write;
 
 pub use catalog::{Catalog, ShardPlacement, Table, TableSpec};
 pub use error::Error;
+pub use memory::MemoryBudget;
 pub use node::{Node, NodeOptions, NodeStatistics, ShardStatus, TableSnapshot};
 pub use write::{Commit, Uncommitted, WriteSet};

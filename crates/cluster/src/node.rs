@@ -22,6 +22,7 @@ use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
 use crate::flush::FlushRequest;
+use crate::memory::MemoryBudget;
 use crate::write::WriteSet;
 
 /// What a node needs to start. All I/O, time, randomness and threads come in through here.
@@ -38,6 +39,8 @@ pub struct NodeOptions {
     pub encode: Handle,
     /// Unflushed bytes of a group above which it is sealed; `limits::SEAL_BYTES` unless a test says otherwise.
     pub seal_bytes: usize,
+    /// What memtables, uncommitted rows and queries share.
+    pub memory: Arc<MemoryBudget>,
 }
 
 /// A consistent cut of one table: one snapshot of each of its shards.
@@ -60,6 +63,10 @@ pub struct NodeStatistics {
     pub rows_appended: u64,
     /// Seals this node has written as segments since start.
     pub seals: u64,
+    /// Bytes taken of the memory budget.
+    pub memory_used: u64,
+    /// Bytes of the memory budget.
+    pub memory_limit: u64,
     /// Segments written since start.
     pub segments_written: u64,
     /// Bytes of those segments.
@@ -101,6 +108,7 @@ pub struct Node {
     pub(crate) ddl: Semaphore,
     /// One encoder at a time.
     pub(crate) encoder: Arc<Semaphore>,
+    pub(crate) memory: Arc<MemoryBudget>,
     pub(crate) counters: Counters,
     pub(crate) stop: watch::Sender<bool>,
     /// Why a task of the node has ended that should not have.
@@ -243,6 +251,11 @@ impl Node {
         Arc::new(self.store.clone())
     }
 
+    /// What memtables, uncommitted rows and queries share.
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
+    }
+
     /// Figures for metrics.
     pub fn statistics(&self) -> NodeStatistics {
         let mut statistics = NodeStatistics {
@@ -250,6 +263,8 @@ impl Node {
             seals: self.counters.seals.load(Ordering::Relaxed),
             segments_written: self.counters.segments.load(Ordering::Relaxed),
             segment_bytes_written: self.counters.segment_bytes.load(Ordering::Relaxed),
+            memory_used: self.memory.used() as u64,
+            memory_limit: self.memory.limit() as u64,
             ..NodeStatistics::default()
         };
         for data in self.data.values() {

@@ -72,6 +72,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         data,
         ddl: Semaphore::new(1),
         encoder: Arc::new(Semaphore::new(1)),
+        memory: options.memory,
         counters: Counters::default(),
         stop,
         broken: watch::Sender::new(None),
@@ -81,6 +82,9 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         // The lock goes with the node; what Raft still runs ends with its groups.
         let _ = node.shutdown().await;
         return Err(error);
+    }
+    for data in node.data.values() {
+        node.measure(data);
     }
     for (group, requests, pressed) in flushers {
         let flusher = tokio::spawn(flush::run(Arc::downgrade(&node), group, requests, pressed, stopped.clone()));

@@ -21,11 +21,14 @@ use tokio::task::JoinHandle;
 use crate::catalog::Table;
 use crate::ddl::defect;
 use crate::error::Error;
+use crate::memory::Reservation;
 use crate::node::{DataGroup, Node};
 use crate::stage::{StagePart, StagedSegment, stage};
 
 /// How long a statement waits for the flusher before it is refused.
 const ROOM_WAIT: Duration = Duration::from_secs(30);
+/// With less than this, a statement short of memory waits rather than write tiny segments.
+const STAGE_BYTES_MIN: usize = 1 << 20;
 /// Writes wait while a group has more than this many times its seal size unflushed.
 const UNFLUSHED_SEALS_MAX: u64 = 4;
 
@@ -47,6 +50,8 @@ pub struct WriteSet {
     tables: BTreeMap<TableId, TableRows>,
     /// Bytes of all rows in `TableRows::batches`.
     buffered: usize,
+    /// Those bytes, and the ones being staged.
+    memory: Reservation,
     staging: Option<JoinHandle<StageResult>>,
     /// Why the statement cannot be committed any more.
     broken: Option<String>,
@@ -75,20 +80,23 @@ pub struct Uncommitted {
 
 impl WriteSet {
     pub(crate) fn new(node: Arc<Node>, id: StatementId) -> WriteSet {
-        WriteSet { node, id, group: None, tables: BTreeMap::new(), buffered: 0, staging: None, broken: None }
+        let memory = Reservation::empty(node.memory.clone());
+        WriteSet { node, id, group: None, tables: BTreeMap::new(), buffered: 0, memory, staging: None, broken: None }
     }
 
-    /// Adds validated rows (the table's columns in order). Waits while staging is behind.
+    /// Adds validated rows (the table's columns in order). Waits while staging is behind, and while memory is short.
     pub async fn append(&mut self, table: &Arc<Table>, rows: RecordBatch) -> Result<(), Error> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
         self.check(table)?;
+        let bytes = rows_bytes(&rows);
+        self.make_room(bytes).await?;
         let entry = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
         if entry.table.definition.version != table.definition.version {
             return Err(Error::SchemaChanged(table.definition.name.clone()));
         }
-        self.buffered += rows_bytes(&rows);
+        self.buffered += bytes;
         entry.rows += rows.num_rows() as u64;
         entry.batches.push(rows);
         if self.buffered > limits::STAGE_BYTES_MAX {
@@ -135,6 +143,21 @@ impl WriteSet {
         Ok(())
     }
 
+    /// Takes memory for `bytes` of rows. A statement that has many of them stages those first: what it waits for may wait for it.
+    async fn make_room(&mut self, bytes: usize) -> Result<(), Error> {
+        if self.memory.try_grow(bytes) {
+            return Ok(());
+        }
+        if self.buffered > STAGE_BYTES_MIN {
+            self.stage().await?;
+        }
+        self.settle().await?;
+        if self.memory.grow(bytes, ROOM_WAIT).await {
+            return Ok(());
+        }
+        Err(Error::Overloaded(format!("out of memory: {bytes} bytes of rows do not fit beside what the node holds")))
+    }
+
     /// Begins to stage all buffered rows, after those before them are there.
     async fn stage(&mut self) -> Result<(), Error> {
         self.settle().await?;
@@ -160,6 +183,7 @@ impl WriteSet {
         let Some(staging) = &mut self.staging else { return Ok(()) };
         let settled = staging.await.unwrap_or_else(|e| Err(Error::ShuttingDown(e.to_string())));
         self.staging = None;
+        self.memory.shrink_to(self.buffered);
         let staged = settled.inspect_err(|e| self.broken = Some(e.to_string()))?;
         for (table, segments) in staged {
             let rows = self.tables.get_mut(&table).expect("only tables of the statement are staged");
@@ -225,6 +249,7 @@ impl WriteSet {
         match proposed.outcome {
             Outcome::Done { rows } => {
                 self.keep_staged();
+                self.memory.shrink_to(0);
                 self.node.count_unflushed(&data, bytes);
                 Ok(Commit { rows, index: proposed.index })
             }
@@ -278,6 +303,7 @@ impl Node {
     }
 
     fn count_unflushed(&self, data: &DataGroup, bytes: u64) {
+        self.memory.take(bytes as usize);
         let before = data.unflushed.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > self.seal_bytes {
             data.pressed.notify_one();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cluster::Node;
 use datafusion::error::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 
 use crate::functions;
 use crate::interrupt::InterruptibleJoins;
+use crate::memory::QueryMemory;
 use crate::run::{self, ResultStream};
 use crate::session::{Session, Shared};
 use crate::table::covered::DropCoveredFilters;
@@ -59,7 +60,10 @@ impl Engine {
     /// Registers functions, views and the segment store.
     pub fn new(options: EngineOptions) -> Arc<Engine> {
         let EngineOptions { node, runtime, memory_bytes, partitions } = options;
-        let environment = Environment::new(node.segment_store(), memory_bytes, partitions, functions::of_node(&node));
+        let environment = {
+            let memory = QueryMemory::new(memory_bytes, node.memory().clone());
+            Environment::new(node.segment_store(), memory, partitions, functions::of_node(&node))
+        };
         Arc::new(Engine { node, runtime, environment, shared: Mutex::default() })
     }
 
@@ -128,14 +132,14 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// `memory_bytes` bound all queries together. Nothing is spilled to disk: a query that needs more is refused.
+    /// Nothing is spilled to disk: a query that needs more is refused.
     pub(crate) fn new(
         store: Arc<dyn ObjectStore>,
-        memory_bytes: usize,
+        memory: QueryMemory,
         partitions: usize,
         functions: functions::Functions,
     ) -> Environment {
-        let runtime = runtime_env(memory_bytes);
+        let runtime = runtime_env(memory);
         let segments = SegmentSource::register(store, &runtime).expect("the segment store's URL is well formed");
         let state = session_state(runtime, partitions, functions);
         Environment { segments: Arc::new(segments), state }
@@ -154,8 +158,8 @@ impl Environment {
     }
 }
 
-fn runtime_env(memory_bytes: usize) -> Arc<RuntimeEnv> {
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes), CONSUMERS_NAMED);
+fn runtime_env(memory: QueryMemory) -> Arc<RuntimeEnv> {
+    let pool = TrackConsumersPool::new(memory, CONSUMERS_NAMED);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))

@@ -12,6 +12,7 @@ mod views;
 // Functions beyond DataFusion's.
 mod functions;
 mod interrupt;
+mod memory;
 // What clients write: values and COPY data.
 pub mod copy;
 pub mod text;

@@ -36,10 +36,16 @@ fn node_families(statistics: &NodeStatistics) -> Result<Vec<MetricFamily>, prome
         registry.register(Box::new(counter))?;
     }
     #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles, exact up to 2^53")]
-    let memtable_bytes = statistics.memtable_bytes as f64;
-    let memtable = Gauge::with_opts(Opts::new("annal_memtable_bytes", "Bytes in memtables, frozen rows included."))?;
-    memtable.set(memtable_bytes);
-    registry.register(Box::new(memtable))?;
+    let gauges = [
+        ("annal_memtable_bytes", "Bytes in memtables, frozen rows included.", statistics.memtable_bytes as f64),
+        ("annal_memory_limit_bytes", "Bytes of the memory budget.", statistics.memory_limit as f64),
+        ("annal_memory_used_bytes", "Bytes taken of the memory budget.", statistics.memory_used as f64),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = Gauge::with_opts(Opts::new(name, help))?;
+        gauge.set(value);
+        registry.register(Box::new(gauge))?;
+    }
     Ok(registry.gather())
 }
 
@@ -61,6 +67,8 @@ mod tests {
             annal_log_records_total 0
             annal_log_sync_seconds_total 2.5
             annal_log_syncs_total 0
+            annal_memory_limit_bytes 0
+            annal_memory_used_bytes 0
             annal_memtable_bytes 512
             annal_seals_total 0
             annal_segment_bytes_total 0

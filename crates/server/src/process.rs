@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use cluster::{Node, NodeOptions};
+use cluster::{MemoryBudget, Node, NodeOptions};
 use event::{Entropy, SystemClock};
 use query::{Engine, EngineOptions};
 use storage::RealDisk;
@@ -171,7 +171,7 @@ impl Service {
         let engine = Engine::new(EngineOptions {
             node: node.clone(),
             runtime: runtimes.query().clone(),
-            memory_bytes: settings.query_memory,
+            memory_bytes: settings.memory.queries,
             partitions: settings.query_cores,
         });
         let options = WireOptions {
@@ -200,7 +200,8 @@ async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Err
         entropy: Arc::new(Entropy::from_os()),
         consensus: runtimes.consensus().clone(),
         encode: runtimes.encode().clone(),
-        seal_bytes: settings.seal_size,
+        seal_bytes: settings.memory.seal,
+        memory: MemoryBudget::new(settings.memory.node),
     };
     match runtimes.consensus().spawn(Node::start(options)).await {
         Ok(node) => node.map_err(|source| Error::Open { data_dir: settings.data_dir.display().to_string(), source }),

@@ -91,6 +91,7 @@ impl World {
             consensus: tokio::runtime::Handle::current(),
             encode: tokio::runtime::Handle::current(),
             seal_bytes: 256 << 10,
+            memory: cluster::MemoryBudget::new(1 << 30),
         };
         Node::start(options).await.map_err(|e| format!("the node does not start: {e}"))
     }

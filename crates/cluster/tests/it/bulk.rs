@@ -2,7 +2,9 @@
 
 use cluster::Error;
 
-use crate::support::{events, eventually, find, insert, objects, once, read, real_disk, rows, start, wide_rows};
+use crate::support::{
+    events, eventually, find, insert, objects, once, read, real_disk, rows, start, start_with_memory, wide_rows,
+};
 
 const WIDE_BYTES: usize = 4000;
 /// Rows of `WIDE_BYTES` that are more than are kept in memory.
@@ -53,6 +55,43 @@ async fn a_statement_beyond_the_memory_bound_is_staged_and_read_by_its_own_trans
     assert!(read(&node, &table).await.is_empty());
     statement.commit().await.unwrap();
     assert!(read(&node, &table).await == once(&"x".repeat(WIDE_BYTES), 0..2 * STAGED_ROWS));
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_share_the_memory_of_the_node() {
+    const MEMORY_BYTES: usize = 12 << 20;
+    const STEP: i64 = 250;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start_with_memory(real_disk(&dir), MEMORY_BYTES).await.unwrap();
+    let table = node.create_table(events("t")).await.unwrap();
+    let mut large = node.begin();
+    let mut from = 0;
+    while node.memory().used() + (STEP as usize) * WIDE_BYTES * 2 < MEMORY_BYTES {
+        large.append(&table, wide_rows(from..from + STEP, WIDE_BYTES)).await.unwrap();
+        from += STEP;
+    }
+    assert!(objects(&node).await.is_empty(), "it fits so far");
+    // Another one waits while the memory is taken, and goes on once it is given back.
+    let (other, others) = (node.clone(), table.clone());
+    let waiting = tokio::spawn(async move {
+        let mut other = other.begin();
+        other.append(&others, wide_rows(100_000..100_000 + 3 * STEP, WIDE_BYTES)).await?;
+        other.commit().await
+    });
+    // A statement with many rows stages them rather than wait for itself.
+    for _ in 0..4 {
+        large.append(&table, wide_rows(from..from + STEP, WIDE_BYTES)).await.unwrap();
+        from += STEP;
+    }
+    assert!(!objects(&node).await.is_empty(), "short of memory, it is staged");
+    large.commit().await.unwrap();
+    waiting.await.unwrap().unwrap();
+    let mut expected = once(&"x".repeat(WIDE_BYTES), 0..from);
+    expected.extend(once(&"x".repeat(WIDE_BYTES), 100_000..100_000 + 3 * STEP));
+    assert!(read(&node, &table).await == expected);
+    node.flush().await.unwrap();
+    assert_eq!(node.memory().used(), 0, "everything is given back");
     node.shutdown().await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use cluster::{Commit, Error, Node, NodeOptions, Table, TableSnapshot, TableSpec};
+use cluster::{Commit, Error, MemoryBudget, Node, NodeOptions, Table, TableSnapshot, TableSpec};
 use event::{Clock, Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -13,6 +13,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use storage::{Disk, RealDisk};
 use tokio::runtime::Handle;
 
+/// Memory no test needs.
+const MEMORY_BYTES: usize = 1 << 30;
 pub(crate) const HOUR_US: i64 = 3_600_000_000;
 /// 2013-01-01, where the rows of most tests lie.
 pub(crate) const START_US: i64 = 1_356_998_400_000_000;
@@ -22,10 +24,23 @@ pub(crate) async fn start(disk: Arc<dyn Disk>) -> Result<Arc<Node>, Error> {
     start_with(disk, Arc::new(SimulatedClock::at(START_US)), event::limits::SEAL_BYTES).await
 }
 
+pub(crate) async fn start_with_memory(disk: Arc<dyn Disk>, memory_bytes: usize) -> Result<Arc<Node>, Error> {
+    start_whole(disk, Arc::new(SimulatedClock::at(START_US)), event::limits::SEAL_BYTES, memory_bytes).await
+}
+
 pub(crate) async fn start_with(
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     seal_bytes: usize,
+) -> Result<Arc<Node>, Error> {
+    start_whole(disk, clock, seal_bytes, MEMORY_BYTES).await
+}
+
+async fn start_whole(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    seal_bytes: usize,
+    memory_bytes: usize,
 ) -> Result<Arc<Node>, Error> {
     Node::start(NodeOptions {
         disk,
@@ -34,6 +49,7 @@ pub(crate) async fn start_with(
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes,
+        memory: MemoryBudget::new(memory_bytes),
     })
     .await
 }

@@ -28,6 +28,7 @@ async fn world() -> World {
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes: 64 << 20,
+        memory: cluster::MemoryBudget::new(1 << 30),
     })
     .await
     .expect("the node starts");

@@ -115,7 +115,8 @@ impl World {
 
     fn with_memory(bytes: usize) -> World {
         let store = Arc::new(InMemory::new());
-        let environment = Environment::new(Arc::clone(&store) as Arc<dyn ObjectStore>, bytes, 2, Functions::pure());
+        let memory = crate::memory::QueryMemory::new(bytes, cluster::MemoryBudget::new(1 << 30));
+        let environment = Environment::new(Arc::clone(&store) as Arc<dyn ObjectStore>, memory, 2, Functions::pure());
         World { store, environment, segments: Vec::new(), memory: Vec::new(), own: Uncommitted::default() }
     }
 

@@ -4,6 +4,7 @@
 //! holds what the rest of the process uses and cannot be wrong. Whoever has a `Settings` need not check again.
 
 mod file;
+mod memory;
 mod units;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::{KEYS, Key};
+pub use memory::Memory;
 
 /// Where PostgreSQL clients connect by default.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
@@ -22,12 +24,6 @@ const HTTP_OFF: &str = "off";
 const DATA_DIR_DEFAULT: &str = "./annal-data";
 /// How long running statements may go on after SIGTERM.
 const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(10);
-/// Queries get this part of the machine's memory unless told otherwise.
-const QUERY_MEMORY_DIVISOR: u64 = 4;
-/// What queries get when the machine does not say how much memory it has.
-const QUERY_MEMORY_FALLBACK: u64 = 1 << 30;
-/// Less memory than this runs no useful query.
-const QUERY_MEMORY_MIN: u64 = 16 << 20;
 /// Never fewer: one query that does not yield must not stop the others.
 const QUERY_CORES_MIN: usize = 2;
 /// More than this are a mistake.
@@ -55,12 +51,10 @@ pub struct Settings {
     pub http_listen: Option<SocketAddr>,
     /// How long running statements may go on after SIGTERM.
     pub shutdown_grace: Duration,
-    /// Bytes all running queries may use together.
-    pub query_memory: usize,
+    /// How the node's memory is divided.
+    pub memory: Memory,
     /// Cores that queries may use.
     pub query_cores: usize,
-    /// Unflushed bytes of a group above which it is sealed.
-    pub seal_size: usize,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which events are logged, in the language of `tracing_subscriber::EnvFilter`.
@@ -143,9 +137,13 @@ impl Settings {
                 Some(text) => units::duration("shutdown_grace", &text)?,
                 None => SHUTDOWN_GRACE_DEFAULT,
             },
-            query_memory: query_memory(file.query.memory.as_deref())?,
+            memory: Memory::resolve(
+                file.memory.as_deref(),
+                file.query.memory.as_deref(),
+                file.storage.seal_size.as_deref(),
+                memory::of_machine(),
+            )?,
             query_cores: query_cores(file.query.cores)?,
-            seal_size: seal_size(file.storage.seal_size.as_deref())?,
             log_format: format_of(&log_format)?,
             log_filter: log_filter(file.log.filter)?,
         })
@@ -181,17 +179,6 @@ fn data_directory(path: &Path) -> Result<PathBuf, SettingsError> {
     Ok(path.to_owned())
 }
 
-fn query_memory(text: Option<&str>) -> Result<usize, SettingsError> {
-    let bytes = match text {
-        Some(text) => units::bytes("query.memory", text)?,
-        None => machine_memory().map_or(QUERY_MEMORY_FALLBACK, |all| all / QUERY_MEMORY_DIVISOR),
-    };
-    if bytes < QUERY_MEMORY_MIN {
-        return Err(SettingsError::new(format!("\"query.memory\" must be at least {} MiB", QUERY_MEMORY_MIN >> 20)));
-    }
-    usize::try_from(bytes).map_err(|_| SettingsError::new("\"query.memory\" is beyond this machine's address space"))
-}
-
 fn query_cores(cores: Option<i64>) -> Result<usize, SettingsError> {
     let Some(cores) = cores else {
         let all = std::thread::available_parallelism().map_or(QUERY_CORES_MIN, std::num::NonZero::get);
@@ -203,17 +190,6 @@ fn query_cores(cores: Option<i64>) -> Result<usize, SettingsError> {
             "\"query.cores\" must be between {QUERY_CORES_MIN} and {QUERY_CORES_MAX}, not {cores}"
         ))),
     }
-}
-
-fn seal_size(text: Option<&str>) -> Result<usize, SettingsError> {
-    let Some(text) = text else { return Ok(event::limits::SEAL_BYTES) };
-    let bytes = units::bytes("storage.seal_size", text)?;
-    let bytes_min = event::limits::ENTRY_BYTES_MAX as u64;
-    if bytes < bytes_min {
-        return Err(SettingsError::new(format!("\"storage.seal_size\" must be at least {} MiB", bytes_min >> 20)));
-    }
-    usize::try_from(bytes)
-        .map_err(|_| SettingsError::new("\"storage.seal_size\" is beyond this machine's address space"))
 }
 
 fn format_of(text: &str) -> Result<LogFormat, SettingsError> {
@@ -232,18 +208,6 @@ fn log_filter(text: Option<String>) -> Result<String, SettingsError> {
         Err(error) => Err(SettingsError::new(format!("\"log.filter\" is not a filter: {error}"))
             .with_hint("for example info, or info,storage=debug")),
     }
-}
-
-/// Bytes of memory this machine has, or this control group may use.
-fn machine_memory() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let total = meminfo.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim();
-        kib.parse::<u64>().ok()
-    })?;
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
-    Some((total << 10).min(limit.unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn defaults_listen_on_loopback_only() {
     assert_eq!(settings.listen.to_string(), LISTEN_DEFAULT);
     assert!(settings.listen.ip().is_loopback());
     assert_eq!(settings.http_listen.unwrap().to_string(), HTTP_LISTEN_DEFAULT);
-    assert_eq!(settings.seal_size, event::limits::SEAL_BYTES);
+    assert_eq!(settings.memory, Memory::resolve(None, None, None, memory::of_machine()).unwrap());
     assert!(settings.query_cores >= QUERY_CORES_MIN);
 }
 
@@ -35,6 +35,7 @@ fn every_key_is_read() {
         http_listen = "off"
         insecure = false
         shutdown_grace = "1500 ms"
+        memory = "1 GiB"
         [query]
         memory = "256 MiB"
         cores = 3
@@ -50,8 +51,8 @@ fn every_key_is_read() {
     assert_eq!(settings.listen.port(), 7000);
     assert_eq!(settings.http_listen, None);
     assert_eq!(settings.shutdown_grace, Duration::from_millis(1500));
-    assert_eq!((settings.query_memory, settings.query_cores), (256 << 20, 3));
-    assert_eq!(settings.seal_size, 8 << 20);
+    assert_eq!(settings.memory, Memory { node: 1 << 30, queries: 256 << 20, seal: 8 << 20 });
+    assert_eq!(settings.query_cores, 3);
     assert_eq!((settings.log_format, settings.log_filter.as_str()), (LogFormat::Json, "warn,storage=debug"));
 }
 
@@ -81,12 +82,6 @@ fn a_slip_in_a_key_names_the_nearest_one() {
         "[query]\nmemry = \"1 GiB\"",
         expect![[r#"
             configuration file "annal.toml", line 2: unknown key "query.memry"
-            did you mean "query.memory"?"#]],
-    );
-    check_refused(
-        "memory = \"1 GiB\"",
-        expect![[r#"
-            configuration file "annal.toml", line 1: unknown key "memory"
             did you mean "query.memory"?"#]],
     );
     check_refused(
@@ -175,6 +170,7 @@ fn the_list_of_keys_is_the_struct() {
         http_listen: text(),
         insecure: Some(false),
         shutdown_grace: text(),
+        memory: text(),
         query: file::Query { memory: text(), cores: Some(0) },
         storage: file::Storage { seal_size: text() },
         log: file::Log { format: text(), filter: text() },

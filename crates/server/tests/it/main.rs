@@ -10,6 +10,8 @@ mod process;
 // What survives when it is killed, and when the disk fails.
 mod crash;
 mod sync_failure;
+// More work than there is memory for.
+mod memory;
 // Work that never yields.
 mod starvation;
 // The main job.

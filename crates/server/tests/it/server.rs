@@ -146,6 +146,13 @@ impl TestServer {
         (status, body)
     }
 
+    /// Bytes of memory the process itself has now, without mapped files.
+    pub(crate) fn anonymous_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        line.map_or(0, |kib| kib.trim().trim_end_matches("kB").trim().parse::<u64>().expect("kilobytes") << 10)
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();

@@ -28,6 +28,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes: event::limits::SEAL_BYTES,
+        memory: cluster::MemoryBudget::new(1 << 30),
     });
     let node = node.await.unwrap();
     Engine::new(EngineOptions { node, runtime: Handle::current(), memory_bytes: 64 << 20, partitions: 2 })
