@@ -58,6 +58,15 @@ impl StateMachine for DataMachine {
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
     }
 
+    fn makes_room(statement: &Statement) -> bool {
+        let brings_rows = |command: &Command| match command {
+            Command::Append { .. } => true,
+            Command::Install(install) => install.seal.is_none(),
+            Command::Seal | Command::Schema(_) => false,
+        };
+        !statement.commands.iter().any(brings_rows)
+    }
+
     fn time_us(entry: &Entry) -> i64 {
         entry.time_us
     }

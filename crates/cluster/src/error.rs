@@ -15,6 +15,9 @@ pub enum Error {
     /// A bounded queue or memory budget is full; may work later.
     #[error("{0}")]
     Overloaded(String),
+    /// The disk has no room; may work later.
+    #[error("{0}")]
+    DiskFull(String),
     /// The statement is beyond what one entry of one group can hold.
     #[error("{0}")]
     Limit(String),
@@ -32,7 +35,13 @@ pub enum Error {
     Replication(replication::Error),
     /// The disk failed.
     #[error(transparent)]
-    Storage(#[from] storage::Error),
+    Storage(storage::Error),
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        if error.is_disk_full() { Error::DiskFull(error.to_string()) } else { Error::Storage(error) }
+    }
 }
 
 impl From<replication::Error> for Error {
@@ -41,7 +50,8 @@ impl From<replication::Error> for Error {
             replication::Error::Stopped { reason, .. } => Error::ShuttingDown(reason),
             replication::Error::Unknown { reason, .. } => Error::Unknown(reason),
             replication::Error::Overloaded(_) => Error::Overloaded(error.to_string()),
-            replication::Error::Storage(error) => Error::Storage(error),
+            replication::Error::DiskFull(_) => Error::DiskFull(error.to_string()),
+            replication::Error::Storage(error) => error.into(),
             replication::Error::NoLeader(_) => Error::Replication(error),
         }
     }

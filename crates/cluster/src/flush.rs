@@ -62,6 +62,11 @@ pub(crate) async fn run(
             _ = stop.changed() => return,
         };
         let before = std::mem::replace(&mut failing, flushed.is_err());
+        data.disk_full.store(matches!(flushed, Err(Error::DiskFull(_))), Ordering::Relaxed);
+        if failing {
+            // Writers that wait for it are told why.
+            data.relieved.notify_waiters();
+        }
         match (request, flushed) {
             // Whoever asked tells of the error, unless nobody waits any more.
             (Some(request), flushed) => drop(request.send(flushed)),
@@ -98,12 +103,19 @@ impl Node {
         let reader = data.reader();
         let figures = reader.figures();
         let applied = reader.applied();
+        let files_held = self.log.files_held(data.group.id());
         if forced {
             // An Install follows its Seal; anything more is news.
             return figures.open_rows > 0 || applied > figures.sealed + 1;
         }
         if figures.seals_outstanding >= limits::SEALS_OUTSTANDING_MAX {
             return false;
+        }
+        // Not again before the last seal's checkpoint has let the log go.
+        let saved = figures.checkpointed <= data.group.status().checkpoint;
+        let wanted = self.log.is_full() && (files_held > 0 || figures.open_rows > 0);
+        if saved && (wanted || files_held > limits::LOG_FILES_HELD_MAX) {
+            return true;
         }
         let now_us = self.clock.now_us();
         let grace_us = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
@@ -164,7 +176,8 @@ impl Node {
         }
         let catalog = self.catalog.status();
         let entries = catalog.applied.saturating_sub(catalog.checkpoint);
-        if (newer && entries > 0) || entries > limits::CATALOG_CHECKPOINT_ENTRIES {
+        let held = self.log.files_held(self.catalog.id()) > limits::LOG_FILES_HELD_MAX;
+        if entries > 0 && (newer || held || entries > limits::CATALOG_CHECKPOINT_ENTRIES) {
             self.catalog.checkpoint().await?;
         }
         if newer || forced { self.collect_orphans().await } else { Ok(()) }

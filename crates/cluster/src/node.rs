@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableId};
 use futures::future::{FutureExt, select_all};
@@ -124,6 +124,8 @@ pub(crate) struct DataGroup {
     rows_replayed: u64,
     /// About how many bytes lie in memtables: exact after each look of the flusher, plus what was committed since.
     pub(crate) unflushed: AtomicU64,
+    /// Whether the flusher's last look ended for lack of room on the disk.
+    pub(crate) disk_full: AtomicBool,
     /// Asks the flusher to look now.
     pub(crate) pressed: Arc<Notify>,
     /// Tells waiting writers that the flusher has looked.
@@ -154,6 +156,7 @@ impl DataGroup {
             reader,
             rows_replayed,
             unflushed: AtomicU64::new(0),
+            disk_full: AtomicBool::new(false),
             pressed,
             relieved: Notify::new(),
             flush,

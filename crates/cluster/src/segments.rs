@@ -76,5 +76,5 @@ impl Node {
 
 pub(crate) fn store_error(error: object_store::Error) -> Error {
     let context = "could not use the segment store".to_owned();
-    Error::Storage(storage::Error::Io { context, source: std::io::Error::other(error) })
+    storage::Error::Io { context, source: std::io::Error::other(error) }.into()
 }

@@ -53,8 +53,8 @@ pub struct WriteSet {
     /// Those bytes, and the ones being staged.
     memory: Reservation,
     staging: Option<JoinHandle<StageResult>>,
-    /// Why the statement cannot be committed any more.
-    broken: Option<String>,
+    /// Why the statement cannot be committed any more, and whether for lack of room.
+    broken: Option<(String, bool)>,
 }
 
 type StageResult = Result<BTreeMap<TableId, Vec<StagedSegment>>, Error>;
@@ -184,7 +184,7 @@ impl WriteSet {
         let settled = staging.await.unwrap_or_else(|e| Err(Error::ShuttingDown(e.to_string())));
         self.staging = None;
         self.memory.shrink_to(self.buffered);
-        let staged = settled.inspect_err(|e| self.broken = Some(e.to_string()))?;
+        let staged = settled.inspect_err(|e| self.broken = Some((e.to_string(), matches!(e, Error::DiskFull(_)))))?;
         for (table, segments) in staged {
             let rows = self.tables.get_mut(&table).expect("only tables of the statement are staged");
             rows.staged.extend(segments);
@@ -292,14 +292,17 @@ impl Node {
             loop {
                 let relieved = data.relieved.notified();
                 if data.unflushed.load(Ordering::Relaxed) <= bound {
-                    return;
+                    return Ok(());
+                }
+                if data.disk_full.load(Ordering::Relaxed) {
+                    return Err(Error::DiskFull("could not write rows as segments: no space left on device".into()));
                 }
                 data.pressed.notify_one();
                 relieved.await;
             }
         };
         let overloaded = |_| Error::Overloaded("too many rows wait to be written as segments".into());
-        tokio::time::timeout(ROOM_WAIT, wait).await.map_err(overloaded)
+        tokio::time::timeout(ROOM_WAIT, wait).await.map_err(overloaded)?
     }
 
     fn count_unflushed(&self, data: &DataGroup, bytes: u64) {
@@ -324,7 +327,10 @@ impl fmt::Debug for WriteSet {
 }
 
 /// Rows of the statement were lost on their way into segments, so nothing of it can be committed.
-fn not_staged(reason: &str) -> Error {
+fn not_staged((reason, disk_full): &(String, bool)) -> Error {
+    if *disk_full {
+        return Error::DiskFull(reason.clone());
+    }
     let context = "could not write the rows of the statement as segments".to_owned();
     Error::Storage(storage::Error::Io { context, source: std::io::Error::other(reason.to_owned()) })
 }

@@ -8,6 +8,12 @@ pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 pub const LOG_READ_BYTES_MAX: usize = 8 << 20;
 /// The size at which the node's log rolls to the next file.
 pub const LOG_FILE_BYTES: u64 = 64 << 20;
+/// Log files kept for the next use: one that is new, or those whose records were purged.
+pub const LOG_SPARES_MAX: usize = 2;
+/// How long the log waits before it looks again for room on a full disk.
+pub const LOG_FULL_RETRY_MS: u64 = 200;
+/// Log files that one group may keep from being used again before it is checkpointed for that reason alone.
+pub const LOG_FILES_HELD_MAX: u64 = 4;
 /// Appends waiting for the log writer.
 pub const LOG_QUEUE_LEN: usize = 4096;
 /// Bytes the log writer puts into one write before it syncs.

@@ -61,6 +61,8 @@ pub enum Condition {
     DuplicatePreparedStatement,
     /// 34000
     UndefinedCursor,
+    /// 53100
+    DiskFull,
     /// 53200
     OutOfMemory,
     /// 53400
@@ -104,6 +106,9 @@ pub struct Report {
     pub context: Option<String>,
 }
 
+/// What to do about a full disk.
+const DISK_FULL_HINT: &str = "Free some space on the disk that holds the data directory; writes resume by themselves.";
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -140,6 +145,7 @@ impl Error {
             cluster::Error::NoSuchTable(_) => Condition::UndefinedTable,
             cluster::Error::SchemaChanged(_) => Condition::SerializationFailure,
             cluster::Error::Overloaded(_) => Condition::OutOfMemory,
+            cluster::Error::DiskFull(_) => Condition::DiskFull,
             cluster::Error::Limit(_) => Condition::LimitExceeded,
             cluster::Error::ShuttingDown(_) => Condition::AdminShutdown,
             cluster::Error::Unknown(_) => Condition::TransactionResolutionUnknown,
@@ -148,7 +154,8 @@ impl Error {
             cluster::Error::Replication(_) => Condition::CannotConnectNow,
         };
         let message = error.to_string();
-        Report { condition, message, detail: None, hint: None, position: None, context: None }
+        let hint = (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned());
+        Report { condition, message, detail: None, hint, position: None, context: None }
     }
 
     /// An error with a hint.

@@ -8,6 +8,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use event::GroupId;
@@ -23,6 +25,8 @@ const VERSION: u16 = 1;
 /// A document's header ends here; the length of what follows stands at `LENGTH_AT`.
 const HEADER_BYTES: usize = 20;
 const LENGTH_AT: usize = 12;
+/// Between two tries on a full disk.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// The JSON part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,12 +90,33 @@ pub(crate) struct CheckpointFile {
     dir: String,
     name: String,
     tmp: String,
+    room: Room,
+}
+
+/// Whether a checkpoint waits for room on the disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room(Arc<AtomicBool>);
+
+impl Room {
+    pub(crate) fn is_missing(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl CheckpointFile {
     /// `dir`/`group`, written first as a file in `tmp_dir`; both directories must exist.
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &str, tmp_dir: &str, group: GroupId) -> Self {
-        Self { disk, dir: dir.to_owned(), name: format!("{dir}/{group}"), tmp: format!("{tmp_dir}/checkpoint-{group}") }
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            name: format!("{dir}/{group}"),
+            tmp: format!("{tmp_dir}/checkpoint-{group}"),
+            room: Room::default(),
+        }
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        self.room.clone()
     }
 
     /// The checkpoint, `None` when none was ever written.
@@ -111,9 +136,19 @@ impl CheckpointFile {
         bytes
     }
 
-    /// Puts `bytes` in the place of the checkpoint; durable when this returns.
+    /// Puts `bytes` in the place of the checkpoint; durable when this returns. Waits while the disk is full.
     pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), Error> {
-        self.replace(bytes).await.map_err(|e| self.error("write", e))
+        loop {
+            let written = self.replace(bytes.clone()).await.map_err(|e| self.error("write", e));
+            let full = written.as_ref().is_err_and(Error::is_disk_full);
+            if self.room.0.swap(full, Ordering::SeqCst) != full && full {
+                tracing::error!(file = self.name, "no room for a checkpoint; trying again until there is");
+            }
+            if !full {
+                return written;
+            }
+            tokio::time::sleep(FULL_RETRY).await;
+        }
     }
 
     async fn replace(&self, bytes: Bytes) -> io::Result<()> {
@@ -122,9 +157,17 @@ impl CheckpointFile {
             _ => {}
         }
         let file = self.disk.open(&self.tmp, OpenMode::CreateNew).await?;
-        self.disk.write_at(file, 0, vec![bytes]).await?;
-        self.disk.sync(file).await?;
+        let written = async {
+            self.disk.write_at(file, 0, vec![bytes]).await?;
+            self.disk.sync(file).await
+        };
+        let written = written.await;
         self.disk.close(file).await?;
+        if let Err(error) = written {
+            // Room for others, and for the next try.
+            self.disk.remove(&self.tmp).await?;
+            return Err(error);
+        }
         self.disk.rename(&self.tmp, &self.name).await?;
         self.disk.sync_dir(&self.dir).await
     }

@@ -19,6 +19,9 @@ pub enum Error {
     /// Too many statements wait for the group; may work later.
     #[error("too many statements wait for group {0}")]
     Overloaded(GroupId),
+    /// The disk has no room for the log; nothing was proposed, may work later.
+    #[error("could not extend the log of group {0}: no space left on device")]
+    DiskFull(GroupId),
     /// The statement was proposed, and the group stopped before its fate was known.
     #[error("group {group} stopped while the statement was being committed: {reason}")]
     Unknown {

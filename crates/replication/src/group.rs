@@ -13,7 +13,7 @@ use storage::{Disk, Log};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::checkpoint::CheckpointFile;
+use crate::checkpoint::{CheckpointFile, Room};
 use crate::error::Error;
 use crate::log_store::LogStore;
 use crate::machine::StateMachine;
@@ -70,6 +70,7 @@ pub struct Group<M: StateMachine> {
     raft: Raft<Types<M>, Applied<M>>,
     queue: parking_lot::Mutex<Option<mpsc::Sender<Waiting<M>>>>,
     budget: Arc<Semaphore>,
+    room: Room,
     runtime: Handle,
     /// Closed when the proposer has ended, true when by a panic.
     panicked: watch::Receiver<bool>,
@@ -96,7 +97,8 @@ impl<M: StateMachine> Group<M> {
     {
         let GroupOptions { group, node, disk, dirs, log, clock, runtime, voters } = options;
         let file = CheckpointFile::new(disk, &dirs.0, &dirs.1, group);
-        let log = LogStore::new(log, group);
+        let room = file.room();
+        let (log, records) = (LogStore::new(log.clone(), group), log);
         let applied = Applied::recover(group, machine, file, &log).await?;
         let applied_time_us = applied.time_us();
         let fatal = |e: &dyn fmt::Display| Error::Stopped { group, reason: e.to_string() };
@@ -110,7 +112,7 @@ impl<M: StateMachine> Group<M> {
         }
         raft.wait_for_recovery(None).await.map_err(|e| fatal(&e))?;
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
-        let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us };
+        let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us, log: records };
         let proposer = tokio::spawn(proposer.run());
         let (ended, panicked) = watch::channel(false);
         tokio::spawn(async move {
@@ -124,6 +126,7 @@ impl<M: StateMachine> Group<M> {
             raft,
             queue: parking_lot::Mutex::new(Some(sender)),
             budget: Arc::new(Semaphore::new(limits::PROPOSE_QUEUE_BYTES)),
+            room,
             runtime,
             panicked,
         }))
@@ -179,6 +182,9 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// Writes the newest checkpoint the machine can give, then purges the log below it. Returns its index.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`] while there is no room for it; it is then written as soon as there is.
     pub async fn checkpoint(&self) -> Result<u64, Error> {
         let group = self.group;
         let fatal = |reason: String| Error::Stopped { group, reason };
@@ -196,6 +202,10 @@ impl<M: StateMachine> Group<M> {
             };
             match self.raft.wait(Some(CHECKPOINT_RETRY)).metrics(reached, "checkpoint and purge").await {
                 Ok(_) => break,
+                // The writer goes on trying; whoever asked need not wait for it.
+                Err(openraft::metrics::WaitError::Timeout(..)) if self.room.is_missing() => {
+                    return Err(Error::DiskFull(group));
+                }
                 Err(openraft::metrics::WaitError::Timeout(..)) => {}
                 Err(e) => return Err(fatal(e.to_string())),
             }

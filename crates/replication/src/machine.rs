@@ -25,6 +25,11 @@ pub trait StateMachine: Send + Sync + 'static {
     /// About how many bytes the statement will take in an entry.
     fn statement_bytes(statement: &Self::Statement) -> usize;
 
+    /// Whether the statement is let through while the disk is full, because it leads to room or ends what was begun.
+    fn makes_room(_statement: &Self::Statement) -> bool {
+        false
+    }
+
     /// The proposer's time in the entry, in microseconds.
     fn time_us(entry: &Self::Entry) -> i64;
 

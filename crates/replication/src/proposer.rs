@@ -11,6 +11,7 @@ use event::{Clock, GroupId, limits};
 use openraft::Raft;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
+use storage::Log;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::Error;
@@ -44,6 +45,7 @@ pub(crate) struct Proposer<M: StateMachine> {
     pub(crate) clock: Arc<dyn Clock>,
     /// The newest time applied; another leader may have proposed it.
     pub(crate) applied_time_us: Arc<AtomicI64>,
+    pub(crate) log: Log,
 }
 
 type Answers<M> = Vec<oneshot::Sender<Result<Proposed<<M as StateMachine>::Outcome>, Error>>>;
@@ -99,9 +101,18 @@ impl<M: StateMachine> Proposer<M> {
         let group = self.group;
         let mut statements = Vec::with_capacity(gathered.len());
         let mut answers: Answers<M> = Vec::with_capacity(gathered.len());
+        let full = self.log.is_full();
         for waiting in gathered {
+            // What is left of the log's room is for what was proposed before, and for what gives room back.
+            if full && !M::makes_room(&waiting.statement) {
+                let _ = waiting.answer.send(Err(Error::DiskFull(group)));
+                continue;
+            }
             statements.push(waiting.statement);
             answers.push(waiting.answer);
+        }
+        if statements.is_empty() {
+            return;
         }
         let proposal = match M::encode(time_us, statements) {
             Ok((bytes, entry)) => Proposal { bytes, decoded: Some(Arc::new(entry)) },

@@ -38,3 +38,18 @@ pub enum Error {
     #[error("the log is stopped: {0}")]
     Stopped(String),
 }
+
+impl Error {
+    /// Whether the disk had no room: nothing is damaged, and the same may succeed once there is room.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Error::Io { .. }) && disk_is_full(self)
+    }
+}
+
+/// Whether this, or what it was caused by, says that the disk has no room.
+pub fn disk_is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let Some(said) = error.downcast_ref::<io::Error>() else { return error.source().is_some_and(disk_is_full) };
+    // The source of an error around another is that one's source, not that one.
+    matches!(said.kind(), StorageFull | QuotaExceeded) || said.get_ref().is_some_and(|inner| disk_is_full(inner))
+}

@@ -30,7 +30,7 @@ mod testing;
 
 pub use command::{Command, Entry, Statement};
 pub use disk::{Disk, RealDisk, SimulatedDisk};
-pub use error::Error;
+pub use error::{Error, disk_is_full};
 pub use log::{Log, LogRecord};
 pub use segment::{Segment, SegmentMeta};
 pub use shards::{Outcome, Shards, ShardsReader};

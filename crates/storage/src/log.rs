@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use event::GroupId;
-use event::limits::{LOG_FILE_BYTES, LOG_QUEUE_BYTES, LOG_QUEUE_LEN};
+use event::limits::{LOG_FILE_BYTES, LOG_QUEUE_BYTES, LOG_QUEUE_LEN, LOG_SPARES_MAX};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -67,6 +67,8 @@ pub struct LogStatistics {
     pub bytes_written: u64,
     /// Records appended.
     pub records: u64,
+    /// Files that were used again instead of being removed.
+    pub files_recycled: u64,
 }
 
 /// The completion of an append or vote: called once, with the outcome of the sync that covers it.
@@ -108,6 +110,7 @@ impl Log {
                 Recovered { index, written: Written::default(), active, torn: false }
             }
         };
+        let spares = files::adopt_spares(&disk, dir, file_len, LOG_SPARES_MAX).await?;
         let shared = Arc::new(Shared { disk, dir: dir.to_owned(), index: Mutex::new(index) });
         let (queue, requests) = mpsc::channel(LOG_QUEUE_LEN);
         let (failing, failed) = watch::channel(None);
@@ -117,6 +120,7 @@ impl Log {
             failed: failing,
             written,
             active,
+            spares,
             file_len,
             buffer: FrameBuffer::default(),
             appended: Vec::new(),
@@ -125,6 +129,7 @@ impl Log {
             writer.roll(0).await?;
         }
         writer.mark().await?;
+        writer.reserve().await?;
         tokio::spawn(writer.run());
         Ok(Log { shared, queue, queue_bytes: Arc::new(Semaphore::new(LOG_QUEUE_BYTES)), failed })
     }
@@ -215,6 +220,19 @@ impl Log {
         self.shared.index.lock().statistics
     }
 
+    /// Whether the disk has no room for the log to grow. What is appended is still written, into the room that was reserved; once
+    /// that is used up it waits. What can be refused should be, until this is false again.
+    pub fn is_full(&self) -> bool {
+        self.shared.index.lock().full
+    }
+
+    /// How many files back the oldest record of `group` lies that is not purged; 0 when it is in the newest, or there is none.
+    pub fn files_held(&self, group: GroupId) -> u64 {
+        let index = self.shared.index.lock();
+        let newest = index.files.last_key_value().map_or(0, |(sequence, _)| *sequence);
+        index.groups.get(&group).and_then(index::Group::oldest_file).map_or(0, |oldest| newest - oldest)
+    }
+
     /// Returns once a write or sync has failed, with the reason; never while the log works. The process must end then
     /// and recover from disk (architecture, D22).
     pub async fn failed(&self) -> String {
@@ -230,7 +248,11 @@ impl Log {
     /// Writes and syncs what waits, then stops the writer.
     pub async fn close(&self) -> Result<(), Error> {
         let (done, outcome) = waiter();
-        self.shared.index.lock().check_running()?;
+        {
+            let mut index = self.shared.index.lock();
+            index.check_running()?;
+            index.closing = true;
+        }
         self.queue.send(Request { work: Work::Close, done }).await.map_err(|_| self.stopped())?;
         self.wait(outcome).await
     }

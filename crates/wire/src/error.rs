@@ -38,6 +38,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::UndefinedPreparedStatement => "26000",
         Condition::DuplicatePreparedStatement => "42P05",
         Condition::UndefinedCursor => "34000",
+        Condition::DiskFull => "53100",
         Condition::OutOfMemory => "53200",
         Condition::LimitExceeded => "53400",
         Condition::ProgramLimitExceeded => "54000",

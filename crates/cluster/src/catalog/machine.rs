@@ -182,6 +182,10 @@ impl StateMachine for CatalogMachine {
         }
     }
 
+    fn makes_room(command: &CatalogCommand) -> bool {
+        !matches!(command, CatalogCommand::Create { .. })
+    }
+
     fn time_us(entry: &CatalogEntry) -> i64 {
         entry.time_us
     }

@@ -6,5 +6,6 @@ mod bulk;
 mod crash;
 mod ddl;
 mod flush;
+mod full_disk;
 mod support;
 mod write;

@@ -9,6 +9,7 @@ mod server;
 mod process;
 // What survives when it is killed, and when the disk fails.
 mod crash;
+mod full_disk;
 mod sync_failure;
 // More work than there is memory for.
 mod memory;

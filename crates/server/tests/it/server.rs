@@ -116,6 +116,11 @@ impl TestServer {
         self.address
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The data directory.
     pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir

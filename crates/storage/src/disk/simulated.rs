@@ -50,7 +50,10 @@ struct State {
     syncs: u64,
     freeze_at: Option<(u64, Frozen)>,
     fail_sync: bool,
+    /// Bytes that files may still grow by.
     space: Option<u64>,
+    /// Writes, then syncs, that fail for lack of room although it was reserved.
+    full: (u32, u32),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +92,8 @@ struct Inode {
     durable: Content,
     /// Sectors written since the last sync.
     dirty: BTreeSet<u64>,
+    /// Bytes that were taken from the disk's room.
+    reserved: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -117,6 +122,7 @@ impl SimulatedDisk {
             freeze_at: None,
             fail_sync: false,
             space: None,
+            full: (0, 0),
         };
         Self { state: Mutex::new(state) }
     }
@@ -160,9 +166,16 @@ impl SimulatedDisk {
         self.state.lock().fail_sync = true;
     }
 
-    /// Writes fail with ENOSPC once `bytes` more were written; the write that hits the end leaves a part. `None` ends it.
+    /// Files may grow by `bytes` more, then ENOSPC: a longer length is given or not as a whole, the write that hits the end
+    /// leaves a part. What is removed or cut off gives room back. `None` ends it.
     pub fn set_space(&self, bytes: Option<u64>) {
         self.state.lock().space = bytes;
+    }
+
+    /// As a disk does that reserves nothing: the next `writes` fail with ENOSPC after their first half, and after them the next
+    /// `syncs` do, without having made anything durable.
+    pub fn fail_for_lack_of_room(&self, writes: u32, syncs: u32) {
+        self.state.lock().full = (writes, syncs);
     }
 
     /// Turns one bit of a file, synced or not, as rot does.
@@ -185,6 +198,10 @@ impl State {
         self.syncs += 1;
         if std::mem::take(&mut self.fail_sync) {
             return Err(io::Error::other("simulated input/output error in a sync"));
+        }
+        if self.full.0 == 0 && self.full.1 > 0 {
+            self.full.1 -= 1;
+            return Err(io::ErrorKind::StorageFull.into());
         }
         if self.frozen.is_none() && self.freeze_at.is_some_and(|(n, _)| self.syncs >= n) {
             self.frozen = Some(self.image.clone());
@@ -225,12 +242,22 @@ impl State {
         Ok(self.image.durable_names.contains_key(path))
     }
 
-    /// How many of `wanted` bytes still find room.
-    fn take_space(&mut self, wanted: u64) -> u64 {
-        let Some(space) = &mut self.space else { return wanted };
-        let taken = wanted.min(*space);
-        *space -= taken;
-        taken
+    /// Reserves an inode's bytes up to `end`, or fewer when there is no more room; up to where they are now.
+    fn reserve(&mut self, inode: u64, end: u64) -> u64 {
+        let reserved = self.inode(inode).reserved;
+        let wanted = end.saturating_sub(reserved);
+        let taken = self.space.map_or(wanted, |space| wanted.min(space));
+        self.space = self.space.map(|space| space - taken);
+        self.inode(inode).reserved += taken;
+        reserved + taken
+    }
+
+    /// Gives back what a file reserved above `len`.
+    fn give_back(&mut self, inode: u64, len: u64) {
+        let inode = self.inode(inode);
+        let given = inode.reserved.saturating_sub(len);
+        inode.reserved -= given;
+        self.space = self.space.map(|space| space + given);
     }
 }
 
@@ -342,7 +369,7 @@ impl Inode {
                 left.write(start, &self.now.read(start, (end - start) as usize));
             }
         }
-        Inode { now: left.clone(), durable: left, dirty: BTreeSet::new() }
+        Inode { reserved: left.len, now: left.clone(), durable: left, dirty: BTreeSet::new() }
     }
 }
 
@@ -432,13 +459,19 @@ impl Disk for SimulatedDisk {
     async fn write_at(&self, file: FileId, mut offset: u64, parts: Vec<Bytes>) -> io::Result<()> {
         let mut state = self.state.lock();
         let inode = state.writable(file)?;
+        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let mut room = state.reserve(inode, offset + len).saturating_sub(offset).min(len);
+        if state.full.0 > 0 {
+            state.full.0 -= 1;
+            room = room.min(len / 2);
+        }
         for part in parts {
-            let room = state.take_space(part.len() as u64) as usize;
-            state.inode(inode).write(offset, &part[..room]);
-            if room < part.len() {
+            let now = (part.len() as u64).min(room);
+            state.inode(inode).write(offset, &part[..now as usize]);
+            if now < part.len() as u64 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            offset += part.len() as u64;
+            (offset, room) = (offset + now, room - now);
         }
         Ok(())
     }
@@ -468,6 +501,12 @@ impl Disk for SimulatedDisk {
     async fn set_len(&self, file: FileId, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         let inode = state.writable(file)?;
+        let before = state.inode(inode).reserved;
+        if state.reserve(inode, len) < len {
+            state.give_back(inode, before);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.give_back(inode, len);
         let inode = state.inode(inode);
         // What is cut off and grown again is zero: those sectors differ from the durable ones too.
         let shorter = len.min(inode.now.len);
@@ -523,6 +562,9 @@ impl Disk for SimulatedDisk {
         if state.image.names.get(parent(to)) != Some(&Name::Dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        if let Ok(replaced) = state.image.file(to) {
+            state.give_back(replaced, 0);
+        }
         let put = Some((to.to_owned(), Name::File(inode)));
         state.image.change(NameChange { put, removed: Some(from.to_owned()) });
         Ok(())
@@ -531,7 +573,8 @@ impl Disk for SimulatedDisk {
     async fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = self.state.lock();
         state.check_power()?;
-        state.image.file(path)?;
+        let inode = state.image.file(path)?;
+        state.give_back(inode, 0);
         state.image.change(NameChange { put: None, removed: Some(path.to_owned()) });
         Ok(())
     }

@@ -1,9 +1,12 @@
-//! The log's files: their names, and how one comes into being.
+//! The log's files: their names, how one comes into being, and what becomes of one that nobody needs.
 //!
 //! A file gets its length and header under a temporary name and its real name when these are synced, so that whatever
-//! has the real name has a good header, or is damaged.
+//! has the real name has a good header, or is damaged. Beyond the files in use there are spares: their room on the disk is
+//! reserved before a frame needs it. They are new, or old files whose records were purged; what such a file holds of its old life
+//! names another sequence number and is free space (architecture, D18).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 
 use event::GroupId;
@@ -14,6 +17,9 @@ use crate::{Disk, Error};
 
 const SUFFIX: &str = ".log";
 const UNFINISHED_SUFFIX: &str = ".new";
+const SPARE_SUFFIX: &str = ".spare";
+/// A spare that was never in use; created only while there is none at all.
+const NEW_SPARE: &str = "new.spare";
 
 /// The file being written.
 #[derive(Debug)]
@@ -28,6 +34,17 @@ pub(super) struct Active {
     pub(super) end: u64,
     /// Offset up to which frames in it prove that it was synced.
     pub(super) marked: u64,
+}
+
+/// A file that will be used next; its bytes mean nothing.
+#[derive(Clone, Debug)]
+pub(super) struct Spare {
+    /// Where it lies.
+    path: String,
+    /// The open file.
+    pub(super) file: FileId,
+    /// How long it is.
+    pub(super) file_len: u64,
 }
 
 /// Path of the file with this sequence number.
@@ -51,6 +68,8 @@ pub(super) async fn tidy(disk: &Arc<dyn Disk>, dir: &str) -> Result<Vec<u64>, Er
     for entry in disk.list(dir).await.map_err(failed)? {
         if let Some(sequence) = sequence(&entry.name) {
             sequences.push(sequence);
+        } else if entry.name.ends_with(SPARE_SUFFIX) {
+            // Taken or removed by `adopt_spares`.
         } else if entry.name.ends_with(UNFINISHED_SUFFIX) {
             disk.remove(&format!("{dir}/{}", entry.name)).await.map_err(failed)?;
         } else {
@@ -90,9 +109,17 @@ pub(super) async fn create(
     let unfinished = format!("{dir}/{sequence:010}{UNFINISHED_SUFFIX}");
     let written = async {
         let file = disk.open(&unfinished, OpenMode::CreateNew).await?;
-        disk.set_len(file, header.file_len).await?;
-        disk.write_at(file, 0, vec![header.encode()]).await?;
-        disk.sync(file).await?;
+        let finished = async {
+            disk.set_len(file, header.file_len).await?;
+            disk.write_at(file, 0, vec![header.encode()]).await?;
+            disk.sync(file).await
+        };
+        if let Err(error) = finished.await {
+            // Room for others, and for the next try.
+            disk.close(file).await?;
+            disk.remove(&unfinished).await?;
+            return Err(error);
+        }
         disk.rename(&unfinished, &path).await?;
         disk.sync_dir(dir).await?;
         Ok(file)
@@ -100,6 +127,91 @@ pub(super) async fn create(
     let file =
         written.await.map_err(|source| Error::Io { context: format!("could not create file \"{path}\""), source })?;
     Ok(Active { sequence, file, file_len: header.file_len, end: begin, marked: begin })
+}
+
+/// Makes the spare the file of this sequence number, durably. Its old content stays behind the header.
+pub(super) async fn begin(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    sequence: u64,
+    Spare { path: old_path, file, file_len }: Spare,
+    previous_end: u64,
+    groups: BTreeMap<GroupId, GroupMarks>,
+) -> Result<Active, Error> {
+    let header = FileHeader { sequence, file_len, previous_end, groups };
+    let begin = header.encoded_len();
+    assert!(begin <= file_len, "a spare was chosen that has room for the header");
+    let path = path(dir, sequence);
+    let begun = async {
+        disk.write_at(file, 0, vec![header.encode()]).await?;
+        disk.sync(file).await?;
+        disk.rename(&old_path, &path).await?;
+        disk.sync_dir(dir).await
+    };
+    begun.await.map_err(|source| Error::Io { context: format!("could not begin file \"{path}\""), source })?;
+    Ok(Active { sequence, file, file_len, end: begin, marked: begin })
+}
+
+/// The spares a process before left, when they have that length, at most `count`; others are removed.
+pub(super) async fn adopt_spares(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    file_len: u64,
+    count: usize,
+) -> Result<VecDeque<Spare>, Error> {
+    let adopted = async {
+        let mut spares = VecDeque::new();
+        for entry in disk.list(dir).await?.into_iter().filter(|entry| entry.name.ends_with(SPARE_SUFFIX)) {
+            let path = format!("{dir}/{}", entry.name);
+            if entry.len == file_len && spares.len() < count {
+                let file = disk.open(&path, OpenMode::Write).await?;
+                spares.push_back(Spare { path, file, file_len });
+            } else {
+                disk.remove(&path).await?;
+            }
+        }
+        Ok(spares)
+    };
+    adopted.await.map_err(|source| Error::Io { context: format!("could not open spare files in \"{dir}\""), source })
+}
+
+/// Creates a spare and reserves its room. Nothing is left when there is none. Durable only once it is begun.
+pub(super) async fn create_spare(disk: &Arc<dyn Disk>, dir: &str, file_len: u64) -> Result<Spare, Error> {
+    let path = format!("{dir}/{NEW_SPARE}");
+    let created = async {
+        let file = disk.open(&path, OpenMode::CreateNew).await?;
+        if let Err(error) = disk.set_len(file, file_len).await {
+            disk.close(file).await?;
+            disk.remove(&path).await?;
+            return Err(error);
+        }
+        Ok(file)
+    };
+    let created: io::Result<FileId> = created.await;
+    match created {
+        Ok(file) => Ok(Spare { path, file, file_len }),
+        Err(source) => Err(Error::Io { context: format!("could not create file \"{path}\""), source }),
+    }
+}
+
+/// Makes a file that nobody needs any more a spare, durably: only then may its bytes be overwritten.
+pub(super) async fn recycle(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    file: FileId,
+    sequence: u64,
+    file_len: u64,
+) -> Result<Spare, Error> {
+    let path = path(dir, sequence);
+    let spare = format!("{dir}/{sequence:010}{SPARE_SUFFIX}");
+    let recycled = async {
+        disk.rename(&path, &spare).await?;
+        disk.sync_dir(dir).await
+    };
+    match recycled.await {
+        Ok(()) => Ok(Spare { path: spare, file, file_len }),
+        Err(source) => Err(Error::Io { context: format!("could not recycle file \"{path}\""), source }),
+    }
 }
 
 /// Removes files that nobody needs any more, oldest first, each durably: a gap would look like a lost file.

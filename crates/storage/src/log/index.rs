@@ -26,6 +26,10 @@ pub(super) struct Index {
     pub(super) committed: BTreeMap<GroupId, Bytes>,
     /// Why nothing is accepted any more.
     pub(super) stopped: Option<String>,
+    /// Whether the log is about to be closed.
+    pub(super) closing: bool,
+    /// Whether there is no room for the next file.
+    pub(super) full: bool,
     /// Counters.
     pub(super) statistics: LogStatistics,
     next_ordinal: u64,
@@ -85,6 +89,11 @@ impl Group {
     /// Whether a record of this index may come next. A group's first record has index 0 or 1.
     pub(super) fn expects(&self, index: u64) -> bool {
         self.last().map_or(index <= 1, |(last, _)| index == last + 1)
+    }
+
+    /// Sequence number of the oldest file with a live record that was written.
+    pub(super) fn oldest_file(&self) -> Option<u64> {
+        self.records.front()?.place.map(|place| place.file)
     }
 
     /// The record at `index`, if it is live.

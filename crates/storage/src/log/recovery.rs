@@ -60,7 +60,7 @@ pub(super) async fn recover(disk: &Arc<dyn Disk>, dir: &str) -> Result<Option<Re
     for (group, state) in &index.groups {
         state.check_complete().map_err(|reason| scan.corrupt(0, &format!("group {group}: {reason}")))?;
     }
-    let torn = !scan.is_zero_from(tail.end).await?;
+    let torn = scan.has_left_overs(tail.end).await?;
     scan.make_durable(tail.marked, tail.end).await?;
     let active = Active {
         sequence: scan.header.sequence,
@@ -189,29 +189,30 @@ impl Scan {
         while offset + FRAME_HEADER_BYTES as u64 <= self.header.file_len {
             let rest = (self.header.file_len - offset).min(SCAN_BYTES);
             let chunk = self.bytes(offset, rest).await?;
-            for at in candidates(&chunk, offset) {
+            for at in candidates(&chunk, self.header.sequence, offset) {
                 if let Some((frame, _)) = self.frame(at).await?
                     && frame.synced > bad
                 {
                     return Err(self.corrupt(bad, "the frame is not what was written and synced"));
                 }
             }
-            // The last header of a chunk may reach into the next.
-            offset +=
-                rest.saturating_sub(FRAME_HEADER_BYTES as u64).next_multiple_of(FRAME_ALIGNMENT).max(FRAME_ALIGNMENT);
+            offset += step(rest);
         }
         Ok(())
     }
 
-    async fn is_zero_from(&mut self, mut offset: u64) -> Result<bool, Error> {
-        while offset < self.header.file_len {
-            let len = (self.header.file_len - offset).min(SCAN_BYTES);
-            if !is_zero(&self.bytes(offset, len).await?) {
-                return Ok(false);
+    /// Whether anything from `offset` on looks like the front of a frame of this life of the file. Nothing else can ever be
+    /// taken for one, whatever is written before it.
+    async fn has_left_overs(&mut self, mut offset: u64) -> Result<bool, Error> {
+        while offset + FRAME_HEADER_BYTES as u64 <= self.header.file_len {
+            let rest = (self.header.file_len - offset).min(SCAN_BYTES);
+            let chunk = self.bytes(offset, rest).await?;
+            if !candidates(&chunk, self.header.sequence, offset).is_empty() {
+                return Ok(true);
             }
-            offset += len;
+            offset += step(rest);
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// Writes what may never have been synced once more and syncs it. Merely syncing is not enough: when a sync of the
@@ -229,8 +230,13 @@ impl Scan {
     }
 }
 
-/// Offsets in a chunk that begins at `base` where a frame's header says it was written for this very offset.
-fn candidates(chunk: &[u8], base: u64) -> Vec<u64> {
+/// How far to go on from the beginning of a chunk: the last header in it may reach into the next.
+fn step(chunk: u64) -> u64 {
+    chunk.saturating_sub(FRAME_HEADER_BYTES as u64).next_multiple_of(FRAME_ALIGNMENT).max(FRAME_ALIGNMENT)
+}
+
+/// Offsets in a chunk that begins at `base` where a frame's header says it was written for this very file and offset.
+fn candidates(chunk: &[u8], file: u64, base: u64) -> Vec<u64> {
     let mut found = Vec::new();
     let mut at = 0;
     while at + FRAME_HEADER_BYTES <= chunk.len() {
@@ -240,7 +246,7 @@ fn candidates(chunk: &[u8], base: u64) -> Vec<u64> {
             continue;
         }
         let offset = base + at as u64;
-        if chunk[at + 16..at + 24] == offset.to_le_bytes() {
+        if chunk[at + 16..at + 24] == offset.to_le_bytes() && chunk[at + 8..at + 16] == file.to_le_bytes() {
             found.push(offset);
         }
         at += FRAME_ALIGNMENT as usize;

@@ -1,21 +1,32 @@
 //! The one task that writes the log: takes all that waits, writes it as one run of frames, syncs once, tells everybody.
 //!
 //! Frames go to the disk in the order of the queue, and a sync covers all before it. After a failed write or sync nothing
-//! more is written: what the disk then holds is known only to a recovery (architecture, D22).
+//! more is written: what the disk then holds is known only to a recovery (architecture, D22). A disk without room has not
+//! failed: the writer still has the bytes, and waits and writes them again. That seldom happens, since the next file's room is
+//! reserved early; when it cannot be, [`super::Log::is_full`] says so and whoever appends refuses what can be refused.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use event::GroupId;
-use event::limits::LOG_WRITE_BYTES_MAX;
+use event::limits::{LOG_FULL_RETRY_MS, LOG_SPARES_MAX, LOG_WRITE_BYTES_MAX};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
-use super::files::{self, Active};
+use super::files::{self, Active, Spare};
 use super::frame::{Change, FrameBuffer, Place};
 use super::index::{Appended, Written};
 use super::{Done, Shared};
 use crate::Error;
+use crate::disk::FileId;
+
+/// Between two looks for room on a full disk.
+const FULL_RETRY: Duration = Duration::from_millis(LOG_FULL_RETRY_MS);
+/// The room for the next file is reserved once this part of a file is used.
+const RESERVE_SHARE: u64 = 4;
 
 /// What waits for the writer, and who waits for the outcome.
 pub(super) struct Request {
@@ -56,6 +67,7 @@ pub(super) struct Writer {
     pub(super) failed: watch::Sender<Option<String>>,
     pub(super) written: Written,
     pub(super) active: Active,
+    pub(super) spares: VecDeque<Spare>,
     pub(super) file_len: u64,
     pub(super) buffer: FrameBuffer,
     pub(super) appended: Vec<(Appended, Place)>,
@@ -64,7 +76,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the log is closed or dropped, or a write fails.
     pub(super) async fn run(mut self) {
-        while let Some(first) = self.queue.recv().await {
+        while let Some(first) = self.next().await {
             let (batch, waiting) = self.gather(first);
             let closing = batch.iter().any(|work| matches!(work, Work::Close));
             let outcome = self.write(&batch, closing).await;
@@ -80,11 +92,27 @@ impl Writer {
             if closing || outcome.is_err() {
                 return self.refuse_rest().await;
             }
+            if let Err(error) = self.reserve().await {
+                self.stop(&error);
+                return self.refuse_rest().await;
+            }
         }
         // The last handle is gone, and with it nobody waits: what is left are commit positions.
         if let Err(error) = self.finish().await {
             tracing::warn!(%error, "the log could not be closed");
         }
+    }
+
+    /// The next request; looks for room meanwhile when there was none.
+    async fn next(&mut self) -> Option<Request> {
+        while self.shared.index.lock().full {
+            match tokio::time::timeout(FULL_RETRY, self.queue.recv()).await {
+                Ok(next) => return next,
+                // An error is met again, and told, by the write that comes next.
+                Err(_) => drop(self.reserve().await),
+            }
+        }
+        self.queue.recv().await
     }
 
     /// What waits, as much as goes into one write.
@@ -129,7 +157,9 @@ impl Writer {
         let len = change.frame_len();
         if self.active.end + self.buffer.len() + len > self.active.file_len {
             self.flush().await?;
-            self.roll(len).await?;
+            while let Err(error) = self.roll(len).await {
+                self.wait_for_room(error).await?;
+            }
         }
         let place = Place { file: self.active.sequence, offset: self.active.end + self.buffer.len() };
         self.buffer.put(place, self.active.end, group, change);
@@ -152,13 +182,12 @@ impl Writer {
             return Ok(());
         }
         let Active { file, end, sequence, .. } = self.active;
-        let failed = |doing: &'static str| {
-            let path = files::path(&self.shared.dir, sequence);
-            move |source| Error::Io { context: format!("could not {doing} file \"{path}\""), source }
-        };
-        self.shared.disk.write_at(file, end, self.buffer.take()).await.map_err(failed("write"))?;
-        let begin = Instant::now();
-        self.shared.disk.sync(file).await.map_err(failed("sync"))?;
+        let parts = self.buffer.take();
+        let mut begin = Instant::now();
+        // Also when only the sync found no room: the system may hold the bytes and believe them written.
+        while let Err(error) = self.write_and_sync(file, sequence, end, parts.clone(), &mut begin).await {
+            self.wait_for_room(error).await?;
+        }
         let sync_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.active.marked = end;
         self.active.end += len;
@@ -172,25 +201,93 @@ impl Writer {
         Ok(())
     }
 
+    async fn write_and_sync(
+        &self,
+        file: FileId,
+        sequence: u64,
+        offset: u64,
+        parts: Vec<Bytes>,
+        begin: &mut Instant,
+    ) -> Result<(), Error> {
+        let failed = |doing: &'static str| {
+            let path = files::path(&self.shared.dir, sequence);
+            move |source| Error::Io { context: format!("could not {doing} file \"{path}\""), source }
+        };
+        self.shared.disk.write_at(file, offset, parts).await.map_err(failed("write"))?;
+        *begin = Instant::now();
+        self.shared.disk.sync(file).await.map_err(failed("sync"))
+    }
+
+    /// Waits a little when `error` says that the disk is full; any other is given back, and so is this one when the log is to
+    /// be closed.
+    async fn wait_for_room(&self, error: Error) -> Result<(), Error> {
+        if !error.is_disk_full() || self.shared.index.lock().closing {
+            return Err(error);
+        }
+        self.set_full(Some(&error));
+        tokio::time::sleep(FULL_RETRY).await;
+        Ok(())
+    }
+
+    fn set_full(&self, error: Option<&Error>) {
+        let before = std::mem::replace(&mut self.shared.index.lock().full, error.is_some());
+        match error {
+            Some(error) if !before => tracing::error!(%error, "no room for the log: writes are refused until there is"),
+            None if before => tracing::info!("there is room for the log again"),
+            _ => {}
+        }
+    }
+
+    /// Sees to it that the room for the next file is there before this one is used up.
+    pub(super) async fn reserve(&mut self) -> Result<(), Error> {
+        let early = self.active.end < self.active.file_len / RESERVE_SHARE;
+        if self.spares.is_empty() && (!early || self.shared.index.lock().full) {
+            match files::create_spare(&self.shared.disk, &self.shared.dir, self.file_len).await {
+                Ok(spare) => self.spares.push_back(spare),
+                Err(error) if error.is_disk_full() => {
+                    self.set_full(Some(&error));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.set_full(None);
+        Ok(())
+    }
+
     /// Begins the next file, with room for a frame of `frame_len`. The buffer is empty.
     pub(super) async fn roll(&mut self, frame_len: u64) -> Result<(), Error> {
         assert_eq!(self.buffer.len(), 0, "frames in the buffer were meant for the old file");
         let (sequence, previous_end) = (self.active.sequence + 1, self.active.end);
         let Shared { disk, dir, .. } = &*self.shared;
-        let header_len = files::header_len(&self.written.marks);
-        let file_len = self.file_len.max(header_len + frame_len);
-        self.active = files::create(disk, dir, sequence, file_len, previous_end, self.written.marks.clone()).await?;
+        let needed = files::header_len(&self.written.marks) + frame_len;
+        let marks = self.written.marks.clone();
+        self.active = match self.spares.front() {
+            Some(spare) if needed <= spare.file_len => {
+                let begun = files::begin(disk, dir, sequence, spare.clone(), previous_end, marks).await?;
+                self.spares.pop_front();
+                begun
+            }
+            _ => files::create(disk, dir, sequence, self.file_len.max(needed), previous_end, marks).await?,
+        };
         self.shared.index.lock().files.insert(sequence, self.active.file);
         Ok(())
     }
 
-    /// Removes the files that purging left without use. The purge points are durable by now.
+    /// Removes the files that purging left without use, but for some that become spares. The purge points are durable by now.
     async fn remove_files(&mut self) -> Result<(), Error> {
         let files: Vec<_> = self.shared.index.lock().files.iter().map(|(sequence, file)| (*sequence, *file)).collect();
         let removable = self.written.removable(files.iter().map(|(sequence, _)| *sequence), self.active.sequence);
         for (sequence, file) in files.into_iter().take(removable.len()) {
             self.shared.index.lock().files.remove(&sequence);
-            files::remove(&self.shared.disk, &self.shared.dir, file, sequence).await?;
+            let Shared { disk, dir, .. } = &*self.shared;
+            let fits = disk.len(file).await.is_ok_and(|len| len == self.file_len);
+            if fits && self.spares.len() < LOG_SPARES_MAX {
+                self.spares.push_back(files::recycle(disk, dir, file, sequence, self.file_len).await?);
+                self.shared.index.lock().statistics.files_recycled += 1;
+            } else {
+                files::remove(disk, dir, file, sequence).await?;
+            }
             self.written.remove(sequence);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use event::GroupId;
@@ -15,6 +15,8 @@ const GROUPS: u64 = 3;
 const FILE_LEN: u64 = 8 << 10;
 const STEPS: u32 = 40;
 const LIVES: u32 = 3;
+/// Files used again in all lives.
+static RECYCLED: AtomicU64 = AtomicU64::new(0);
 
 /// What a group should look like.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -196,14 +198,20 @@ async fn live(disk: &Arc<SimulatedDisk>, before: History, random: &mut StdRng, w
     let mut history = History::from(state);
     history.committed = before.committed;
     let fails_at = random.random_range(0..4 * STEPS);
+    // Seldom, since the log then waits in real time.
+    let full_at = random.random_range(0..50 * STEPS);
     for at in 0..STEPS {
         if at == fails_at {
             disk.fail_next_sync();
+        }
+        if at == full_at {
+            disk.fail_for_lack_of_room(random.random_range(0..2), random.random_range(0..2));
         }
         if step(&log, disk, &mut history, random).await.is_err() {
             break;
         }
     }
+    RECYCLED.fetch_add(log.statistics().files_recycled, Ordering::SeqCst);
     if random.random_bool(0.3) && log.close().await.is_ok() {
         History::acknowledge(&history.acknowledged, disk, history.states.len() - 1);
     }
@@ -241,4 +249,6 @@ async fn acknowledged_frames_survive_power_loss_at_every_sync() {
         }
         assert!(freeze_at > 10, "seed {seed} ended after {freeze_at} syncs");
     }
+    let recycled = RECYCLED.load(Ordering::SeqCst);
+    assert!(recycled > 100, "only {recycled} files were recycled");
 }
