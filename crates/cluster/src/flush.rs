@@ -88,6 +88,7 @@ impl Node {
         if !data.group.leads() {
             return if forced { Err(replication::Error::NoLeader(data.group.id()).into()) } else { Ok(()) };
         }
+        self.release_holds();
         // What a crash or an error left behind a Seal.
         self.write_frozen(data).await?;
         if self.is_due(data, forced) {

@@ -13,6 +13,7 @@ mod data;
 // A node: its groups, its DDL jobs, its flushing, its objects.
 mod ddl;
 mod flush;
+mod hold;
 mod memory;
 mod node;
 mod segments;

@@ -22,6 +22,7 @@ use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
 use crate::flush::FlushRequest;
+use crate::hold::Hold;
 use crate::memory::MemoryBudget;
 use crate::write::WriteSet;
 
@@ -109,6 +110,8 @@ pub struct Node {
     /// One encoder at a time.
     pub(crate) encoder: Arc<Semaphore>,
     pub(crate) memory: Arc<MemoryBudget>,
+    /// What readers outside were promised.
+    pub(crate) holds: Mutex<Vec<Hold>>,
     pub(crate) counters: Counters,
     pub(crate) stop: watch::Sender<bool>,
     /// Why a task of the node has ended that should not have.

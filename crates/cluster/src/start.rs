@@ -73,6 +73,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         ddl: Semaphore::new(1),
         encoder: Arc::new(Semaphore::new(1)),
         memory: options.memory,
+        holds: Mutex::default(),
         counters: Counters::default(),
         stop,
         broken: watch::Sender::new(None),

@@ -75,6 +75,8 @@ pub const CLIENT_INPUT_BYTES_MAX: usize = 256 << 20;
 pub const CONNECTIONS_MAX: usize = 1000;
 /// COPY data waiting between the socket and the decoder.
 pub const COPY_QUEUE_LEN: usize = 8;
+/// Manifests given to readers outside whose files are kept at once.
+pub const HOLDS_MAX: usize = 64;
 /// Segments whose checksum this process remembers to have verified.
 pub const VERIFIED_SEGMENTS_MAX: usize = 1 << 16;
 /// Decoded Parquet footers kept for the next query.

@@ -1,5 +1,7 @@
 //! What can go wrong with a statement, in PostgreSQL's terms.
 
+use datafusion::error::DataFusionError;
+
 /// What kind of error a client is told. `wire` gives each its SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
@@ -156,6 +158,11 @@ impl Error {
         let message = error.to_string();
         let hint = (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned());
         Report { condition, message, detail: None, hint, position: None, context: None }
+    }
+
+    /// The error inside a plan. Operators may share it between their outputs, where only a report survives.
+    pub(crate) fn in_plan(error: cluster::Error) -> DataFusionError {
+        DataFusionError::External(Box::new(Error::Reported(Box::new(Error::Cluster(error).into_report()))))
     }
 
     /// An error with a hint.

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use cluster::Node;
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
-use datafusion::error::DataFusionError;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+
+use crate::error::Error;
 
 /// Whole groups are flushed: the table named must exist, and its neighbours in the group are flushed with it.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Flush {
         let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
         match self.node.catalog().table(namespace, table) {
             Some(_) => Ok(()),
-            None => Err(DataFusionError::External(Box::new(cluster::Error::NoSuchTable(name.to_owned())))),
+            None => Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned()))),
         }
     }
 }
@@ -91,7 +92,7 @@ impl AsyncScalarUDFImpl for Flush {
                 }
             }
         }
-        self.node.flush().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        self.node.flush().await.map_err(Error::in_plan)?;
         Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))))
     }
 }

@@ -8,6 +8,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 mod by_time;
 mod flush;
 pub(crate) mod interval;
+mod manifest;
 mod time_bucket;
 
 /// What is added to DataFusion's functions.
@@ -33,5 +34,6 @@ impl Functions {
 pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     let mut functions = Functions::pure();
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
     functions
 }

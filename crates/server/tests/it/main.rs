@@ -25,6 +25,8 @@ mod blackbox;
 mod psql;
 // The client in the box.
 mod sql_command;
+// Programs of others.
+mod python;
 // What no client sends, byte by byte.
 mod protocol;
 // The house rules.

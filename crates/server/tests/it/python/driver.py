@@ -1,0 +1,77 @@
+"""What applications do with psycopg; argv[1] is the connection string. Fails by assertion."""
+
+import datetime
+import decimal
+import sys
+
+import psycopg
+
+UTC = datetime.timezone.utc
+START = datetime.datetime(2026, 1, 1, tzinfo=UTC)
+ROWS = [(START + datetime.timedelta(minutes=n), f"dev-{n % 3}", n * 0.5, n, n % 2 == 0, None) for n in range(100)]
+
+with psycopg.connect(sys.argv[1]) as connection:
+    connection.autocommit = True
+    connection.execute("SET timezone = 'UTC'")
+    connection.execute(
+        "CREATE TABLE m (ts timestamptz NOT NULL, dev text, v double precision, n bigint, even boolean, note text)"
+    )
+    connection.autocommit = False
+
+    # Parameters, many rows, in one transaction.
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO m VALUES (%s, %s, %s, %s, %s, %s)", ROWS[:50])
+        assert cursor.rowcount == 50, cursor.rowcount
+    assert connection.execute("SELECT count(*) FROM m").fetchone() == (50,), "own rows are seen"
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM m").fetchone() == (0,), "they are gone"
+    connection.commit()
+
+    # COPY in text and out again.
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY m FROM STDIN") as copy:
+            for row in ROWS:
+                copy.write_row(row)
+        connection.commit()
+        with cursor.copy("COPY (SELECT n FROM m ORDER BY n) TO STDOUT") as copy:
+            assert [int(n) for (n,) in copy.rows()] == list(range(100))
+
+    # Values come back as they went in, in text and in binary.
+    for binary in (False, True):
+        with connection.cursor(binary=binary) as cursor:
+            cursor.execute("SELECT * FROM m WHERE dev = %s AND ts < %s ORDER BY ts", ("dev-1", ROWS[20][0]))
+            assert cursor.fetchall() == [row for row in ROWS[:20] if row[1] == "dev-1"], binary
+            cursor.execute(
+                "SELECT DATE '2026-02-03', 1.50::numeric(10,2), 7::smallint, 8::integer, NULL::text, 'ä'::text, 1.5::real"
+            )
+            expected = (datetime.date(2026, 2, 3), decimal.Decimal("1.50"), 7, 8, None, "ä", 1.5)
+            assert cursor.fetchone() == expected, binary
+
+    # A prepared statement is used again and again.
+    for n in range(10):
+        query = "SELECT v FROM m WHERE n = %s"
+        assert connection.execute(query, (n,), prepare=True).fetchone() == (n * 0.5,)
+    connection.commit()
+
+    # Errors have their class, and the connection is usable afterwards.
+    for query, error in [
+        ("SELECT * FROM nosuch", psycopg.errors.UndefinedTable),
+        ("SELECT nosuch FROM m", psycopg.errors.UndefinedColumn),
+        ("SELECT 1 / 0", psycopg.errors.DivisionByZero),
+        ("SELEC 1", psycopg.errors.SyntaxError),
+        ("INSERT INTO m (dev) VALUES ('x')", psycopg.errors.NotNullViolation),
+    ]:
+        try:
+            connection.execute(query)
+        except error:
+            connection.rollback()
+        else:
+            raise AssertionError(query)
+
+    # Pipelines, and rows that are fetched as they come.
+    with connection.pipeline():
+        answers = [connection.execute("SELECT %s::bigint + 1", (n,)) for n in range(20)]
+    assert [answer.fetchone() for answer in answers] == [(n + 1,) for n in range(20)]
+    connection.commit()
+    with connection.cursor() as cursor:
+        assert [n for (n,) in cursor.stream("SELECT n FROM m ORDER BY n")] == list(range(100))
