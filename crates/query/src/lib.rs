@@ -20,6 +20,10 @@ pub mod text;
 mod error;
 mod session;
 
+// What is fuzzed.
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use datafusion::common::ScalarValue;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Condition, Error, Report};

@@ -38,6 +38,7 @@ pub use self::copy::CopyIn;
 use self::pg_catalog::SessionCatalog;
 pub(crate) use self::pg_catalog::Shared;
 use self::settings::Settings;
+pub(crate) use self::statement::parse;
 pub use self::statement::{Statement, split_statements};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};

@@ -49,6 +49,11 @@ impl CheckpointBody {
         Checkpoint { seal: self.seal, bytes: bytes.into() }
     }
 
+    /// A file with this body, whatever it is.
+    pub(crate) fn file_of(body: &serde_json::Value) -> Vec<u8> {
+        encode_document(MAGIC, VERSION, body).expect("JSON can be written")
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let body: Self = decode_document(MAGIC, VERSION, bytes)?;
         for shard in &body.shards {

@@ -24,6 +24,9 @@ mod statistics;
 // What restarts from there: the manifests at a seal.
 pub mod checkpoint;
 pub mod document;
+// What is fuzzed.
+#[doc(hidden)]
+pub mod fuzz;
 // Tables and rows for tests.
 #[cfg(test)]
 mod testing;

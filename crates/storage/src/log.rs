@@ -6,7 +6,7 @@
 
 // From bytes to files: one frame, the header of a file, the files.
 mod files;
-mod frame;
+pub(crate) mod frame;
 mod header;
 // What is known in memory, how it is read back, how it is written.
 mod index;

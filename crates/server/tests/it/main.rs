@@ -27,6 +27,8 @@ mod psql;
 mod sql_command;
 // Programs of others.
 mod python;
+// Bytes that may say anything.
+mod fuzz;
 // What no client sends, byte by byte.
 mod protocol;
 // The house rules.

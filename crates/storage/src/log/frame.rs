@@ -180,6 +180,27 @@ pub(super) fn decode(bytes: &Bytes, place: Place) -> Option<Frame> {
     Some(Frame { group: GroupId(u64_at(frame, 32)), synced: u64_at(frame, 24), change })
 }
 
+/// Reads `data` as the front of a file, whatever it says. The header is made to fit and the checksum right first, or nothing behind them
+/// would ever be looked at.
+pub(crate) fn read_anything(data: &[u8]) {
+    let place = Place { file: 1, offset: 4096 };
+    let mut bytes = BytesMut::from(data);
+    if bytes.len() >= FRAME_HEADER_BYTES {
+        let payload = u32::try_from(bytes.len() - FRAME_HEADER_BYTES).unwrap_or(u32::MAX) / 8 * 8;
+        bytes[0..4].copy_from_slice(&payload.to_le_bytes());
+        bytes[8..16].copy_from_slice(&place.file.to_le_bytes());
+        bytes[16..24].copy_from_slice(&place.offset.to_le_bytes());
+        let whole = FRAME_HEADER_BYTES + payload as usize;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..4]), &bytes[8..whole]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+    let Some(read) = decode(&bytes.freeze(), place) else { return };
+    let mut buffer = FrameBuffer::default();
+    buffer.put(place, read.synced, read.group, &read.change);
+    let written = Bytes::from(buffer.take().concat());
+    assert_eq!(decode(&written, place), Some(read), "a frame is written as it was read");
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
@@ -189,10 +210,28 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Frames of every kind that has bytes of its own, and one that has none.
+    pub(crate) fn some_frames() -> Vec<Vec<u8>> {
+        let record = LogRecord { index: 3, term: [1; 16], kind: 2, payload: Bytes::from_static(b"payload.") };
+        let changes = [
+            Change::Append(record),
+            Change::Vote(Bytes::from_static(b"vote....")),
+            Change::Truncate(Some(7)),
+            Change::Purge(5, [2; 16]),
+            Change::Mark,
+        ];
+        let encode = |change: &Change| {
+            let mut buffer = FrameBuffer::default();
+            buffer.put(Place { file: 1, offset: 4096 }, 0, GroupId(1), change);
+            buffer.take().concat()
+        };
+        changes.iter().map(encode).collect()
+    }
 
     const PLACE: Place = Place { file: 7, offset: 4096 };
 
