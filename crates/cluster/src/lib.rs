@@ -26,4 +26,4 @@ pub use catalog::{Catalog, ShardPlacement, Table, TableSpec};
 pub use error::Error;
 pub use memory::MemoryBudget;
 pub use node::{Node, NodeOptions, NodeStatistics, ShardStatus, TableSnapshot};
-pub use write::{Commit, Uncommitted, WriteSet};
+pub use write::{Commit, Mark, Uncommitted, WriteSet};

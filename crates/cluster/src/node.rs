@@ -244,6 +244,31 @@ impl Node {
         Ok(TableSnapshot { table: table.clone(), shards })
     }
 
+    /// One cut of all tables of `catalog` that are as it says, for a transaction that reads repeatably. Tables of one group are of one
+    /// moment.
+    pub async fn cut(&self, catalog: &Catalog) -> Result<Vec<TableSnapshot>, Error> {
+        let mut shards = BTreeMap::new();
+        for data in self.data.values() {
+            data.group.read_index().await?;
+            let cut = data.reader().cut();
+            shards.extend(cut.into_iter().map(|(version, snapshot)| (snapshot.shard, (version, snapshot))));
+        }
+        let mut snapshots = Vec::new();
+        for table in catalog.tables.values() {
+            let mut of_table = Vec::with_capacity(table.shards.len());
+            for placement in &table.shards {
+                match shards.remove(&placement.shard) {
+                    Some((version, snapshot)) if version == table.definition.version => of_table.push(snapshot),
+                    _ => {}
+                }
+            }
+            if of_table.len() == table.shards.len() {
+                snapshots.push(TableSnapshot { table: table.clone(), shards: of_table });
+            }
+        }
+        Ok(snapshots)
+    }
+
     /// Seals every data group, writes its segments, installs them, checkpoints, purges the log; then returns.
     pub async fn flush(&self) -> Result<(), Error> {
         for data in self.data.values() {

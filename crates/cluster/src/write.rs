@@ -69,6 +69,10 @@ struct TableRows {
     staged: Vec<StagedSegment>,
 }
 
+/// A place in a [`WriteSet`]: how many rows of each table were there.
+#[derive(Clone, Debug)]
+pub struct Mark(BTreeMap<TableId, u64>);
+
 /// Own, uncommitted rows of one table, for reading inside the transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Uncommitted {
@@ -112,6 +116,35 @@ impl WriteSet {
             batches: rows.staging.iter().chain(&rows.batches).cloned().collect(),
             segments: rows.staged.iter().map(|s| s.segment.clone()).collect(),
         }
+    }
+
+    /// A place to go back to.
+    pub fn mark(&self) -> Mark {
+        Mark(self.tables.iter().map(|(table, rows)| (*table, rows.rows)).collect())
+    }
+
+    /// Takes back the rows written since `mark`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when rows written since are on their way into segments.
+    pub fn roll_back_to(&mut self, mark: &Mark) -> Result<(), Error> {
+        let kept = |table: &TableId| mark.0.get(table).copied().unwrap_or(0);
+        if let Some((_, rows)) = self.tables.iter().find(|(table, rows)| rows.rows - rows.buffered() > kept(table)) {
+            return Err(Error::Limit(format!(
+                "cannot roll back to the savepoint: too many rows of \"{}\" were written since",
+                rows.table.definition.name
+            )));
+        }
+        for (table, rows) in &mut self.tables {
+            rows.truncate(kept(table));
+        }
+        self.tables.retain(|table, _| mark.0.contains_key(table));
+        let left = self.tables.values().flat_map(|rows| &rows.batches);
+        self.buffered = left.map(rows_bytes).sum();
+        if self.staging.is_none() {
+            self.memory.shrink_to(self.buffered);
+        }
+        Ok(())
     }
 
     /// Whether nothing was written.
@@ -317,6 +350,23 @@ impl Node {
 impl TableRows {
     fn new(table: Arc<Table>) -> TableRows {
         TableRows { table, rows: 0, batches: Vec::new(), staging: Vec::new(), staged: Vec::new() }
+    }
+
+    /// Rows in `batches`.
+    fn buffered(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
+    }
+
+    /// Keeps the first `rows` rows, which all those not in `batches` are among.
+    fn truncate(&mut self, rows: u64) {
+        while self.rows > rows {
+            let last = self.batches.pop().expect("rows beyond those staged are buffered");
+            let before = self.rows - last.num_rows() as u64;
+            self.rows = before.max(rows);
+            if before < rows {
+                self.batches.push(last.slice(0, (rows - before) as usize));
+            }
+        }
     }
 }
 

@@ -55,6 +55,10 @@ pub enum Condition {
     InFailedTransaction,
     /// 25001
     ActiveTransaction,
+    /// 25P01
+    NoActiveTransaction,
+    /// 3B001
+    InvalidSavepoint,
     /// 25006
     ReadOnlyTransaction,
     /// 26000

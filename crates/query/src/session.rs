@@ -18,12 +18,13 @@ mod settings;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -40,8 +41,10 @@ pub(crate) use self::pg_catalog::Shared;
 use self::settings::Settings;
 pub(crate) use self::statement::parse;
 pub use self::statement::{Statement, split_statements};
+use self::transaction::{Modes, Savepoint};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};
+use crate::table::Snapshots;
 use crate::text::Zone;
 
 /// A planned statement with its parameters and columns.
@@ -162,13 +165,20 @@ pub struct Session {
     settings: Arc<Mutex<Settings>>,
     notices: Vec<Notice>,
     block: Block,
-    writes: Option<WriteSet>,
+    /// What the open block wrote. Whoever writes holds it; it comes back when a statement ends or is dropped.
+    writes: Option<Arc<tokio::sync::Mutex<WriteSet>>>,
+    /// Savepoints of the open block, oldest first.
+    savepoints: Vec<Savepoint>,
+    /// The characteristics of the open block.
+    modes: Modes,
+    /// Whether a statement of the open block has read or written.
+    begun: bool,
+    /// What every statement of the open block reads, when it reads repeatably.
+    pinned: Option<Arc<Snapshots>>,
     /// See [`Session::committing`].
     committing: Arc<AtomicBool>,
     /// Counts the statements that wrote, so that a plan made before one is not run after it.
     written: u64,
-    /// Whether the open block was begun READ ONLY.
-    read_only: bool,
     /// When the last block began: `now()` within it.
     started: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
@@ -196,9 +206,12 @@ impl Session {
             notices: Vec::new(),
             block: Block::None,
             writes: None,
+            savepoints: Vec::new(),
+            modes: Modes::default(),
+            begun: false,
+            pinned: None,
             committing: Arc::default(),
             written: 0,
-            read_only: false,
             started: None,
             named: BTreeMap::new(),
         }
@@ -260,12 +273,11 @@ impl Session {
         if self.block != Block::Implicit {
             return Ok(());
         }
-        self.block = Block::None;
         if !commit {
             self.writes = None;
         }
         let outcome = self.commit_writes().await;
-        self.settings.lock().end_transaction(commit && outcome.is_ok());
+        self.end_block(commit && outcome.is_ok());
         outcome
     }
 
@@ -276,8 +288,10 @@ impl Session {
             Block::Implicit => {}
             Block::None => self.settings.lock().end_transaction(false),
         }
-        // Rows of a failed block are never committed; let go of them now.
-        self.writes = None;
+        // Rows of a failed block are never committed, unless it goes on from a savepoint; let go of them now.
+        if self.savepoints.is_empty() {
+            self.writes = None;
+        }
     }
 
     /// For ReadyForQuery.
@@ -354,34 +368,6 @@ impl Session {
                 Condition::InFailedTransaction,
                 "current transaction is aborted, commands ignored until end of transaction block",
             )),
-        }
-    }
-
-    /// The write set of the open block, or a new one.
-    fn take_writes(&mut self) -> WriteSet {
-        self.writes.take().unwrap_or_else(|| self.engine.node().begin())
-    }
-
-    /// Keeps the rows of a statement for the block's COMMIT, or commits them now.
-    pub(crate) async fn finish_write(&mut self, writes: WriteSet) -> Result<(), Error> {
-        self.writes = Some(writes);
-        self.written += 1;
-        match self.block {
-            Block::None => self.commit_writes().await,
-            Block::Implicit | Block::Explicit { .. } => Ok(()),
-        }
-    }
-
-    async fn commit_writes(&mut self) -> Result<(), Error> {
-        match self.writes.take() {
-            Some(writes) if !writes.is_empty() => {
-                self.committing.store(true, Ordering::SeqCst);
-                let outcome = writes.commit().await;
-                self.committing.store(false, Ordering::SeqCst);
-                outcome?;
-                Ok(())
-            }
-            _ => Ok(()),
         }
     }
 }

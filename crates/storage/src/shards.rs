@@ -168,6 +168,13 @@ impl ShardsReader {
         self.state.read().snapshot(shard)
     }
 
+    /// A consistent cut of all shards of the group.
+    pub fn cut(&self) -> Vec<(SchemaVersion, ShardSnapshot)> {
+        let state = self.state.read();
+        let all = state.definitions().into_iter();
+        all.filter_map(|(shard, _)| state.snapshot(shard)).collect()
+    }
+
     /// The shards of the group with their definitions, in ascending order.
     pub fn shards(&self) -> Vec<(ShardId, Arc<TableDefinition>)> {
         self.state.read().definitions()

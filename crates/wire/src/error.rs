@@ -34,6 +34,8 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::NotNullViolation => "23502",
         Condition::InFailedTransaction => "25P02",
         Condition::ReadOnlyTransaction => "25006",
+        Condition::NoActiveTransaction => "25P01",
+        Condition::InvalidSavepoint => "3B001",
         Condition::ActiveTransaction => "25001",
         Condition::UndefinedPreparedStatement => "26000",
         Condition::DuplicatePreparedStatement => "42P05",

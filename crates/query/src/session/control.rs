@@ -9,7 +9,7 @@ use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set,
-    Statement as Ast, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Value,
+    Statement as Ast, Value,
 };
 use event::TableKind;
 use futures::{StreamExt, stream};
@@ -28,6 +28,7 @@ impl Session {
     pub(super) async fn run(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
         let statement = &prepared.statement;
         let Some(ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
+        self.note_begun(&ast).await?;
         match ast.as_ref() {
             Ast::Query(_) => {
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
@@ -58,8 +59,11 @@ impl Session {
                 Ok(Outcome::Done("DROP TABLE".to_owned()))
             }
             Ast::StartTransaction { modes, .. } => self.begin(modes),
-            Ast::Commit { .. } => self.commit().await,
-            Ast::Rollback { savepoint: None, .. } => Ok(self.rollback()),
+            Ast::Commit { chain, .. } => self.commit(*chain).await,
+            Ast::Rollback { savepoint: None, chain } => self.rollback(*chain),
+            Ast::Rollback { savepoint: Some(name), .. } => Box::pin(self.roll_back_to(&folded(name))).await,
+            Ast::Savepoint { name } => self.savepoint(folded(name)).await,
+            Ast::ReleaseSavepoint { name } => self.release(&folded(name)),
             Ast::Set(set) => self.set_statement(set),
             Ast::ShowVariable { variable } => self.show(variable),
             Ast::Reset(reset) => {
@@ -212,19 +216,6 @@ impl Session {
 
     // INSERT and COPY
 
-    /// A block begun READ ONLY writes nothing.
-    fn refuse_read_only(&self, what: &str) -> Result<(), Error> {
-        if self.is_read_only() {
-            let message = format!("cannot execute {what} in a read-only transaction");
-            return Err(Error::report(Condition::ReadOnlyTransaction, message));
-        }
-        Ok(())
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.read_only && matches!(self.block, Block::Explicit { .. })
-    }
-
     pub(super) fn insert_plan(&self, insert: &Insert) -> Result<InsertPlan, Error> {
         let table = self.table(&insert::target_name(&insert.table)?)?;
         insert::plan(insert, table)
@@ -236,7 +227,6 @@ impl Session {
         insert: &Insert,
         parameters: &[ScalarValue],
     ) -> Result<Outcome, Error> {
-        self.refuse_read_only("INSERT")?;
         let InsertPlan { table, positions, source } = self.insert_plan(insert)?;
         let values = match &source {
             Source::Literals(values) => Some(values),
@@ -253,7 +243,7 @@ impl Session {
                     async move { Ok(read_literals(&values, &positions, &definition, &defaults, &parameters, zone)) };
                 let batch = self.engine.work(read).await.map_err(|error| self.worded(error, statement))??;
                 let rows = batch.num_rows() as u64;
-                let mut writes = self.take_writes();
+                let mut writes = self.take_writes().await;
                 writes.append(&table, batch).await?;
                 self.finish_write(writes).await?;
                 rows
@@ -269,7 +259,7 @@ impl Session {
                     defaults = self.defaults(&table, &needed).await?;
                 }
                 let target = Arc::new(Target { table: definition, positions, defaults, zone });
-                let mut writes = self.take_writes();
+                let mut writes = self.take_writes().await;
                 let mut rows = 0;
                 while let Some(batch) = batches.next().await {
                     let batch = batch.map_err(|error| self.worded(error, statement))?;
@@ -306,7 +296,6 @@ impl Session {
         let CopySource::Table { table_name, columns } = source else {
             return Err(Error::report(Condition::SyntaxError, "COPY FROM needs a table"));
         };
-        self.refuse_read_only("COPY FROM")?;
         let table = self.table(&relation(table_name)?)?;
         let mut positions = Vec::new();
         for column in columns {
@@ -322,51 +311,8 @@ impl Session {
         }
         let needed = insert::needs_default(None, &positions, table.definition.columns.len());
         let defaults = self.defaults(&table, &needed).await?;
-        let writes = self.take_writes();
+        let writes = self.take_writes().await;
         Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, options, writes }))
-    }
-
-    // Transactions
-
-    fn begin(&mut self, modes: &[TransactionMode]) -> Result<Outcome, Error> {
-        check_modes(modes)?;
-        if matches!(self.block, Block::Explicit { .. }) {
-            self.notice("WARNING", "25001", "there is already a transaction in progress");
-        } else {
-            self.block = Block::Explicit { failed: false };
-            self.started = Some(chrono::Utc::now());
-            self.read_only = access(modes) == Some(TransactionAccessMode::ReadOnly);
-        }
-        Ok(Outcome::Done("BEGIN".to_owned()))
-    }
-
-    async fn commit(&mut self) -> Result<Outcome, Error> {
-        match self.block {
-            Block::Explicit { failed: true } => Ok(self.rollback()),
-            Block::Explicit { failed: false } | Block::Implicit => {
-                if self.block == Block::Implicit {
-                    self.notice("WARNING", "25P01", "there is no transaction in progress");
-                }
-                self.block = Block::None;
-                let outcome = self.commit_writes().await;
-                self.settings.lock().end_transaction(outcome.is_ok());
-                outcome.map(|()| Outcome::Done("COMMIT".to_owned()))
-            }
-            Block::None => {
-                self.notice("WARNING", "25P01", "there is no transaction in progress");
-                Ok(Outcome::Done("COMMIT".to_owned()))
-            }
-        }
-    }
-
-    fn rollback(&mut self) -> Outcome {
-        if !matches!(self.block, Block::Explicit { .. }) {
-            self.notice("WARNING", "25P01", "there is no transaction in progress");
-        }
-        self.block = Block::None;
-        self.writes = None;
-        self.settings.lock().end_transaction(false);
-        Outcome::Done("ROLLBACK".to_owned())
     }
 
     // Settings
@@ -388,21 +334,8 @@ impl Session {
             }
             Set::SetTimeZone { local, value } => ("TimeZone".to_owned(), setting_value(value), *local),
             Set::SetNames { charset_name, .. } => ("client_encoding".to_owned(), folded(charset_name), false),
-            Set::SetTransaction { modes, session, .. } => {
-                check_modes(modes)?;
-                match access(modes) {
-                    Some(TransactionAccessMode::ReadOnly) if *session => {
-                        return Err(Error::hinted(
-                            Condition::FeatureNotSupported,
-                            "sessions that are READ ONLY are not supported",
-                            "Begin each transaction with BEGIN READ ONLY.",
-                        ));
-                    }
-                    Some(mode) if matches!(self.block, Block::Explicit { .. }) => {
-                        self.read_only = mode == TransactionAccessMode::ReadOnly;
-                    }
-                    _ => {}
-                }
+            Set::SetTransaction { modes, session, snapshot: None } => {
+                self.set_transaction(modes, *session)?;
                 return Ok(done);
             }
             other => return Err(Error::report(Condition::FeatureNotSupported, format!("{other} is not supported"))),
@@ -440,7 +373,8 @@ impl Session {
             return Ok(Outcome::Rows(Rows { columns, batches: Box::pin(stream::iter([batch])), tag: "SHOW" }));
         }
         let value = match name.as_str() {
-            "transaction_read_only" if self.is_read_only() => Some("on".to_owned()),
+            "transaction_read_only" => Some(if self.is_read_only() { "on" } else { "off" }.to_owned()),
+            "transaction_isolation" => Some(self.isolation().to_string()),
             _ => self.setting(&name),
         };
         match value {
@@ -540,36 +474,6 @@ fn check_width(given: usize, wanted: usize, all_columns: bool) -> Result<(), Err
     Ok(())
 }
 
-/// What READ COMMITTED gives is what there is in this release; weaker and equal wishes are granted, stronger ones refused.
-fn check_modes(modes: &[TransactionMode]) -> Result<(), Error> {
-    for mode in modes {
-        match mode {
-            TransactionMode::IsolationLevel(
-                TransactionIsolationLevel::ReadCommitted | TransactionIsolationLevel::ReadUncommitted,
-            )
-            | TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => {}
-            TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => {}
-            TransactionMode::IsolationLevel(level) => {
-                return Err(Error::hinted(
-                    Condition::FeatureNotSupported,
-                    format!("isolation level {level} is not supported"),
-                    "Use READ COMMITTED.",
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// READ ONLY or READ WRITE, whichever was said last.
-fn access(modes: &[TransactionMode]) -> Option<TransactionAccessMode> {
-    let access = |mode: &TransactionMode| match mode {
-        TransactionMode::AccessMode(access) => Some(*access),
-        TransactionMode::IsolationLevel(_) => None,
-    };
-    modes.iter().rev().find_map(access)
-}
-
 fn explain_options(
     analyze: bool,
     verbose: bool,
@@ -641,7 +545,6 @@ fn unsupported(ast: &Ast) -> Error {
     };
     let hint = match what.as_str() {
         "UPDATE" | "DELETE" => "Events can be inserted, corrected by later events, and dropped with their table.",
-        "SAVEPOINT" | "RELEASE" | "ROLLBACK" => "Use ROLLBACK for the whole transaction.",
         _ => "docs/sql.md lists the statements of this release.",
     };
     Error::hinted(Condition::FeatureNotSupported, format!("{what} is not supported"), hint)

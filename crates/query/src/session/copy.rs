@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use cluster::{Table, WriteSet};
+use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget};
 use event::limits::COPY_QUEUE_LEN;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::ddl::folded;
 use super::rows::Target;
+use super::transaction::Writing;
 use super::{CopyFormat, CopyOptions, Session};
 use crate::copy::Decoder;
 use crate::error::{Condition, Error};
@@ -149,7 +150,7 @@ pub struct CopyIn {
     /// Its options.
     pub options: CopyOptions,
     pieces: Option<mpsc::Sender<Bytes>>,
-    task: Option<JoinHandle<Result<(WriteSet, u64), Error>>>,
+    task: Option<JoinHandle<Result<(Writing, u64), Error>>>,
 }
 
 impl std::fmt::Debug for CopyIn {
@@ -172,7 +173,7 @@ pub(crate) struct CopyPlan {
     pub(crate) positions: Vec<usize>,
     pub(crate) defaults: Vec<ScalarValue>,
     pub(crate) options: CopyOptions,
-    pub(crate) writes: WriteSet,
+    pub(crate) writes: Writing,
 }
 
 impl CopyIn {
@@ -215,7 +216,7 @@ impl CopyIn {
         Ok(rows)
     }
 
-    async fn outcome(&mut self) -> Result<(WriteSet, u64), Error> {
+    async fn outcome(&mut self) -> Result<(Writing, u64), Error> {
         self.pieces = None;
         match self.task.take() {
             Some(task) => match task.await {
@@ -231,7 +232,7 @@ async fn decode(
     plan: CopyPlan,
     mut pieces: mpsc::Receiver<Bytes>,
     zone: crate::text::Zone,
-) -> Result<(WriteSet, u64), Error> {
+) -> Result<(Writing, u64), Error> {
     let CopyPlan { table, positions, defaults, options, mut writes } = plan;
     let definition = Arc::clone(&table.definition);
     let whole = positions.iter().copied().eq(0..definition.columns.len());

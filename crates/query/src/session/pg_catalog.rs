@@ -27,7 +27,7 @@ use super::literals::{Microseconds, ReadLiterals};
 use super::settings::Settings;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::table::{Reads, StatementCatalog};
+use crate::table::{Reads, Snapshots, StatementCatalog};
 use crate::views;
 
 mod functions;
@@ -243,7 +243,7 @@ impl CatalogProviderList for Live {
         let engine = self.engine.upgrade();
         let catalog = engine.as_ref().map_or_else(|| Arc::new(Catalog::default()), |engine| engine.node().catalog());
         let now = engine.and_then(|engine| {
-            let reads = Arc::new(Reads::new(Arc::clone(engine.node()), BTreeMap::new()));
+            let reads = Arc::new(Reads::new(Arc::new(Snapshots::new(Arc::clone(engine.node()))), BTreeMap::new()));
             StatementCatalog::new(&engine, name, catalog, vec!["public".to_owned()], reads).catalog(name)
         });
         Some(Arc::new(LiveDatabase { now, registered: Arc::clone(&self.registered) }))

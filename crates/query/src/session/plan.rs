@@ -24,7 +24,7 @@ use super::report::{self, Known};
 use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
-use crate::table::{Reads, StatementCatalog};
+use crate::table::{Reads, Snapshots, StatementCatalog};
 
 /// Replans after a table changed under a statement.
 const REPLANS_MAX: u32 = 3;
@@ -50,6 +50,7 @@ struct Moment {
     settings: u64,
     written: u64,
     own_rows: bool,
+    pinned: bool,
 }
 
 /// A plan that can be run once: it reads the snapshots of its first run.
@@ -70,7 +71,11 @@ impl Session {
     /// The state a statement is planned in: the tables of this moment, with the block's own rows.
     pub(super) fn planning_state(&self) -> SessionState {
         let catalog = self.engine.node().catalog();
-        let reads = Arc::new(Reads::new(Arc::clone(self.engine.node()), self.own_rows(&catalog)));
+        let snapshots = match &self.pinned {
+            Some(pinned) => Arc::clone(pinned),
+            None => Arc::new(Snapshots::new(Arc::clone(self.engine.node()))),
+        };
+        let reads = Arc::new(Reads::new(snapshots, self.own_rows(&catalog)));
         let path = self.settings.lock().search_path();
         let list = StatementCatalog::new(&self.engine, &self.database, Arc::clone(&catalog), path, reads);
         self.catalog.describe(&self.engine, &catalog, &list);
@@ -81,7 +86,10 @@ impl Session {
     }
 
     fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, cluster::Uncommitted> {
-        let Some(writes) = &self.writes else { return BTreeMap::new() };
+        // While a statement writes nothing is planned.
+        let Some(writes) = self.writes.as_ref().and_then(|writes| writes.try_lock().ok()) else {
+            return BTreeMap::new();
+        };
         let own = |table: &Arc<Table>| (table.definition.id, writes.uncommitted(table));
         let all = catalog.tables.values().map(own);
         all.filter(|(_, rows)| !rows.batches.is_empty() || !rows.segments.is_empty()).collect()
@@ -210,6 +218,7 @@ impl Session {
             settings: self.settings.lock().changes(),
             written: self.written,
             own_rows: self.writes.is_some(),
+            pinned: self.pinned.is_some(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Settings of one session: SET, SHOW, RESET, with PostgreSQL's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Condition, Report};
 use crate::text::{Refused, Zone, refused};
@@ -26,6 +26,9 @@ enum Rule {
     ReadOnly,
 }
 
+/// Isolation levels, as settings spell them.
+const ISOLATIONS: &[&str] = &["read uncommitted", "read committed", "repeatable read"];
+
 /// Name as SHOW spells it, default, rule, whether the client is told of changes.
 const KNOWN: &[(&str, &str, Rule, bool)] = &[
     ("application_name", "", Rule::Text, true),
@@ -35,8 +38,8 @@ const KNOWN: &[(&str, &str, Rule, bool)] = &[
     ("DateStyle", "ISO, MDY", Rule::Only, true),
     ("default_table_access_method", "heap", Rule::ReadOnly, false),
     ("default_tablespace", "", Rule::Text, false),
-    ("default_transaction_isolation", "read committed", Rule::Only, false),
-    ("default_transaction_read_only", "off", Rule::Only, false),
+    ("default_transaction_isolation", "read committed", Rule::OneOf(ISOLATIONS), false),
+    ("default_transaction_read_only", "off", Rule::Boolean, false),
     ("extra_float_digits", "1", Rule::Integer, false),
     ("idle_in_transaction_session_timeout", "0", Rule::Milliseconds, false),
     ("in_hot_standby", "off", Rule::ReadOnly, true),
@@ -157,6 +160,18 @@ impl Settings {
                 self.put(&key, value);
             }
         }
+    }
+
+    /// Takes every setting back to what it was in `earlier`, a copy made in the same transaction.
+    pub(crate) fn return_to(&mut self, earlier: &Settings) {
+        let keys: BTreeSet<String> = self.values.keys().chain(earlier.values.keys()).cloned().collect();
+        for key in keys {
+            if self.values.get(&key) != earlier.values.get(&key) {
+                self.put(&key, earlier.values.get(&key).cloned());
+            }
+        }
+        self.saved.clone_from(&earlier.saved);
+        self.local.clone_from(&earlier.local);
     }
 
     /// Changes the client must be told of, since the last call.

@@ -23,4 +23,4 @@ pub(crate) mod covered;
 mod tests;
 
 pub(crate) use catalog::StatementCatalog;
-pub(crate) use reads::Reads;
+pub(crate) use reads::{Reads, Snapshots};

@@ -9,30 +9,60 @@ use event::TableId;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-/// The snapshots of one statement. A table's snapshot is opened by the first scan of it and shared by all others, so two scans of
-/// one table never see different rows. A transaction that reads repeatably keeps one `Reads` for all its statements.
+/// Each table's snapshot, opened when first needed and shared by all scans of it, so that two scans of one table never see different
+/// rows.
 #[derive(Debug)]
-pub(crate) struct Reads {
+pub(crate) struct Snapshots {
     node: Arc<Node>,
-    snapshots: Mutex<BTreeMap<TableId, Arc<OnceCell<Arc<TableSnapshot>>>>>,
-    uncommitted: BTreeMap<TableId, Uncommitted>,
+    opened: Mutex<BTreeMap<TableId, Arc<OnceCell<Arc<TableSnapshot>>>>>,
 }
 
-impl Reads {
-    /// Nothing opened yet; `uncommitted` are the transaction's own rows, by table.
-    pub(crate) fn new(node: Arc<Node>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
-        Reads { node, snapshots: Mutex::default(), uncommitted }
+impl Snapshots {
+    /// Nothing opened yet.
+    pub(crate) fn new(node: Arc<Node>) -> Snapshots {
+        Snapshots { node, opened: Mutex::default() }
     }
 
-    /// The statement's snapshot of `table`, opened now if no scan needed it before.
-    pub(crate) async fn snapshot(&self, table: &Arc<Table>) -> Result<Arc<TableSnapshot>> {
-        let cell = Arc::clone(self.snapshots.lock().entry(table.definition.id).or_default());
+    /// All tables of one moment, for a transaction that reads repeatably. A table made later is opened when it is needed.
+    pub(crate) fn pinned(node: Arc<Node>, snapshots: Vec<TableSnapshot>) -> Snapshots {
+        let cell = |snapshot: TableSnapshot| {
+            (snapshot.table.definition.id, Arc::new(OnceCell::new_with(Some(Arc::new(snapshot)))))
+        };
+        let opened = snapshots.into_iter().map(cell).collect();
+        Snapshots { node, opened: Mutex::new(opened) }
+    }
+
+    async fn of(&self, table: &Arc<Table>) -> Result<Arc<TableSnapshot>> {
+        let cell = Arc::clone(self.opened.lock().entry(table.definition.id).or_default());
         let snapshot = cell
             .get_or_try_init(|| async {
                 self.node.snapshot(table).await.map(Arc::new).map_err(|e| DataFusionError::External(Box::new(e)))
             })
             .await?;
+        if snapshot.table.definition.version != table.definition.version {
+            let changed = cluster::Error::SchemaChanged(table.definition.name.clone());
+            return Err(DataFusionError::External(Box::new(changed)));
+        }
         Ok(Arc::clone(snapshot))
+    }
+}
+
+/// What one statement reads: snapshots, its own or those its transaction keeps, and the transaction's own rows.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    snapshots: Arc<Snapshots>,
+    uncommitted: BTreeMap<TableId, Uncommitted>,
+}
+
+impl Reads {
+    /// `uncommitted` are the transaction's own rows, by table.
+    pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
+        Reads { snapshots, uncommitted }
+    }
+
+    /// The statement's snapshot of `table`, opened now if no scan needed it before.
+    pub(crate) async fn snapshot(&self, table: &Arc<Table>) -> Result<Arc<TableSnapshot>> {
+        self.snapshots.of(table).await
     }
 
     /// The transaction's own rows of `table`.

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::engine::EngineOptions;
+use crate::table::Snapshots;
 
 const HOUR_US: i64 = 3_600_000_000;
 /// 2013-01-01.
@@ -72,7 +73,7 @@ async fn insert(engine: &Engine, table: &Arc<Table>, values: std::ops::Range<i64
 }
 
 async fn sql_with(engine: &Arc<Engine>, own: BTreeMap<TableId, Uncommitted>, sql: &str) -> Result<Vec<RecordBatch>> {
-    let reads = Arc::new(Reads::new(Arc::clone(engine.node()), own));
+    let reads = Arc::new(Reads::new(Arc::new(Snapshots::new(Arc::clone(engine.node()))), own));
     let search_path = vec!["public".to_owned(), "annal".to_owned()];
     let catalog = StatementCatalog::new(engine, "annal", engine.node().catalog(), search_path, reads);
     let mut state = engine.session_state("annal");
