@@ -53,7 +53,11 @@ impl StateMachine for DataMachine {
             Command::Install(install) => {
                 install.segments.iter().map(|s| SEGMENT_BYTES + s.columns.len() * COLUMN_BYTES).sum()
             }
-            Command::Seal | Command::Schema(_) => 0,
+            Command::Replace(replace) => {
+                let outputs = replace.outputs.iter().map(|s| SEGMENT_BYTES + s.columns.len() * COLUMN_BYTES);
+                outputs.sum::<usize>() + replace.inputs.iter().map(String::len).sum::<usize>()
+            }
+            Command::Seal | Command::Schema(_) | Command::Expire { .. } => 0,
         };
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
     }
@@ -62,7 +66,7 @@ impl StateMachine for DataMachine {
         let brings_rows = |command: &Command| match command {
             Command::Append { .. } => true,
             Command::Install(install) => install.seal.is_none(),
-            Command::Seal | Command::Schema(_) => false,
+            Command::Seal | Command::Schema(_) | Command::Replace(_) | Command::Expire { .. } => false,
         };
         !statement.commands.iter().any(brings_rows)
     }

@@ -92,6 +92,7 @@ impl Node {
         // What a crash or an error left behind a Seal.
         self.write_frozen(data).await?;
         if self.is_due(data, forced) {
+            data.garbage_sealed();
             self.propose(data, Command::Seal).await?;
             self.write_frozen(data).await?;
         }
@@ -121,7 +122,9 @@ impl Node {
         let now_us = self.clock.now_us();
         let grace_us = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
         let ended_since_us = reader.ended_since_us(now_us.saturating_sub(grace_us));
+        let garbage_us = (limits::GARBAGE_AGE_MS * 1000) as i64;
         is_seal_due(&figures, ended_since_us, now_us, self.seal_bytes)
+            || data.garbage_since_us().is_some_and(|since| now_us.saturating_sub(since) > garbage_us)
             || applied.saturating_sub(figures.sealed) > limits::SEAL_ENTRIES
     }
 

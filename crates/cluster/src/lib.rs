@@ -11,9 +11,11 @@ mod peers;
 mod catalog;
 mod data;
 // A node: its groups, its DDL jobs, its flushing, its objects.
+mod compaction;
 mod ddl;
 mod flush;
 mod hold;
+mod maintenance;
 mod memory;
 mod node;
 mod segments;

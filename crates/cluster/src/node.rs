@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableId};
 use futures::future::{FutureExt, select_all};
@@ -23,6 +23,7 @@ use crate::directory::Identity;
 use crate::error::Error;
 use crate::flush::FlushRequest;
 use crate::hold::Hold;
+use crate::maintenance::CompactRequest;
 use crate::memory::MemoryBudget;
 use crate::write::WriteSet;
 
@@ -72,6 +73,8 @@ pub struct NodeStatistics {
     pub segments_written: u64,
     /// Bytes of those segments.
     pub segment_bytes_written: u64,
+    /// Segments merged into others since start.
+    pub segments_merged: u64,
 }
 
 /// What `annal.shards` shows of one shard.
@@ -134,6 +137,9 @@ pub(crate) struct DataGroup {
     /// Tells waiting writers that the flusher has looked.
     pub(crate) relieved: Notify,
     pub(crate) flush: mpsc::Sender<FlushRequest>,
+    pub(crate) compact: mpsc::Sender<CompactRequest>,
+    /// Since when objects lie there that only a checkpoint still names; 0 when none do.
+    garbage_since_us: AtomicI64,
 }
 
 /// What this node has counted since it started.
@@ -144,6 +150,7 @@ pub(crate) struct Counters {
     pub(crate) seals: AtomicU64,
     pub(crate) segments: AtomicU64,
     pub(crate) segment_bytes: AtomicU64,
+    pub(crate) merged: AtomicU64,
 }
 
 impl DataGroup {
@@ -152,6 +159,7 @@ impl DataGroup {
         reader: SharedReader,
         pressed: Arc<Notify>,
         flush: mpsc::Sender<FlushRequest>,
+        compact: mpsc::Sender<CompactRequest>,
     ) -> DataGroup {
         let rows_replayed = reader.read().figures().rows_applied;
         DataGroup {
@@ -163,7 +171,25 @@ impl DataGroup {
             pressed,
             relieved: Notify::new(),
             flush,
+            compact,
+            garbage_since_us: AtomicI64::new(0),
         }
+    }
+
+    /// Segments were taken out of a manifest: the next checkpoint lets their objects go.
+    pub(crate) fn note_garbage(&self, now_us: i64) {
+        // An earlier time stays.
+        let _ = self.garbage_since_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Since when there are such objects.
+    pub(crate) fn garbage_since_us(&self) -> Option<i64> {
+        Some(self.garbage_since_us.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// A seal takes care of them.
+    pub(crate) fn garbage_sealed(&self) {
+        self.garbage_since_us.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn reader(&self) -> ShardsReader {
@@ -294,6 +320,7 @@ impl Node {
             seals: self.counters.seals.load(Ordering::Relaxed),
             segments_written: self.counters.segments.load(Ordering::Relaxed),
             segment_bytes_written: self.counters.segment_bytes.load(Ordering::Relaxed),
+            segments_merged: self.counters.merged.load(Ordering::Relaxed),
             memory_used: self.memory.used() as u64,
             memory_limit: self.memory.limit() as u64,
             ..NodeStatistics::default()

@@ -36,6 +36,11 @@ pub(crate) struct StagedSegment {
 }
 
 impl StagedSegment {
+    /// An object about to be put. `runtime` runs its deletion.
+    pub(crate) fn new(segment: SegmentRef, store: DiskObjectStore, runtime: Handle) -> StagedSegment {
+        StagedSegment { segment, store, runtime, kept: false }
+    }
+
     /// The object is the manifest's now, or may be.
     pub(crate) fn keep(&mut self) {
         self.kept = true;
@@ -79,12 +84,7 @@ pub(crate) async fn stage(
             objects.push((Path::from(meta.name.as_str()), PutPayload::from(bytes)));
             node.counters.count_segment(meta.bytes);
             let (segment, store) = (data.reader().pin(meta), node.store.clone());
-            staged.entry(table).or_default().push(StagedSegment {
-                segment,
-                store,
-                runtime: node.consensus.clone(),
-                kept: false,
-            });
+            staged.entry(table).or_default().push(StagedSegment::new(segment, store, node.consensus.clone()));
         }
     }
     node.store.put_many(objects).await.map_err(store_error)?;

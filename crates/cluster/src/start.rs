@@ -9,6 +9,7 @@ use replication::{Group, GroupOptions, Peer};
 use storage::Log;
 use storage::objects::DiskObjectStore;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::catalog::Catalog;
 use crate::catalog::command::CatalogCommand;
@@ -17,14 +18,15 @@ use crate::data::DataMachine;
 use crate::directory::{self, CHECKPOINTS_DIR, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
 use crate::error::Error;
 use crate::flush::{self, FlushRequest};
+use crate::maintenance::{self, CompactRequest};
 use crate::node::{Counters, DataGroup, Node, NodeOptions};
 use crate::peers::Peers;
 
 /// The data groups a cluster is founded with.
 const DATA_GROUPS: [GroupId; 1] = [GroupId(1)];
 
-/// A flusher that waits to be run: its group, its queue, its bell.
-type PendingFlusher = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>);
+/// A group's own tasks that wait to be run: the flusher's queue and bell, the queue of maintenance.
+type PendingTasks = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>, mpsc::Receiver<CompactRequest>);
 
 /// Starts a node; runs on the consensus runtime.
 pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
@@ -48,15 +50,16 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let machine = CatalogMachine::new(published.clone());
     let catalog = Group::open(group_options(GroupId::CATALOG), machine, Peers).await?;
     let mut data = BTreeMap::new();
-    let mut flushers: Vec<PendingFlusher> = Vec::new();
+    let mut pending: Vec<PendingTasks> = Vec::new();
     for group in DATA_GROUPS {
         let machine = DataMachine::new(group);
         let reader = machine.reader();
         let opened = Group::open(group_options(group), machine, Peers).await?;
         let (flush, requests) = mpsc::channel(limits::FLUSH_QUEUE_LEN);
+        let (compact, compactions) = mpsc::channel(limits::FLUSH_QUEUE_LEN);
         let pressed = Arc::new(Notify::new());
-        data.insert(group, Arc::new(DataGroup::new(opened, reader, pressed.clone(), flush)));
-        flushers.push((group, requests, pressed));
+        data.insert(group, Arc::new(DataGroup::new(opened, reader, pressed.clone(), flush, compact)));
+        pending.push((group, requests, pressed, compactions));
     }
     let (stop, stopped) = watch::channel(false);
     let node = Arc::new(Node {
@@ -87,16 +90,23 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     for data in node.data.values() {
         node.measure(data);
     }
-    for (group, requests, pressed) in flushers {
+    for (group, requests, pressed, compactions) in pending {
         let flusher = tokio::spawn(flush::run(Arc::downgrade(&node), group, requests, pressed, stopped.clone()));
-        let broken = node.broken.clone();
-        tokio::spawn(async move {
-            if flusher.await.is_err_and(|e| e.is_panic()) {
-                broken.send_replace(Some(format!("the flusher of group {group} panicked")));
-            }
-        });
+        watch_over(&node, flusher, format!("the flusher of group {group} panicked"));
+        let maintenance = maintenance::run(Arc::downgrade(&node), group, compactions, stopped.clone());
+        watch_over(&node, tokio::spawn(maintenance), format!("the maintenance of group {group} panicked"));
     }
     Ok(node)
+}
+
+/// Ends the node when a task of it panics.
+fn watch_over(node: &Node, task: JoinHandle<()>, reason: String) {
+    let broken = node.broken.clone();
+    tokio::spawn(async move {
+        if task.await.is_err_and(|e| e.is_panic()) {
+            broken.send_replace(Some(reason));
+        }
+    });
 }
 
 /// What must be done before the node serves: found the catalog, check the segments, finish jobs.

@@ -287,6 +287,7 @@ impl WriteSet {
                 Ok(Commit { rows, index: proposed.index })
             }
             Outcome::SchemaMismatch { .. } => Err(self.schema_error()),
+            Outcome::Superseded => Err(defect("a write replaces nothing".to_owned())),
             Outcome::Invalid { reason } => Err(defect(reason)),
         }
     }

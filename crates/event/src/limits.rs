@@ -55,6 +55,13 @@ pub const SEAL_ENTRIES: u64 = 20_000;
 /// Seals that may wait for their Install.
 pub const SEALS_OUTSTANDING_MAX: usize = 2;
 
+/// Segments merged at once.
+pub const COMPACT_INPUTS_MAX: usize = 16;
+/// Bytes of the segments merged at once, and about those of their output.
+pub const COMPACT_BYTES_MAX: u64 = 128 << 20;
+/// Objects that only a checkpoint still names make a new one after this time.
+pub const GARBAGE_AGE_MS: u64 = 60_000;
+
 /// Bytes of the segment descriptions of one Install.
 pub const INSTALL_BYTES_MAX: usize = 16 << 20;
 /// Entries of the catalog group since its checkpoint above which it is checkpointed.

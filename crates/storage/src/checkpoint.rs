@@ -41,6 +41,9 @@ pub(crate) struct ShardBody {
     pub(crate) shard: ShardId,
     pub(crate) table: Arc<TableDefinition>,
     pub(crate) segments: Vec<SegmentMeta>,
+    /// The latest time before which splits were forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expired_us: Option<i64>,
 }
 
 impl CheckpointBody {

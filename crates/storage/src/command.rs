@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use event::{ShardId, StatementId, TableDefinition};
+use event::{ShardId, SplitId, StatementId, TableDefinition};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,28 @@ pub enum Command {
     Install(Install),
     /// Creates a shard, changes its schema, or drops it; idempotent by version.
     Schema(SchemaChange),
+    /// Swaps segments of one split for others with the same rows.
+    Replace(Replace),
+    /// Forgets the splits of a shard whose window ends at or before a time, rows in memory and all.
+    Expire {
+        /// The shard.
+        shard: ShardId,
+        /// The time, by the clock of whoever proposed it (architecture, D19), in microseconds.
+        before_us: i64,
+    },
+}
+
+/// What compaction makes of segments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replace {
+    /// The shard.
+    pub shard: ShardId,
+    /// The split that all these segments belong to.
+    pub split: SplitId,
+    /// Names of the segments whose rows the others hold. When one is not in the manifest any more, nothing happens.
+    pub inputs: Vec<String>,
+    /// The segments that take their place; none when no row is left.
+    pub outputs: Vec<SegmentMeta>,
 }
 
 /// Segments to be put into manifests at once.

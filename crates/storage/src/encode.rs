@@ -2,6 +2,7 @@
 //!
 //! Pure and slow: the caller runs it where encoding may take time. The column `__seq` lies after the table's columns.
 
+pub(crate) mod streamed;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,9 @@ const SAMPLE_VALUES: usize = 4096;
 /// One distinct value in this many sampled ones, or fewer, makes a dictionary worth while (engine notes, §5.1).
 const DICTIONARY_REPEATS: usize = 10;
 
+/// How segments order the values of a column.
+pub(crate) const SORT_ORDER: SortOptions = SortOptions { descending: false, nulls_first: false };
+
 /// Where a segment belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentPlace {
@@ -42,7 +46,7 @@ pub struct SegmentPlace {
     pub shard: ShardId,
     /// The split all rows lie in.
     pub split: SplitId,
-    /// The seal the rows were frozen by; `None` for rows of a bulk statement.
+    /// The seal the rows were frozen by; `None` for rows of a bulk statement, and for those of several segments.
     pub seal: Option<u64>,
     /// Object name below `segments/`.
     pub name: String,
@@ -129,9 +133,8 @@ impl<'a> SortKey<'a> {
     fn new(table: &TableDefinition, rows: &'a RecordBatch) -> Result<Self, Error> {
         let sequences = rows.column(rows.num_columns() - 1).as_primitive::<UInt64Type>().values();
         let Some(options) = table.event() else { return Ok(Self { series: None, times: &[], sequences }) };
-        let order = SortOptions { descending: false, nulls_first: false };
         let columns: Vec<_> = options.series.iter().map(|position| Arc::clone(rows.column(*position))).collect();
-        let fields = columns.iter().map(|column| SortField::new_with_options(column.data_type().clone(), order));
+        let fields = columns.iter().map(|column| SortField::new_with_options(column.data_type().clone(), SORT_ORDER));
         let series = match columns.is_empty() {
             true => None,
             false => Some(
@@ -265,7 +268,7 @@ fn metadata(table: &TableDefinition, place: &SegmentPlace) -> Vec<KeyValue> {
     pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
 }
 
-fn columns_error(error: arrow::error::ArrowError) -> Error {
+pub(crate) fn columns_error(error: arrow::error::ArrowError) -> Error {
     Error::Columns(error.to_string())
 }
 

@@ -20,6 +20,7 @@ pub mod shards;
 pub mod snapshot;
 // Segments in bytes.
 pub mod encode;
+pub mod merge;
 mod statistics;
 // What restarts from there: the manifests at a seal.
 pub mod checkpoint;

@@ -92,11 +92,12 @@ impl Memtable {
         self.since_us
     }
 
-    /// The rows as a reader sees them. Batches are shared, not copied.
-    pub(crate) fn read(&self, split: SplitId) -> MemorySplit {
+    /// The rows as a reader sees them, frozen or still open. Batches are shared, not copied.
+    pub(crate) fn read(&self, split: SplitId, frozen: bool) -> MemorySplit {
         MemorySplit {
             split,
             rows: self.rows,
+            open_rows: if frozen { 0 } else { self.rows },
             time_min_us: self.time_min_us,
             time_max_us: self.time_max_us,
             batches: self.batches.clone(),
@@ -109,6 +110,7 @@ impl MemorySplit {
     pub(crate) fn extend(&mut self, later: MemorySplit) {
         assert_eq!(self.split, later.split, "rows of one split");
         self.rows += later.rows;
+        self.open_rows += later.open_rows;
         self.time_min_us = smaller(self.time_min_us, later.time_min_us);
         self.time_max_us = larger(self.time_max_us, later.time_max_us);
         self.batches.extend(later.batches);

@@ -33,7 +33,7 @@ pub struct SegmentMeta {
     pub time_min_us: Option<i64>,
     /// Largest event time in microseconds; `None` for reference tables.
     pub time_max_us: Option<i64>,
-    /// Added to `__seq` of each row: the entry index << 24 for staged segments, 0 otherwise.
+    /// Added to `__seq` of each row: the entry index << 24 for staged segments, 0 otherwise (also once merged).
     pub sequence_base: u64,
     /// Statistics of each column, in table order.
     pub columns: Vec<ColumnStatistics>,

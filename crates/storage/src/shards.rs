@@ -38,6 +38,8 @@ pub enum Outcome {
         /// The shard's own version.
         version: Option<SchemaVersion>,
     },
+    /// Not applied: what it would have replaced is not there any more.
+    Superseded,
     /// Not applied: the statement contradicts the state it was made for. A defect of whoever proposed it.
     Invalid {
         /// What does not fit.

@@ -25,6 +25,8 @@ pub struct MemorySplit {
     pub split: SplitId,
     /// Rows in all.
     pub rows: u64,
+    /// Those that no seal has frozen yet; the rest are being written as a segment.
+    pub open_rows: u64,
     /// Smallest event time in microseconds; `None` for reference tables.
     pub time_min_us: Option<i64>,
     /// Largest event time in microseconds; `None` for reference tables.

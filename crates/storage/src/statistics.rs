@@ -1,11 +1,13 @@
 //! Exact statistics of one column of a segment.
 
+use std::cmp::Ordering;
+
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     TimestampMicrosecondType,
 };
-use event::Column;
+use event::{Column, ColumnId};
 
 use crate::Error;
 use crate::segment::{ColumnStatistics, StatisticsValue};
@@ -108,4 +110,101 @@ fn floats(values: impl Iterator<Item = f64>) -> Bounds {
 
 fn text(value: &str) -> Option<StatisticsValue> {
     (value.len() <= TEXT_BYTES_MAX).then(|| StatisticsValue::Text(value.to_owned()))
+}
+
+/// Statistics of a column over several batches of rows.
+#[derive(Debug)]
+pub(crate) struct ColumnTotals {
+    column: ColumnId,
+    nulls: u64,
+    nans: u64,
+    min: Total,
+    max: Total,
+    sum: Total,
+}
+
+/// One value of several batches.
+#[derive(Debug, Default)]
+enum Total {
+    /// No batch had a value.
+    #[default]
+    Nothing,
+    /// It cannot be told, since it cannot for one of the batches.
+    Unknown,
+    /// The value.
+    Known(StatisticsValue),
+}
+
+impl ColumnTotals {
+    pub(crate) fn new(column: &Column) -> Self {
+        let (min, max, sum) = Default::default();
+        Self { column: column.id, nulls: 0, nans: 0, min, max, sum }
+    }
+
+    /// Adds the statistics of a batch with that many rows.
+    pub(crate) fn add(&mut self, part: ColumnStatistics, rows: u64) {
+        self.nulls += part.nulls;
+        self.nans += part.nans;
+        let values = rows - part.nulls;
+        if values > part.nans {
+            self.min.add(part.min, |a, b| Some(if compare(&b, &a)?.is_lt() { b } else { a }));
+            self.max.add(part.max, |a, b| Some(if compare(&b, &a)?.is_gt() { b } else { a }));
+        }
+        if values > 0 {
+            self.sum.add(part.sum, add);
+        }
+    }
+
+    pub(crate) fn finish(self) -> ColumnStatistics {
+        let [min, max, sum] = [self.min, self.max, self.sum].map(Total::finish);
+        ColumnStatistics { column: self.column, nulls: self.nulls, nans: self.nans, min, max, sum }
+    }
+}
+
+impl Total {
+    fn add(
+        &mut self,
+        part: Option<StatisticsValue>,
+        combine: impl Fn(StatisticsValue, StatisticsValue) -> Option<StatisticsValue>,
+    ) {
+        let combined = match (std::mem::take(self), part) {
+            (Total::Nothing, part) => part,
+            (Total::Known(total), Some(part)) => combine(total, part),
+            (Total::Known(_), None) | (Total::Unknown, _) => None,
+        };
+        *self = combined.map_or(Total::Unknown, Total::Known);
+    }
+
+    fn finish(self) -> Option<StatisticsValue> {
+        match self {
+            Total::Known(value) => Some(value),
+            Total::Nothing | Total::Unknown => None,
+        }
+    }
+}
+
+/// How two values of one column compare; `None` when they are not of one type.
+fn compare(a: &StatisticsValue, b: &StatisticsValue) -> Option<Ordering> {
+    use StatisticsValue::{Boolean, Decimal, FloatBits, Integer, Text};
+    Some(match (a, b) {
+        (Integer(a), Integer(b)) | (Decimal(a), Decimal(b)) => a.cmp(b),
+        (FloatBits(a), FloatBits(b)) => f64::from_bits(*a).total_cmp(&f64::from_bits(*b)),
+        (Text(a), Text(b)) => a.cmp(b),
+        (Boolean(a), Boolean(b)) => a.cmp(b),
+        _ => return None,
+    })
+}
+
+/// The sum of two sums; `None` when it overflows or there is none.
+fn add(a: StatisticsValue, b: StatisticsValue) -> Option<StatisticsValue> {
+    use StatisticsValue::{Decimal, FloatBits, Integer};
+    Some(match (a, b) {
+        (Integer(a), Integer(b)) => Integer(a.checked_add(b)?),
+        (Decimal(a), Decimal(b)) => Decimal(a.checked_add(b)?),
+        (FloatBits(a), FloatBits(b)) => {
+            let sum = f64::from_bits(a) + f64::from_bits(b);
+            FloatBits(if sum.is_nan() { f64::NAN.to_bits() } else { sum.to_bits() })
+        }
+        _ => return None,
+    })
 }

@@ -1,4 +1,4 @@
-//! Power lost at every sync of a small workload, and disks that fail.
+//! Power lost at every sync of a small workload with seals, bulk rows and compactions, and disks that fail.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ async fn work(disk: &Arc<SimulatedDisk>, told: &mut Told) -> Result<(), Error> {
         }
         if round < 2 {
             node.flush().await?;
+        }
+        if round > 0 {
+            node.compact(&table).await?;
         }
     }
     node.shutdown().await

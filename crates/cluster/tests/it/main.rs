@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bulk;
+mod compaction;
 mod crash;
 mod ddl;
 mod flush;

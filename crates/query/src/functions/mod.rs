@@ -6,6 +6,7 @@ use cluster::Node;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 mod by_time;
+mod compact;
 mod flush;
 pub(crate) mod interval;
 mod manifest;
@@ -33,6 +34,7 @@ impl Functions {
 /// All functions, those that act on `node` among them.
 pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     let mut functions = Functions::pure();
+    functions.scalar.push(Arc::new(compact::Compact::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
     functions

@@ -142,6 +142,7 @@ impl World {
             self.memory.push(MemorySplit {
                 split,
                 rows: rows.len() as u64,
+                open_rows: rows.len() as u64,
                 time_min_us: rows.iter().map(|row| row.0).min(),
                 time_max_us: rows.iter().map(|row| row.0).max(),
                 batches: rows.iter().map(|row| sequenced(std::slice::from_ref(row))).collect(),

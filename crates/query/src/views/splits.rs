@@ -33,6 +33,7 @@ pub(super) fn schema() -> SchemaRef {
 #[derive(Default)]
 struct Split {
     memory_rows: u64,
+    open_rows: u64,
     memory_bytes: u64,
     segments: u64,
     segment_rows: u64,
@@ -40,9 +41,13 @@ struct Split {
 }
 
 impl Split {
-    /// Rows in memory make it open again, whatever lies in segments.
+    /// Rows that no seal has frozen make it open again, whatever lies in segments; frozen ones are being written.
     fn state(&self) -> &'static str {
-        if self.memory_rows > 0 { "open" } else { "flushed" }
+        match (self.open_rows, self.memory_rows) {
+            (0, 0) => "flushed",
+            (0, _) => "sealed",
+            _ => "open",
+        }
     }
 }
 
@@ -52,6 +57,7 @@ fn splits(snapshot: &TableSnapshot) -> BTreeMap<(ShardId, SplitId), Split> {
         for memory in &shard.memory {
             let split = splits.entry((shard.shard, memory.split)).or_default();
             split.memory_rows += memory.rows;
+            split.open_rows += memory.open_rows;
             split.memory_bytes += memory.batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
         }
         for segment in &shard.segments {
@@ -88,4 +94,17 @@ pub(super) fn rows(snapshots: &[TableSnapshot]) -> Result<RecordBatch> {
         number(&|split| split.segment_bytes),
     ];
     batch(schema(), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_is_open_until_all_its_rows_are_frozen_and_sealed_until_they_lie_in_segments() {
+        let split = |open_rows, memory_rows| Split { open_rows, memory_rows, segments: 1, ..Split::default() };
+        assert_eq!(split(1, 3).state(), "open");
+        assert_eq!(split(0, 3).state(), "sealed");
+        assert_eq!(split(0, 0).state(), "flushed");
+    }
 }

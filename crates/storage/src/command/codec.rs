@@ -26,6 +26,8 @@ const SEAL: u8 = 2;
 const INSTALL: u8 = 3;
 const PUT: u8 = 4;
 const DROP: u8 = 5;
+const REPLACE: u8 = 6;
+const EXPIRE: u8 = 7;
 
 /// Rows of one shard and schema version, from any statement of the entry.
 struct Block<'a> {
@@ -85,6 +87,15 @@ fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, o
             Command::Schema(SchemaChange::Drop { shard }) => {
                 out.push(DROP);
                 out.extend_from_slice(&shard.0.to_le_bytes());
+            }
+            Command::Replace(replace) => {
+                out.push(REPLACE);
+                put_sized(out, &to_json(replace)?)?;
+            }
+            Command::Expire { shard, before_us } => {
+                out.push(EXPIRE);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&before_us.to_le_bytes());
             }
         }
     }
@@ -219,6 +230,8 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
             Command::Schema(SchemaChange::Put { shard, table: Arc::new(table) })
         }
         DROP => Command::Schema(SchemaChange::Drop { shard: ShardId(input.u64()?) }),
+        REPLACE => Command::Replace(from_json(input.sized()?)?),
+        EXPIRE => Command::Expire { shard: ShardId(input.u64()?), before_us: input.i64()? },
         tag => return Err(refuse(format!("command {tag} is not known"))),
     })
 }

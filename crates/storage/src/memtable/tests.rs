@@ -50,7 +50,7 @@ proptest! {
     #[test]
     fn rows_keep_their_order_and_are_counted(counts in proptest::collection::vec(0usize..300, 0..40)) {
         let (memtable, all) = filled(&counts);
-        let read = memtable.read(SplitId(0));
+        let read = memtable.read(SplitId(0), false);
         prop_assert_eq!(concat_batches(&all.schema(), &read.batches).unwrap(), all.clone());
         prop_assert_eq!(read.rows, all.num_rows() as u64);
         prop_assert_eq!(lines(&read.batches, 0), lines([&all], 0));

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use event::split::window_of;
 use event::{SchemaVersion, ShardId, SplitId, TableDefinition};
 
 use super::Outcome;
-use super::state::{FrozenShard, PendingSeal, Shard, State, adapt_rows, can_adapt};
-use crate::command::{Command, Entry, Install, SchemaChange, Statement};
+use super::state::{FrozenShard, Manifest, PendingSeal, Shard, State, adapt_rows, can_adapt};
+use crate::command::{Command, Entry, Install, Replace, SchemaChange, Statement};
 use crate::memtable::Memtable;
 use crate::routing::{SplitRows, split_rows};
 use crate::segment::{SegmentMeta, SegmentPins};
@@ -35,6 +36,11 @@ enum Step {
     },
     Drop {
         shard: ShardId,
+    },
+    Replace(Replace),
+    Expire {
+        shard: ShardId,
+        before_us: i64,
     },
 }
 
@@ -109,7 +115,44 @@ impl State {
                 Arc::make_mut(&mut self.dropped).insert(shard);
                 0
             }
+            Step::Replace(replace) => self.replace(replace, pins),
+            Step::Expire { shard, before_us } => self.expire(shard, before_us),
         }
+    }
+
+    /// Swaps segments of the live manifest. What was captured before keeps the old ones: replay from there comes by here again.
+    fn replace(&mut self, Replace { shard, inputs, outputs, .. }: Replace, pins: &SegmentPins) -> u64 {
+        let shard = self.shards.get_mut(&shard).expect("the check found the shard");
+        let manifest = Arc::make_mut(&mut shard.manifest);
+        manifest.segments.retain(|segment| !inputs.contains(&segment.meta.name));
+        let rows = outputs.iter().map(|meta| meta.rows).sum();
+        for meta in outputs {
+            manifest.insert(pins.pin(meta));
+        }
+        rows
+    }
+
+    /// Forgets whole splits; answers with the rows they had. Frozen rows go from seals captured before: replay from there comes by
+    /// here again.
+    fn expire(&mut self, id: ShardId, before_us: i64) -> u64 {
+        let shard = self.shards.get_mut(&id).expect("the check found the shard");
+        let Some(options) = shard.manifest.table.event() else { return 0 };
+        let interval = options.split_interval_us;
+        let expired = |split: &SplitId| window_of(*split, interval).1 <= before_us;
+        let mut rows = 0;
+        let frozen = self.seals.iter_mut().filter_map(|seal| seal.frozen.get_mut(&id)).map(|frozen| &mut frozen.splits);
+        for splits in frozen.chain([&mut shard.open]) {
+            splits.retain(|split, memtable| {
+                rows += if expired(split) { memtable.rows() } else { 0 };
+                !expired(split)
+            });
+        }
+        let gone = shard.manifest.segments.iter().filter(|segment| expired(&segment.meta.split));
+        let segments: u64 = gone.map(|segment| segment.meta.rows).sum();
+        let manifest = Arc::make_mut(&mut shard.manifest);
+        manifest.segments.retain(|segment| !expired(&segment.meta.split));
+        manifest.expired_us = manifest.expired_us.max(Some(before_us));
+        rows + segments
     }
 
     /// Freezes every memtable and captures the rest.
@@ -168,7 +211,7 @@ impl State {
     /// Creates the shard, or gives it and its open rows the newer definition.
     fn put(&mut self, id: ShardId, table: Arc<TableDefinition>) {
         let Some(shard) = self.shards.get_mut(&id) else {
-            self.shards.insert(id, Shard::new(table, Vec::new()));
+            self.shards.insert(id, Shard::new(Manifest { table, segments: Vec::new(), expired_us: None }));
             return;
         };
         let from = Arc::clone(&shard.manifest.table);
@@ -202,6 +245,12 @@ impl Check<'_> {
             Command::Schema(SchemaChange::Drop { shard }) => {
                 self.changed.insert(*shard, None);
                 Some(Step::Drop { shard: *shard })
+            }
+            Command::Replace(replace) => Some(self.replace(replace)?),
+            Command::Expire { shard, before_us } => {
+                // A table that was dropped meanwhile has nothing left to expire.
+                let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
+                there.then_some(Step::Expire { shard: *shard, before_us: *before_us })
             }
         })
     }
@@ -252,7 +301,13 @@ impl Check<'_> {
             return Err(invalid(format!("two installs of seal {seal} in one statement")));
         }
         let mut rows: BTreeMap<(ShardId, SplitId), u64> = BTreeMap::new();
-        for meta in segments.iter().filter(|meta| self.definition(meta.shard).is_some()) {
+        let wanted = |meta: &&SegmentMeta| {
+            let rows_of = |frozen: &FrozenShard| frozen.splits.contains_key(&meta.split);
+            self.definition(meta.shard).is_some()
+                && (pending.frozen.get(&meta.shard).is_some_and(rows_of) || !self.state.has_expired(meta))
+        };
+        let segments: Vec<SegmentMeta> = segments.iter().filter(wanted).cloned().collect();
+        for meta in &segments {
             *rows.entry((meta.shard, meta.split)).or_default() += meta.rows;
         }
         for ((shard, split), installed) in rows {
@@ -263,7 +318,7 @@ impl Check<'_> {
                 return Err(invalid(format!("seal {seal} holds {frozen} rows of {place}, not {installed}")));
             }
         }
-        Ok(Some(Step::InstallSeal { segments: segments.to_vec() }))
+        Ok(Some(Step::InstallSeal { segments }))
     }
 
     fn installed_or_unknown(&self, seal: u64) -> Result<Option<Step>, Outcome> {
@@ -282,6 +337,37 @@ impl Check<'_> {
             }
         }
         Ok(Step::InstallStaged { segments: segments.to_vec() })
+    }
+
+    /// All inputs must be there, of that split, and the outputs hold no more rows than they.
+    fn replace(&self, replace: &Replace) -> Result<Step, Outcome> {
+        let Replace { shard, split, inputs, outputs } = replace;
+        let (Some(table), Some(state)) = (self.definition(*shard), self.state.shards.get(shard)) else {
+            return Err(Outcome::Superseded);
+        };
+        let named = |name: &String| state.manifest.segments.iter().find(|segment| segment.meta.name == *name);
+        let mut rows = 0;
+        for segment in inputs.iter().map(named) {
+            let meta = &segment.ok_or(Outcome::Superseded)?.meta;
+            if meta.split != *split {
+                return Err(invalid(format!("segment \"{}\" is not of split {split}", meta.name)));
+            }
+            rows += meta.rows;
+        }
+        let sound = |meta: &SegmentMeta| {
+            meta.shard == *shard && meta.split == *split && meta.table == table.id && meta.sequence_base == 0
+        };
+        if !outputs.iter().all(|meta| sound(meta) && in_window(&table, meta)) {
+            return Err(invalid(format!("segments for split {split} of shard {shard} do not belong there")));
+        }
+        let kept: u64 = outputs.iter().map(|meta| meta.rows).sum();
+        let mut names = inputs.clone();
+        names.sort();
+        names.dedup();
+        if kept > rows || names.len() != inputs.len() || inputs.is_empty() {
+            return Err(invalid(format!("{kept} rows cannot take the place of {rows}")));
+        }
+        Ok(Step::Replace(replace.clone()))
     }
 
     /// Older and equal versions are there already.

@@ -48,6 +48,8 @@ pub(super) struct Manifest {
     pub(super) table: Arc<TableDefinition>,
     /// In the order of split and name, so that equal manifests have equal bytes whatever the order of installs.
     pub(super) segments: Vec<SegmentRef>,
+    /// Splits that ended at or before this time were forgotten once; rows that came later may be there again.
+    pub(super) expired_us: Option<i64>,
 }
 
 impl Manifest {
@@ -88,6 +90,7 @@ impl Captured {
             shard: *shard,
             table: Arc::clone(&manifest.table),
             segments: manifest.segments.iter().map(|segment| segment.meta.clone()).collect(),
+            expired_us: manifest.expired_us,
         });
         let dropped = self.dropped.iter().copied().collect();
         CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped }.encode()
@@ -95,9 +98,9 @@ impl Captured {
 }
 
 impl Shard {
-    pub(super) fn new(table: Arc<TableDefinition>, segments: Vec<SegmentRef>) -> Self {
-        let schema = sequenced_schema(&table);
-        Self { manifest: Arc::new(Manifest { table, segments }), schema, open: BTreeMap::new() }
+    pub(super) fn new(manifest: Manifest) -> Self {
+        let schema = sequenced_schema(&manifest.table);
+        Self { manifest: Arc::new(manifest), schema, open: BTreeMap::new() }
     }
 
     pub(super) fn version(&self) -> SchemaVersion {
@@ -126,9 +129,9 @@ impl State {
         let mut state = State::new(group);
         state.applied = body.seal;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
-        for ShardBody { shard, table, segments } in body.shards {
+        for ShardBody { shard, table, segments, expired_us } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
-            state.shards.insert(shard, Shard::new(table, segments));
+            state.shards.insert(shard, Shard::new(Manifest { table, segments, expired_us }));
         }
         state.checkpoints.push_back(state.capture(body.seal));
         Ok(state)
@@ -138,6 +141,15 @@ impl State {
     pub(super) fn capture(&self, seal: u64) -> Captured {
         let manifests = self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest))).collect();
         Captured { seal, manifests, dropped: Arc::clone(&self.dropped) }
+    }
+
+    /// Whether the segment's split was forgotten after its rows were frozen, or may have been.
+    pub(super) fn has_expired(&self, meta: &SegmentMeta) -> bool {
+        let manifest = self.shards.get(&meta.shard).map(|shard| &shard.manifest);
+        manifest.is_some_and(|manifest| {
+            let end = manifest.table.event().map(|options| window_of(meta.split, options.split_interval_us).1);
+            end.zip(manifest.expired_us).is_some_and(|(end, expired)| end <= expired)
+        })
     }
 
     pub(super) fn applied(&self) -> u64 {
@@ -157,11 +169,11 @@ impl State {
         };
         for frozen in self.seals.iter().filter_map(|seal| seal.frozen.get(&id)) {
             for (split, rows) in &frozen.splits {
-                add(adapt_split(rows.read(*split), &frozen.table, shard));
+                add(adapt_split(rows.read(*split, true), &frozen.table, shard));
             }
         }
         for (split, rows) in &shard.open {
-            add(rows.read(*split));
+            add(rows.read(*split, false));
         }
         let snapshot = ShardSnapshot {
             shard: id,
@@ -177,7 +189,11 @@ impl State {
         let mut splits = Vec::new();
         for (shard, frozen) in &pending.frozen {
             for (split, rows) in &frozen.splits {
-                splits.push(FrozenSplit { shard: *shard, table: Arc::clone(&frozen.table), memory: rows.read(*split) });
+                splits.push(FrozenSplit {
+                    shard: *shard,
+                    table: Arc::clone(&frozen.table),
+                    memory: rows.read(*split, true),
+                });
             }
         }
         Some(FrozenSeal { seal: pending.captured.seal, splits })

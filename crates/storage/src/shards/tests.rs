@@ -341,3 +341,90 @@ fn a_damaged_checkpoint_is_refused() {
         assert!(Shards::restore(GroupId(1), &bytes[..position]).is_err(), "cut at {position}");
     }
 }
+
+#[test]
+fn segments_are_swapped_only_while_they_are_there() {
+    let mut world = World::new();
+    world.run(world::put(1, 1));
+    for times in [[1, 2], [3, 4], [5, 6]] {
+        world.run(append(1, 1, &times));
+        world.seal();
+        world.install();
+    }
+    let before = world.contents(1);
+    let (_, reading) = world.reader().snapshot(ShardId(1)).unwrap();
+    let old: Vec<String> = reading.segments.iter().map(|segment| segment.meta.name.clone()).collect();
+    let commands = world.replace_commands(1, 1, 0).unwrap();
+    assert_eq!(world.run(commands.clone()), Outcome::Done { rows: 4 });
+    assert_eq!(world.contents(1), before);
+    assert_eq!(world.reader().snapshot(ShardId(1)).unwrap().1.segments.len(), 2);
+    assert_eq!(world.run(commands.clone()), Outcome::Superseded, "the inputs are gone");
+    assert_eq!(world.contents(1), before);
+    let checkpoint = world.shards.checkpoint().unwrap();
+    let live = world.reader().live_segments();
+    assert!(old.iter().all(|name| live.contains(name)), "the newest checkpoint still names the inputs");
+    // A later checkpoint, once saved, lets them go; who reads them keeps them.
+    world.seal();
+    world.install();
+    world.shards.checkpoint_saved(world.shards.checkpoint().unwrap().seal);
+    assert!(checkpoint.seal < world.shards.checkpoint().unwrap().seal);
+    let reader = world.reader();
+    assert!(!reader.live_segments().contains(&old[0]) && reader.is_pinned(&old[0]));
+    drop(reading);
+    assert!(!reader.is_pinned(&old[0]));
+
+    // Of another split, twice the same, more rows than there were, of no table: defects of the proposer.
+    let Command::Replace(sound) = &world.replace_commands(1, 1, 0).unwrap()[0] else { unreachable!() };
+    let mut wrong = [(); 5].map(|()| sound.clone());
+    wrong[0].split = event::SplitId(1);
+    wrong[1].inputs[1] = wrong[1].inputs[0].clone();
+    wrong[2].outputs[0].rows += 1;
+    wrong[3].outputs[0].sequence_base = 1;
+    wrong[4].inputs.clear();
+    for replace in wrong {
+        let outcome = world.run(vec![Command::Replace(replace)]);
+        assert!(matches!(outcome, Outcome::Invalid { .. }), "{outcome:?}");
+    }
+    world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(1) })]);
+    assert_eq!(world.run(vec![Command::Replace(sound.clone())]), Outcome::Superseded);
+}
+
+#[test]
+fn whole_splits_are_forgotten_open_frozen_and_in_segments() {
+    let mut world = World::new();
+    world.run(world::put(1, 1));
+    world.run(append(1, 1, &[1, 1001, 2001]));
+    world.seal();
+    world.install();
+    world.run(append(1, 1, &[2, 1002, 2002]));
+    world.seal();
+    world.run(append(1, 1, &[3, 1003, 2003]));
+    let expire = |before_us| vec![Command::Expire { shard: ShardId(1), before_us }];
+    assert_eq!(world.run(expire(999)), Outcome::Done { rows: 0 }, "the first window ends at 1000");
+    assert_eq!(world.run(expire(2000)), Outcome::Done { rows: 6 });
+    assert_eq!(world.contents(1).unwrap().len(), 3);
+    // The seal's segments were encoded before its rows were forgotten: those that are left install.
+    world.run(append(1, 1, &[4]));
+    world.install();
+    assert_eq!(world.contents(1).unwrap().len(), 4, "late rows begin the window anew");
+    world.seal();
+    world.install();
+    let mut restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    assert_eq!(world::contents(&restored.reader(), 1, &world.objects), world.contents(1));
+    restored.checkpoint_saved(0);
+    assert_eq!(world.run(vec![Command::Expire { shard: ShardId(9), before_us: 0 }]), Outcome::Done { rows: 0 });
+}
+
+/// The flusher encodes what it saw frozen; an Expire may come between that and its Install.
+#[test]
+fn an_install_that_was_encoded_before_an_expire_brings_nothing_back() {
+    let mut world = World::new();
+    world.run(world::put(1, 1));
+    world.run(append(1, 1, &[1, 1001]));
+    world.seal();
+    let encoded = world.install_commands();
+    world.run(vec![Command::Expire { shard: ShardId(1), before_us: 1000 }]);
+    assert_eq!(world.run(encoded), Outcome::Done { rows: 1 });
+    assert_eq!(world.contents(1).unwrap().len(), 1);
+    assert!(world.shards.checkpoint().is_some(), "the seal is complete");
+}

@@ -41,6 +41,18 @@ impl Model {
         found.sort();
     }
 
+    /// Without the rows of splits that end at or before that time; how many those were.
+    fn expire(&mut self, shard: u64, before_us: i64) -> u64 {
+        let (_, found) = self.shards.get_mut(&shard).unwrap();
+        let before = found.len();
+        let end = |line: &String| {
+            let time: i64 = line.split('|').next().unwrap().parse().unwrap();
+            (time.div_euclid(INTERVAL_US) + 1) * INTERVAL_US
+        };
+        found.retain(|line| end(line) > before_us);
+        (before - found.len()) as u64
+    }
+
     fn contents(&self, shard: u64) -> Option<Vec<String>> {
         self.shards.get(&shard).map(|(_, rows)| rows.clone())
     }
@@ -95,7 +107,16 @@ fn step(world: &mut World, model: &mut Model, random: &mut StdRng) {
     let index = world.log.len() as u64 + 1;
     let shard = random.random_range(1..=SHARDS);
     let version = model.shards.get(&shard).map_or(1, |(version, _)| *version);
-    match random.random_range(0..20) {
+    match random.random_range(0..24) {
+        20 if model.shards.contains_key(&shard) => {
+            let before_us = random.random_range(-INTERVAL_US..2 * INTERVAL_US);
+            let expired = world.run(vec![Command::Expire { shard: ShardId(shard), before_us }]);
+            assert_eq!(expired, Outcome::Done { rows: model.expire(shard, before_us) });
+        }
+        21.. => {
+            let commands = world.replace_commands(shard, version, random.random_range(0..6));
+            assert!(matches!(world.run(commands.unwrap_or_default()), Outcome::Done { .. }));
+        }
         0..9 => random_appends(world, model, random, index),
         9..12 => {
             let times = random_times(random);

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, UInt64Array};
+use arrow::datatypes::UInt64Type;
 use bytes::Bytes;
 use event::{Column, ColumnId, ColumnType, GroupId, NodeId, SchemaVersion, ShardId, StatementId, TableDefinition};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::command::{Command, Entry, Install, SchemaChange, Statement};
+use crate::command::{Command, Entry, Install, Replace, SchemaChange, Statement};
 use crate::encode::{SegmentPlace, encode_segment, verify_segment};
 use crate::routing::split_rows;
 use crate::segment::SegmentMeta;
@@ -110,6 +111,35 @@ impl World {
             segments.push(self.encode(&part.table, part.shard.0, part.memory.split, Some(seal), &part.memory.batches));
         }
         vec![Command::Install(Install { seal: Some(seal), segments })]
+    }
+
+    /// Merges segments of one split of a shard, if any has several; which ones depends on `pick`.
+    pub(super) fn replace_commands(&mut self, shard: u64, version: u32, pick: usize) -> Option<Vec<Command>> {
+        let (_, snapshot) = self.reader().snapshot(ShardId(shard))?;
+        let mut splits: BTreeMap<event::SplitId, Vec<SegmentMeta>> = BTreeMap::new();
+        for segment in &snapshot.segments {
+            splits.entry(segment.meta.split).or_default().push(segment.meta.clone());
+        }
+        splits.retain(|_, segments| segments.len() > 1);
+        let (split, mut inputs) = splits.into_iter().nth(pick % 3)?;
+        inputs.rotate_left(pick % 2);
+        inputs.truncate(2 + pick % 2);
+        let table = versioned(shard, version);
+        let mut rows = Vec::new();
+        for meta in &inputs {
+            let from = versioned(shard, meta.version.0);
+            for batch in &self.objects[&meta.name] {
+                let batch = adapt_rows(batch, &from, &table, &sequenced_schema(&table)).unwrap();
+                let numbers = batch.column(table.columns.len()).as_primitive::<UInt64Type>();
+                let numbers = numbers.values().iter().map(|number| number + meta.sequence_base);
+                let mut columns = batch.columns().to_vec();
+                *columns.last_mut().unwrap() = Arc::new(UInt64Array::from_iter_values(numbers));
+                rows.push(RecordBatch::try_new(batch.schema(), columns).unwrap());
+            }
+        }
+        let output = self.encode(&table, shard, split, None, &rows);
+        let inputs = inputs.into_iter().map(|meta| meta.name).collect();
+        Some(vec![Command::Replace(Replace { shard: ShardId(shard), split, inputs, outputs: vec![output] })])
     }
 
     fn encode(

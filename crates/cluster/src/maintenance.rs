@@ -1,0 +1,218 @@
+//! What a data group needs now and then besides flushing: merging its segments, and forgetting splits that are past their retention.
+//!
+//! Both go through the log, so they may be repeated or given up at any point; nobody who writes waits for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use event::split::window_of;
+use event::{GroupId, ShardId, SplitId, TableDefinition, TableId, limits};
+use storage::segment::SegmentRef;
+use storage::{Command, Outcome, ShardSnapshot, Statement};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::catalog::Table;
+use crate::compaction::{Merge, Occasion, choose};
+use crate::ddl::defect;
+use crate::error::Error;
+use crate::node::{DataGroup, Node};
+
+/// How often it looks without being asked.
+const TICK: Duration = Duration::from_secs(2);
+/// The segments of an ended window are merged once no other came for so long.
+const GRACE_US: i64 = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
+
+/// Asks to merge all segments of a table; answered when it is done.
+#[derive(Debug)]
+pub(crate) struct CompactRequest {
+    pub(crate) table: TableId,
+    pub(crate) answer: oneshot::Sender<Result<(), Error>>,
+}
+
+/// What maintenance remembers between two looks; lost when the node starts again.
+#[derive(Debug, Default)]
+struct Known {
+    /// Splits whose segments could not be merged; left alone until somebody asks.
+    refused: BTreeSet<(ShardId, SplitId)>,
+    /// Of each split with several segments: how many, and since when so many.
+    quiet: BTreeMap<(ShardId, SplitId), (usize, i64)>,
+}
+
+impl Known {
+    /// Notes how many segments a split has; since when it has so many.
+    fn quiet_since(&mut self, place: (ShardId, SplitId), segments: usize, now_us: i64) -> i64 {
+        if segments < 2 {
+            self.quiet.remove(&place);
+            return now_us;
+        }
+        let (count, since_us) = self.quiet.entry(place).or_insert((segments, now_us));
+        if *count != segments {
+            (*count, *since_us) = (segments, now_us);
+        }
+        *since_us
+    }
+
+    /// Forgets what is not there any more.
+    fn retain(&mut self, there: impl Fn(&(ShardId, SplitId)) -> bool) {
+        self.quiet.retain(|place, _| there(place));
+        self.refused.retain(there);
+    }
+}
+
+/// Runs until the node stops or is gone.
+pub(crate) async fn run(
+    node: Weak<Node>,
+    group: GroupId,
+    mut requests: mpsc::Receiver<CompactRequest>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = Known::default();
+    loop {
+        let request = tokio::select! {
+            _ = tick.tick() => None,
+            request = requests.recv() => request,
+            _ = stop.changed() => return,
+        };
+        let Some(node) = node.upgrade() else { return };
+        let Some(data) = node.data.get(&group) else { return };
+        let table = request.as_ref().map(|request| request.table);
+        let done = tokio::select! {
+            done = node.maintain(data, table, &mut known) => done,
+            _ = stop.changed() => return,
+        };
+        match (request, done) {
+            // Whoever asked tells of the error, unless nobody waits any more.
+            (Some(request), done) => drop(request.answer.send(done)),
+            (None, Ok(()) | Err(Error::ShuttingDown(_) | Error::Replication(_) | Error::Overloaded(_))) => {}
+            (None, Err(error)) => tracing::warn!(%group, %error, "could not maintain segments; trying again"),
+        }
+    }
+}
+
+impl Node {
+    /// Merges all segments of each split of the table into one, or as few as their size allows; returns once it is done. Rows in memory
+    /// stay there.
+    pub async fn compact(&self, table: &Table) -> Result<(), Error> {
+        let stopped = || Error::ShuttingDown("maintenance has stopped".into());
+        let groups: BTreeSet<GroupId> = table.shards.iter().map(|placement| placement.group).collect();
+        for group in groups {
+            let (answer, compacted) = oneshot::channel();
+            let request = CompactRequest { table: table.definition.id, answer };
+            self.data_group(group)?.compact.send(request).await.map_err(|_| stopped())?;
+            compacted.await.map_err(|_| stopped())??;
+        }
+        Ok(())
+    }
+
+    /// Forgets the splits of the table whose window ended at or before `before_us`, with all their rows; answers with how many there
+    /// were. Late rows for such a window may still come, and begin it anew.
+    pub async fn drop_splits(&self, table: &Table, before_us: i64) -> Result<u64, Error> {
+        let mut dropped = 0;
+        for placement in &table.shards {
+            let data = self.data_group(placement.group)?;
+            data.group.read_index().await?;
+            let Some((_, snapshot)) = data.reader().snapshot(placement.shard) else {
+                return Err(Error::NoSuchTable(table.definition.name.clone()));
+            };
+            let expired = expired_splits(&table.definition, &snapshot, before_us);
+            if !expired.is_empty() {
+                self.expire(data, placement.shard, before_us).await?;
+                dropped += expired.len() as u64;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Does what is due, or with a `forced` table all that can be done for it.
+    async fn maintain(&self, data: &DataGroup, forced: Option<TableId>, known: &mut Known) -> Result<(), Error> {
+        if !data.group.leads() {
+            let group = data.group.id();
+            return if forced.is_some() { Err(replication::Error::NoLeader(group).into()) } else { Ok(()) };
+        }
+        if forced.is_some() {
+            known.refused.clear();
+        }
+        let shards: BTreeSet<ShardId> = data.reader().shards().into_iter().map(|(shard, _)| shard).collect();
+        known.retain(|(shard, _)| shards.contains(shard));
+        let mut failed = Ok(());
+        for (shard, table) in data.reader().shards() {
+            if forced.is_some_and(|forced| forced != table.id) {
+                continue;
+            }
+            while let Some(merge) = self.next_merge(data, shard, &table, forced.is_some(), known) {
+                let place = (merge.shard, merge.split);
+                match self.merge(data, merge).await {
+                    // When they were gone, the next look sees what is there instead.
+                    Ok(_swapped) => {}
+                    Err(error @ Error::Storage(_)) => {
+                        tracing::error!(shard = %place.0, split = %place.1, %error, "could not merge segments");
+                        known.refused.insert(place);
+                        failed = failed.and(Err(error));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if forced.is_some() { failed } else { Ok(()) }
+    }
+
+    /// The next merge of a shard that is due.
+    fn next_merge(
+        &self,
+        data: &DataGroup,
+        shard: ShardId,
+        table: &Arc<TableDefinition>,
+        forced: bool,
+        known: &mut Known,
+    ) -> Option<Merge> {
+        let (_, snapshot) = data.reader().snapshot(shard)?;
+        let now_us = self.clock.now_us();
+        let mut splits: BTreeMap<SplitId, Vec<SegmentRef>> = BTreeMap::new();
+        for segment in &snapshot.segments {
+            splits.entry(segment.meta.split).or_default().push(Arc::clone(segment));
+        }
+        known.retain(|(other, split)| *other != shard || splits.contains_key(split));
+        splits.into_iter().find_map(|(split, segments)| {
+            let quiet_us = now_us.saturating_sub(known.quiet_since((shard, split), segments.len(), now_us));
+            if known.refused.contains(&(shard, split)) {
+                return None;
+            }
+            let in_memory = snapshot.memory.iter().any(|memory| memory.split == split);
+            let occasion = match forced {
+                true => Occasion::Forced,
+                false if !in_memory && quiet_us > GRACE_US && has_ended(table, split, now_us) => Occasion::Ended,
+                false => Occasion::Open,
+            };
+            let inputs = choose(&segments, occasion)?;
+            Some(Merge { shard, table: Arc::clone(table), split, inputs })
+        })
+    }
+
+    pub(crate) async fn expire(&self, data: &DataGroup, shard: ShardId, before_us: i64) -> Result<(), Error> {
+        let commands = vec![Command::Expire { shard, before_us }];
+        let statement = Statement { id: self.statement_id(), commands };
+        match data.group.propose(statement).await?.outcome {
+            Outcome::Done { .. } => {
+                data.note_garbage(self.clock.now_us());
+                Ok(())
+            }
+            refused => Err(defect(format!("{refused:?}"))),
+        }
+    }
+}
+
+fn has_ended(table: &TableDefinition, split: SplitId, now_us: i64) -> bool {
+    table.event().is_some_and(|options| window_of(split, options.split_interval_us).1 <= now_us)
+}
+
+/// The splits with rows whose window ended at or before `before_us`.
+fn expired_splits(table: &TableDefinition, snapshot: &ShardSnapshot, before_us: i64) -> BTreeSet<SplitId> {
+    let Some(options) = table.event() else { return BTreeSet::new() };
+    let memory = snapshot.memory.iter().map(|memory| memory.split);
+    let splits = snapshot.segments.iter().map(|segment| segment.meta.split).chain(memory);
+    splits.filter(|split| window_of(*split, options.split_interval_us).1 <= before_us).collect()
+}
