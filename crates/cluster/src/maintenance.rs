@@ -138,6 +138,7 @@ impl Node {
         }
         let shards: BTreeSet<ShardId> = data.reader().shards().into_iter().map(|(shard, _)| shard).collect();
         known.retain(|(shard, _)| shards.contains(shard));
+        self.retire(data).await?;
         let mut failed = Ok(());
         for (shard, table) in data.reader().shards() {
             if forced.is_some_and(|forced| forced != table.id) {
@@ -158,6 +159,21 @@ impl Node {
             }
         }
         if forced.is_some() { failed } else { Ok(()) }
+    }
+
+    /// Forgets what is past its retention, by this node's clock.
+    async fn retire(&self, data: &DataGroup) -> Result<(), Error> {
+        for (shard, table) in data.reader().shards() {
+            let Some(retention_us) = table.event().and_then(|options| options.retention_us) else { continue };
+            let before_us = self.clock.now_us().saturating_sub(retention_us);
+            let Some((_, snapshot)) = data.reader().snapshot(shard) else { continue };
+            let expired = expired_splits(&table, &snapshot, before_us);
+            if !expired.is_empty() {
+                self.expire(data, shard, before_us).await?;
+                tracing::info!(%shard, table = table.name, splits = expired.len(), "forgot splits past their retention");
+            }
+        }
+        Ok(())
     }
 
     /// The next merge of a shard that is due.

@@ -222,6 +222,11 @@ impl Node {
         select_all(others.into_iter().chain(groups)).await.0
     }
 
+    /// The node's clock, in microseconds since 1970.
+    pub fn now_us(&self) -> i64 {
+        self.clock.now_us()
+    }
+
     /// The catalog as this node has it now; no I/O.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.published.read().clone()

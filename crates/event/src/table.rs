@@ -47,6 +47,9 @@ pub struct EventOptions {
     pub series: Vec<usize>,
     /// Width of a split in microseconds, above 0.
     pub split_interval_us: i64,
+    /// Splits are forgotten this long after their window has ended, in microseconds, above 0; `None` keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_us: Option<i64>,
 }
 
 /// The two kinds of table.

@@ -319,7 +319,12 @@ fn spec(name: &str) -> TableSpec {
             column(3, "payload", ColumnType::Text, true),
         ],
         primary_key: Vec::new(),
-        kind: TableKind::Event(EventOptions { time_column: 0, series: vec![1], split_interval_us: SPLIT_US }),
+        kind: TableKind::Event(EventOptions {
+            time_column: 0,
+            series: vec![1],
+            split_interval_us: SPLIT_US,
+            retention_us: None,
+        }),
         compression: Compression::Zstd,
     }
 }

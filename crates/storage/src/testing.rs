@@ -44,7 +44,7 @@ pub(crate) fn small_table(id: u64) -> TableDefinition {
         ("host", ColumnType::Text, true),
         ("value", ColumnType::BigInt, true),
     ];
-    let options = EventOptions { time_column: 0, series: vec![1], split_interval_us: INTERVAL_US };
+    let options = EventOptions { time_column: 0, series: vec![1], split_interval_us: INTERVAL_US, retention_us: None };
     table(id, &columns, TableKind::Event(options))
 }
 
@@ -61,7 +61,8 @@ pub(crate) fn small_rows(times: &[i64]) -> RecordBatch {
 
 /// Events with a column of every type, sorted by two series keys.
 pub(crate) fn wide_table() -> TableDefinition {
-    let options = EventOptions { time_column: 1, series: vec![0, 6], split_interval_us: INTERVAL_US };
+    let options =
+        EventOptions { time_column: 1, series: vec![0, 6], split_interval_us: INTERVAL_US, retention_us: None };
     let numeric = |precision, scale| ColumnType::Numeric { precision, scale };
     let columns = [
         ("host", ColumnType::Text, true),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster::Node;
-use event::{Clock, SimulatedClock};
+use event::{Clock, SimulatedClock, TableKind};
 use storage::SimulatedDisk;
 
 use crate::support::{
@@ -115,4 +115,36 @@ async fn a_damaged_segment_is_named_and_stays() {
     assert!(refused.contains(&names[0]) && refused.contains("damaged"), "{refused}");
     assert_eq!(segment_count(&node).await, 2);
     assert_eq!(objects(&node).await, names);
+}
+
+#[tokio::test]
+async fn splits_past_their_retention_are_forgotten_by_the_clock() {
+    let clock = Arc::new(SimulatedClock::at(START_US + HOUR_US));
+    let dyn_clock: Arc<dyn Clock> = clock.clone();
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let node = start_with(disk.clone(), dyn_clock, event::limits::SEAL_BYTES).await.unwrap();
+    let mut spec = events("t");
+    let TableKind::Event(options) = &mut spec.kind else { unreachable!() };
+    options.retention_us = Some(HOUR_US);
+    let table = node.create_table(spec).await.unwrap();
+    insert(&node, &table, rows("flushed", 0..50)).await.unwrap();
+    node.flush().await.unwrap();
+    insert(&node, &table, rows("memory", 10..20)).await.unwrap();
+    insert(&node, &table, rows("kept", 3600..3650)).await.unwrap();
+    clock.advance(HOUR_US - 1);
+    // Whoever asks for compaction has all of maintenance done.
+    node.compact(&table).await.unwrap();
+    assert_eq!(read(&node, &table).await.len(), 110, "an hour after the end of the first window has not passed yet");
+    clock.advance(1);
+    eventually("the first hour is gone", async || read(&node, &table).await.len() == 50).await;
+    assert_eq!(read(&node, &table).await, once("kept", 3600..3650));
+    eventually("and its object too, after a minute", async || {
+        clock.advance(1_000_000);
+        objects(&node).await.iter().all(|name| !name.contains("/0/"))
+            && node.snapshot(&table).await.unwrap().shards[0].segments.len() == objects(&node).await.len()
+    })
+    .await;
+    node.shutdown().await.unwrap();
+    let node = start(Arc::new(disk.crash(1))).await.unwrap();
+    assert_eq!(read(&node, &find(&node, "t").unwrap()).await, once("kept", 3600..3650));
 }

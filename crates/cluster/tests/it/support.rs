@@ -73,7 +73,12 @@ pub(crate) fn events(name: &str) -> TableSpec {
             column("value", ColumnType::BigInt, true),
         ],
         primary_key: vec![],
-        kind: TableKind::Event(EventOptions { time_column: 0, series: vec![1], split_interval_us: HOUR_US }),
+        kind: TableKind::Event(EventOptions {
+            time_column: 0,
+            series: vec![1],
+            split_interval_us: HOUR_US,
+            retention_us: None,
+        }),
         compression: Compression::Zstd,
     }
 }

@@ -7,6 +7,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 mod by_time;
 mod compact;
+mod drop_chunks;
 mod flush;
 pub(crate) mod interval;
 mod manifest;
@@ -35,6 +36,7 @@ impl Functions {
 pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     let mut functions = Functions::pure();
     functions.scalar.push(Arc::new(compact::Compact::new(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(drop_chunks::DropChunks::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
     functions

@@ -17,7 +17,7 @@ const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
 const RESERVED: [&str; 1] = ["__seq"];
 /// Options of this release, with TimescaleDB's names for them.
-const OPTIONS: [(&str, &str); 12] = [
+const OPTIONS: [(&str, &str); 13] = [
     ("time_column", "time_column"),
     ("tsdb.partition_column", "time_column"),
     ("series", "series"),
@@ -26,6 +26,7 @@ const OPTIONS: [(&str, &str); 12] = [
     ("split_interval", "split_interval"),
     ("chunk_interval", "split_interval"),
     ("tsdb.chunk_interval", "split_interval"),
+    ("retention", "retention"),
     ("compression", "compression"),
     ("replicas", "replicas"),
     ("tsdb.hypertable", "hypertable"),
@@ -38,6 +39,7 @@ struct Options {
     time_column: Option<String>,
     series: Option<String>,
     split_interval: Option<String>,
+    retention: Option<String>,
     compression: Option<String>,
 }
 
@@ -291,6 +293,7 @@ fn options(written: &CreateTableOptions) -> Result<Options, Error> {
             "time_column" => &mut options.time_column,
             "series" => &mut options.series,
             "split_interval" => &mut options.split_interval,
+            "retention" => &mut options.retention,
             "compression" => &mut options.compression,
             "replicas" if value != "1" => {
                 return Err(Error::hinted(
@@ -329,7 +332,7 @@ fn unknown_option(name: &str) -> Error {
     let known = OPTIONS.iter().map(|(name, _)| *name);
     let hint = match nearest(name, known) {
         Some(near) => format!("Perhaps you meant \"{near}\"."),
-        None => "Options are time_column, series, split_interval, compression and replicas.".to_owned(),
+        None => "Options are time_column, series, split_interval, retention, compression and replicas.".to_owned(),
     };
     Error::hinted(Condition::FeatureNotSupported, format!("table option \"{name}\" is not supported"), hint)
 }
@@ -344,7 +347,8 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         }
     };
     let Some(time_column) = time_column else {
-        for (option, written) in [("series", &options.series), ("split_interval", &options.split_interval)] {
+        let (series, interval, retention) = (&options.series, &options.split_interval, &options.retention);
+        for (option, written) in [("series", series), ("split_interval", interval), ("retention", retention)] {
             if written.is_some() {
                 return Err(Error::hinted(
                     Condition::InvalidTableDefinition,
@@ -360,10 +364,11 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         None => primary_key.iter().copied().filter(|at| *at != time_column).collect(),
     };
     let split_interval_us = match &options.split_interval {
-        Some(text) => interval_us(text)?,
+        Some(text) => interval_us("split_interval", text)?,
         None => SPLIT_INTERVAL_US,
     };
-    Ok(TableKind::Event(EventOptions { time_column, series, split_interval_us }))
+    let retention_us = options.retention.as_ref().map(|text| interval_us("retention", text)).transpose()?;
+    Ok(TableKind::Event(EventOptions { time_column, series, split_interval_us, retention_us }))
 }
 
 fn named_time_column(name: &str, columns: &[Column]) -> Result<usize, Error> {
@@ -398,12 +403,9 @@ fn series_columns(list: &str, columns: &[Column], time_column: usize) -> Result<
 }
 
 /// A fixed width in microseconds: `12 hours`, `1 day`, `7d`. Months have no fixed width.
-fn interval_us(text: &str) -> Result<i64, Error> {
+fn interval_us(option: &str, text: &str) -> Result<i64, Error> {
     let invalid = || {
-        Error::report(
-            Condition::InvalidParameterValue,
-            format!("invalid value for option \"split_interval\": \"{text}\""),
-        )
+        Error::report(Condition::InvalidParameterValue, format!("invalid value for option \"{option}\": \"{text}\""))
     };
     let mut total: i64 = 0;
     let mut rest = text.trim();
@@ -426,7 +428,7 @@ fn interval_us(text: &str) -> Result<i64, Error> {
             "month" | "months" | "mon" | "year" | "years" => {
                 return Err(Error::hinted(
                     Condition::FeatureNotSupported,
-                    format!("split interval \"{text}\" has no fixed width"),
+                    format!("{} \"{text}\" has no fixed width", option.replace('_', " ")),
                     "Use days or weeks.",
                 ));
             }
@@ -436,7 +438,8 @@ fn interval_us(text: &str) -> Result<i64, Error> {
         rest = rest[letters..].trim_start();
     }
     if total < 1_000_000 {
-        return Err(Error::report(Condition::InvalidParameterValue, "split_interval must be at least one second"));
+        let message = format!("{option} must be at least one second");
+        return Err(Error::report(Condition::InvalidParameterValue, message));
     }
     Ok(total)
 }

@@ -62,7 +62,12 @@ fn definition() -> TableDefinition {
             column(4, "n", ColumnType::BigInt, true),
         ],
         primary_key: Vec::new(),
-        kind: TableKind::Event(EventOptions { time_column: 0, series: vec![1], split_interval_us: HOUR_US }),
+        kind: TableKind::Event(EventOptions {
+            time_column: 0,
+            series: vec![1],
+            split_interval_us: HOUR_US,
+            retention_us: None,
+        }),
         compression: Compression::Zstd,
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn schema() -> SchemaRef {
         bigint("memory_rows"),
         bigint("segments"),
         bigint("segment_bytes"),
+        Field::new("retention", DataType::Interval(IntervalUnit::MonthDayNano), true),
     ])
 }
 
@@ -41,6 +42,8 @@ pub(super) fn rows(snapshots: &[TableSnapshot]) -> Result<RecordBatch> {
     let memory_rows = |shard: &storage::ShardSnapshot| shard.memory.iter().map(|memory| memory.rows).sum::<u64>();
     let segment_rows = |shard: &storage::ShardSnapshot| shard.segments.iter().map(|s| s.meta.rows).sum::<u64>();
     let intervals = snapshots.iter().map(|s| definition(s).event().map(|event| interval(event.split_interval_us)));
+    let retention = |s: &TableSnapshot| definition(s).event().and_then(|event| event.retention_us).map(interval);
+    let retentions = snapshots.iter().map(retention);
     let columns = vec![
         of(&|d| Some(d.namespace.clone())),
         of(&|d| Some(d.name.clone())),
@@ -56,6 +59,7 @@ pub(super) fn rows(snapshots: &[TableSnapshot]) -> Result<RecordBatch> {
         sum(&memory_rows),
         sum(&|shard| shard.segments.len() as u64),
         sum(&|shard| shard.segments.iter().map(|s| s.meta.bytes).sum()),
+        Arc::new(retentions.collect::<IntervalMonthDayNanoArray>()),
     ];
     batch(schema(), columns)
 }

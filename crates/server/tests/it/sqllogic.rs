@@ -54,6 +54,7 @@ files! {
     pg_transaction,
     pg_types,
     time,
+    retention,
     views,
 }
 

@@ -244,7 +244,8 @@ pub(crate) fn check_definition(table: &TableDefinition) -> Result<(), Error> {
         let time = table.columns.get(options.time_column);
         sound &= time.is_some_and(|column| column.column_type.is_time() && !column.nullable)
             && options.series.iter().all(known)
-            && options.split_interval_us > 0;
+            && options.split_interval_us > 0
+            && options.retention_us.is_none_or(|retention| retention > 0);
     }
     for column in &table.columns {
         if let event::ColumnType::Numeric { precision, scale } = column.column_type {

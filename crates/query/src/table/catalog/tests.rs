@@ -48,7 +48,12 @@ async fn table(engine: &Engine) -> Arc<Table> {
         name: "t".to_owned(),
         columns: vec![column("ts", ColumnType::TimestampTz), column("v", ColumnType::BigInt)],
         primary_key: Vec::new(),
-        kind: TableKind::Event(EventOptions { time_column: 0, series: Vec::new(), split_interval_us: HOUR_US }),
+        kind: TableKind::Event(EventOptions {
+            time_column: 0,
+            series: Vec::new(),
+            split_interval_us: HOUR_US,
+            retention_us: None,
+        }),
         compression: Compression::Zstd,
     };
     engine.node().create_table(spec).await.unwrap()
