@@ -26,6 +26,7 @@ const FIRST_NODE: NodeId = NodeId(1);
 
 /// Who the data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
     /// Version of the directory's layout and of every format in it.
     pub(crate) format_version: u32,
@@ -35,6 +36,18 @@ pub(crate) struct Identity {
     pub(crate) node: NodeId,
     /// How often this node has been started, this time included.
     pub(crate) boot: u64,
+    /// CRC-32C over the other fields; files of before it was written have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<u32>,
+}
+
+impl Identity {
+    /// With the checksum that belongs to its fields.
+    fn sealed(self) -> Identity {
+        let Identity { format_version, cluster, node, boot, .. } = &self;
+        let fields = format!("{format_version} {cluster} {node} {boot}");
+        Identity { checksum: Some(crc32c::crc32c(fields.as_bytes())), ..self }
+    }
 }
 
 /// Makes what is missing of the directory and counts this boot; durable when it returns.
@@ -43,10 +56,11 @@ pub(crate) async fn open(disk: &Arc<dyn Disk>, entropy: &Entropy) -> Result<Iden
         disk.create_dir_all(dir).await.map_err(|e| failed("create directory", dir, e))?;
     }
     let identity = match read(disk).await? {
-        Some(found) => Identity { boot: found.boot + 1, ..found },
+        Some(found) => Identity { boot: found.boot + 1, ..found }.sealed(),
         None => {
             refuse_foreign(disk).await?;
-            Identity { format_version: FORMAT_VERSION, cluster: entropy.next_u64(), node: FIRST_NODE, boot: 1 }
+            let cluster = entropy.next_u64();
+            Identity { format_version: FORMAT_VERSION, cluster, node: FIRST_NODE, boot: 1, checksum: None }.sealed()
         }
     };
     write(disk, &identity).await.map_err(|e| failed("write", IDENTITY_FILE, e))?;
@@ -77,7 +91,12 @@ fn parse(bytes: &[u8]) -> Result<Identity, Error> {
             "the data directory has format version {format_version}, this program needs {FORMAT_VERSION}"
         )));
     }
-    serde_json::from_slice(bytes).map_err(damaged)
+    let identity: Identity = serde_json::from_slice(bytes).map_err(damaged)?;
+    if identity.checksum.is_some() && identity.clone().sealed() != identity {
+        let reason = "its checksum does not match";
+        return Err(Error::DataDirectory(format!("file \"{IDENTITY_FILE}\" is damaged: {reason}")));
+    }
+    Ok(identity)
 }
 
 /// A log without an identity is somebody's data that must not be taken for new.
@@ -108,4 +127,33 @@ async fn write(disk: &Arc<dyn Disk>, identity: &Identity) -> io::Result<()> {
 
 fn failed(verb: &str, file: &str, source: io::Error) -> Error {
     Error::Storage(storage::Error::Io { context: format!("could not {verb} \"{file}\""), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_of_the_identity_is_found_or_changes_nothing() {
+        let identity = Identity { format_version: 1, cluster: 987_654_321, node: NodeId(1), boot: 12, checksum: None };
+        let identity = identity.sealed();
+        let bytes = serde_json::to_vec_pretty(&identity).unwrap();
+        assert_eq!(parse(&bytes).unwrap(), identity);
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                match parse(&damaged) {
+                    Ok(found) => assert_eq!(found, identity, "byte {at}, bit {bit}"),
+                    Err(error) => assert!(matches!(error, Error::DataDirectory(_)), "{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_identity_without_checksum_is_still_read() {
+        let old = br#"{"format_version": 1, "cluster": 5, "node": 1, "boot": 7}"#;
+        assert_eq!(parse(old).unwrap().boot, 7);
+    }
 }

@@ -41,6 +41,8 @@ pub struct NodeOptions {
     pub encode: Handle,
     /// Unflushed bytes of a group above which it is sealed; `limits::SEAL_BYTES` unless a test says otherwise.
     pub seal_bytes: usize,
+    /// Bytes of a new file of the log; `limits::LOG_FILE_BYTES` unless a test says otherwise.
+    pub log_file_bytes: u64,
     /// What memtables, uncommitted rows and queries share.
     pub memory: Arc<MemoryBudget>,
 }

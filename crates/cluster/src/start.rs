@@ -35,7 +35,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let store = DiskObjectStore::open(options.disk.clone(), SEGMENTS_DIR, TMP_DIR).await.map_err(|source| {
         storage::Error::Io { context: format!("could not open directory \"{SEGMENTS_DIR}\""), source }
     })?;
-    let log = Log::open(options.disk.clone(), LOG_DIR).await?;
+    let log = Log::open_with_file_len(options.disk.clone(), LOG_DIR, options.log_file_bytes).await?;
     let group_options = |group: GroupId| GroupOptions {
         group,
         node: identity.node,

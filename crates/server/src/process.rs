@@ -201,6 +201,7 @@ async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Err
         consensus: runtimes.consensus().clone(),
         encode: runtimes.encode().clone(),
         seal_bytes: settings.memory.seal,
+        log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(settings.memory.node),
     };
     match runtimes.consensus().spawn(Node::start(options)).await {

@@ -33,6 +33,10 @@ pub struct ExpectedTable {
     pub dropped: Option<Fate>,
     /// Statements that wrote to it.
     pub written: Vec<Written>,
+    /// When the time window of each row ends, in microseconds.
+    pub ends_us: BTreeMap<i64, i64>,
+    /// Times before which windows may have been forgotten, in the order they were asked for.
+    pub maybe_expired_us: Vec<i64>,
 }
 
 /// What must be found in all tables, by name. A name is used once, so that a dropped table cannot hide behind a new one.
@@ -80,8 +84,47 @@ impl Expectation {
 }
 
 impl ExpectedTable {
-    /// `statements` gathers over all tables whether a statement was found: a transaction is there in each, or in none.
+    /// A table that was asked for.
+    pub fn new(created: Fate) -> ExpectedTable {
+        ExpectedTable {
+            created,
+            dropped: None,
+            written: Vec::new(),
+            ends_us: BTreeMap::new(),
+            maybe_expired_us: Vec::new(),
+        }
+    }
+
+    /// Windows that ended at or before the time were forgotten, of all statements sent so far.
+    pub fn expire(&mut self, before_us: i64) {
+        let ends_us = &self.ends_us;
+        for written in &mut self.written {
+            written.ids.retain(|id| ends_us.get(id).is_none_or(|end_us| *end_us > before_us));
+        }
+        self.written.retain(|written| !written.ids.is_empty());
+    }
+
+    /// Like `settle_rows`, for the fewest of the uncertain expirations that agree with what was found. They happened in their order.
     fn settle(&mut self, name: &str, ids: &[i64], statements: &mut BTreeMap<u64, bool>) -> Result<(), String> {
+        let mut attempt = self.clone();
+        let mut violation = None;
+        for before_us in [None].into_iter().chain(self.maybe_expired_us.clone().into_iter().map(Some)) {
+            before_us.into_iter().for_each(|before_us| attempt.expire(before_us));
+            let (mut settled, mut with) = (attempt.clone(), statements.clone());
+            match settled.settle_rows(name, ids, &mut with) {
+                Ok(()) => {
+                    settled.maybe_expired_us.clear();
+                    (*self, *statements) = (settled, with);
+                    return Ok(());
+                }
+                Err(reason) => violation = violation.or(Some(reason)),
+            }
+        }
+        violation.map_or(Ok(()), Err)
+    }
+
+    /// `statements` gathers over all tables whether a statement was found: a transaction is there in each, or in none.
+    fn settle_rows(&mut self, name: &str, ids: &[i64], statements: &mut BTreeMap<u64, bool>) -> Result<(), String> {
         let mut left: BTreeSet<i64> = BTreeSet::new();
         for id in ids {
             if !left.insert(*id) {
@@ -131,7 +174,7 @@ mod tests {
                 fate: *fate,
             })
             .collect();
-        let table = ExpectedTable { created: Fate::Acknowledged, dropped: None, written };
+        let table = ExpectedTable { written, ..ExpectedTable::new(Fate::Acknowledged) };
         Expectation { tables: BTreeMap::from([("t".to_string(), table)]) }
     }
 
@@ -158,6 +201,26 @@ mod tests {
         both.tables.insert("u".to_string(), other);
         let found = Found::from([("t".to_string(), vec![10]), ("u".to_string(), vec![])]);
         assert_eq!(both.settle(&found), Err("statement 1 is in one of its tables and not in \"u\"".to_string()));
+    }
+
+    #[test]
+    fn a_window_is_forgotten_whole_or_not_at_all() {
+        let with = |maybe: &[i64]| {
+            let mut expected = table(&[(1, &[10, 11], Fate::Acknowledged), (2, &[20], Fate::Uncertain)]);
+            let table = expected.tables.get_mut("t").expect("made above");
+            table.ends_us = BTreeMap::from([(10, 100), (11, 200), (20, 100)]);
+            table.maybe_expired_us = maybe.to_vec();
+            expected
+        };
+        check(with(&[100]), &[10, 11], Ok(()));
+        check(with(&[100]), &[11], Ok(()));
+        check(with(&[100, 200]), &[], Ok(()));
+        check(with(&[99]), &[11], Err("table \"t\": statement 1 is there in part, 1 of 2 rows"));
+        check(with(&[100]), &[11, 20], Err("table \"t\": statement 1 is there in part, 1 of 2 rows"));
+        let mut expired = with(&[]);
+        expired.tables.get_mut("t").expect("made above").expire(100);
+        check(expired.clone(), &[11], Ok(()));
+        check(expired, &[10, 11], Err("table \"t\": row 10 was never written"));
     }
 
     #[test]

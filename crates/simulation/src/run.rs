@@ -1,10 +1,11 @@
 //! One run: a node works until the power fails or its process dies, is opened again from what the disk kept, and everything is compared.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use cluster::{Node, NodeOptions, Table, TableSpec};
+use event::split::{split_of, window_of};
 use event::{Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
 use futures::FutureExt;
 use rand::rngs::StdRng;
@@ -25,6 +26,10 @@ const SYNCS: u64 = 90;
 const STARTING_SYNCS: u64 = 25;
 /// One day: events fall into a handful of splits.
 const SPLIT_US: i64 = 86_400_000_000;
+/// Small, so that files of the log are soon used up and used again.
+const LOG_FILE_BYTES: u64 = 32 << 10;
+/// Where event times begin.
+const TIMES_US: i64 = 1_699_000_000_000_000;
 /// Payload of the rows of a bulk statement, so that few rows exceed an entry.
 const BULK_PAYLOAD_BYTES: usize = 64 << 10;
 
@@ -39,6 +44,14 @@ pub struct Report {
     pub crashes: u64,
     /// Rows found at the end.
     pub rows: u64,
+    /// Seals written as segments.
+    pub seals: u64,
+    /// Segments merged into others.
+    pub merged: u64,
+    /// Splits forgotten.
+    pub expired: u64,
+    /// Log files used again.
+    pub recycled: u64,
 }
 
 /// Runs one seed.
@@ -91,6 +104,7 @@ impl World {
             consensus: tokio::runtime::Handle::current(),
             encode: tokio::runtime::Handle::current(),
             seal_bytes: 256 << 10,
+            log_file_bytes: LOG_FILE_BYTES,
             memory: cluster::MemoryBudget::new(1 << 30),
         };
         Node::start(options).await.map_err(|e| format!("the node does not start: {e}"))
@@ -123,10 +137,18 @@ impl World {
         let seed = self.rng.random();
         let image = if process_alone { self.disk.restart(seed) } else { self.disk.crash(seed) };
         if let Some(node) = node {
+            self.count(&node);
             let _ = node.shutdown().await;
         }
         self.disk = Arc::new(image);
         Ok(())
+    }
+
+    fn count(&mut self, node: &Node) {
+        let statistics = node.statistics();
+        self.report.seals += statistics.seals;
+        self.report.merged += statistics.segments_merged;
+        self.report.recycled += statistics.log.files_recycled;
     }
 
     /// Sends statements until the disk freezes or enough were sent.
@@ -161,6 +183,8 @@ impl World {
                 let _ = node.flush().await;
                 Ok(())
             }
+            40..44 => self.compact(node).await,
+            44..47 => self.expire(node).await,
             20..23 => self.write(node, 80, BULK_PAYLOAD_BYTES).await,
             23..30 => self.abandon(node).await,
             30..40 => self.read_now(node).await,
@@ -186,7 +210,7 @@ impl World {
         self.next_table += 1;
         let answer = node.create_table(spec(&name)).await;
         let created = self.fate(&answer);
-        self.expected.tables.insert(name, ExpectedTable { created, dropped: None, written: Vec::new() });
+        self.expected.tables.insert(name, ExpectedTable::new(created));
         Ok(())
     }
 
@@ -196,6 +220,28 @@ impl World {
             let fate = self.fate(&answer);
             let expected = self.expected.tables.get_mut(&table.definition.name).expect("tables are made here only");
             expected.dropped = Some(fate);
+        }
+        Ok(())
+    }
+
+    async fn compact(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        if let Some(table) = self.pick(node) {
+            let _ = node.compact(&table).await;
+        }
+        Ok(())
+    }
+
+    /// Forgets the windows of some of the first days.
+    async fn expire(&mut self, node: &Arc<Node>) -> Result<(), String> {
+        let Some(table) = self.pick(node) else { return Ok(()) };
+        let before_us = TIMES_US + self.rng.random_range(0..3 * SPLIT_US);
+        let answer = node.drop_splits(&table, before_us).await;
+        let fate = self.fate(&answer);
+        self.report.expired += answer.unwrap_or_default();
+        let expected = self.expected.tables.get_mut(&table.definition.name).expect("tables are made here only");
+        match fate {
+            Fate::Acknowledged => expected.expire(before_us),
+            Fate::Uncertain => expected.maybe_expired_us.push(before_us),
         }
         Ok(())
     }
@@ -217,7 +263,7 @@ impl World {
     async fn write(&mut self, node: &Arc<Node>, rows: usize, payload: usize) -> Result<(), String> {
         let statement = self.report.statements;
         let mut writes = node.begin();
-        let mut written: Vec<(String, BTreeSet<i64>)> = Vec::new();
+        let mut written: Vec<(String, BTreeMap<i64, i64>)> = Vec::new();
         let tables = if self.rng.random_bool(0.3) { 2 } else { 1 };
         let mut refused = false;
         for _ in 0..tables {
@@ -237,7 +283,8 @@ impl World {
         let fate = self.fate(&answer);
         for (name, ids) in written {
             let table = self.expected.tables.get_mut(&name).expect("tables are made here only");
-            table.written.push(Written { statement, ids, fate });
+            table.written.push(Written { statement, ids: ids.keys().copied().collect(), fate });
+            table.ends_us.extend(ids);
         }
         Ok(())
     }
@@ -265,12 +312,14 @@ impl World {
         }
     }
 
-    fn rows(&mut self, rows: usize, payload: usize) -> (RecordBatch, BTreeSet<i64>) {
+    /// Rows, and of each id when its window ends.
+    fn rows(&mut self, rows: usize, payload: usize) -> (RecordBatch, BTreeMap<i64, i64>) {
         let first = self.next_id;
         self.next_id += rows as i64;
         let ids: Vec<i64> = (first..self.next_id).collect();
-        let times: Vec<i64> =
-            ids.iter().map(|_| 1_699_000_000_000_000 + self.rng.random_range(0..4 * SPLIT_US)).collect();
+        let times: Vec<i64> = ids.iter().map(|_| TIMES_US + self.rng.random_range(0..4 * SPLIT_US)).collect();
+        let ends = times.iter().map(|time| window_of(split_of(*time, SPLIT_US), SPLIT_US).1);
+        let ends = ids.iter().copied().zip(ends).collect();
         let payloads: Vec<String> = ids.iter().map(|_| text(self.rng.random(), payload)).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
@@ -288,7 +337,7 @@ impl World {
             compression: Compression::Zstd,
         }
         .arrow_schema();
-        (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ids.into_iter().collect())
+        (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ends)
     }
 }
 

@@ -7,7 +7,7 @@ use cluster::{Error, Node};
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
 
-use crate::support::{events, find, insert, objects, once, read, rows, start, wide_rows};
+use crate::support::{events, find, insert, objects, once, read, rows, start, start_small_log, wide_rows};
 
 const BULK_ROWS: i64 = 1200;
 const BULK_BYTES: usize = 4000;
@@ -22,11 +22,13 @@ struct Told {
     created: bool,
     /// Statements by name: whether they were acknowledged while the disk still kept what was synced.
     statements: BTreeMap<String, bool>,
+    /// Log files used again.
+    recycled: u64,
 }
 
 /// Some small statements, two flushes with late rows between, and one bulk statement.
 async fn work(disk: &Arc<SimulatedDisk>, told: &mut Told) -> Result<(), Error> {
-    let node = start(disk.clone()).await?;
+    let node = start_small_log(disk.clone()).await?;
     let table = node.create_table(events("t")).await?;
     told.created = !disk.is_frozen();
     for round in 0..3 {
@@ -49,6 +51,7 @@ async fn work(disk: &Arc<SimulatedDisk>, told: &mut Told) -> Result<(), Error> {
             node.compact(&table).await?;
         }
     }
+    told.recycled = node.statistics().log.files_recycled;
     node.shutdown().await
 }
 
@@ -82,7 +85,9 @@ async fn check_node(node: &Arc<Node>, told: &Told) -> BTreeMap<(String, i64), u6
 fn crash_at_every_sync(then: Frozen) {
     let syncs = {
         let disk = Arc::new(SimulatedDisk::new(0));
-        block_on(work(&disk, &mut Told::default())).unwrap();
+        let mut told = Told::default();
+        block_on(work(&disk, &mut told)).unwrap();
+        assert!(told.recycled > 0, "no log file was used again");
         disk.syncs()
     };
     assert!(syncs > 30, "{syncs}");
@@ -94,7 +99,9 @@ fn crash_at_every_sync(then: Frozen) {
         assert!(worked.is_ok() || then == Frozen::Fail, "sync {n}: {worked:?}");
         let crashed = Arc::new(disk.crash(n));
         let found = block_on(async {
-            let node = start(crashed.clone()).await.unwrap_or_else(|e| panic!("start after a crash at sync {n}: {e}"));
+            let node = start_small_log(crashed.clone())
+                .await
+                .unwrap_or_else(|e| panic!("start after a crash at sync {n}: {e}"));
             let found = check_node(&node, &told).await;
             // Whatever was under way is taken up: flushing again changes nothing that is read.
             node.flush().await.unwrap();
@@ -110,7 +117,7 @@ fn crash_at_every_sync(then: Frozen) {
         });
         // And a clean restart finds the same.
         block_on(async {
-            let node = start(Arc::new(crashed.restart(n))).await.unwrap();
+            let node = start_small_log(Arc::new(crashed.restart(n))).await.unwrap();
             assert_eq!(check_node(&node, &told).await.len(), found.len(), "sync {n}");
         });
     }

@@ -36,22 +36,32 @@ pub(crate) async fn start_with(
     start_whole(disk, clock, seal_bytes, MEMORY_BYTES).await
 }
 
+/// A node whose log files are small, so that they are soon used up and used again.
+pub(crate) async fn start_small_log(disk: Arc<dyn Disk>) -> Result<Arc<Node>, Error> {
+    const LOG_FILE_BYTES: u64 = 8 << 10;
+    Node::start(NodeOptions { log_file_bytes: LOG_FILE_BYTES, ..options(disk, MEMORY_BYTES) }).await
+}
+
+fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
+    NodeOptions {
+        disk,
+        clock: Arc::new(SimulatedClock::at(START_US)),
+        entropy: Arc::new(Entropy::seeded(7)),
+        consensus: Handle::current(),
+        encode: Handle::current(),
+        seal_bytes: event::limits::SEAL_BYTES,
+        log_file_bytes: event::limits::LOG_FILE_BYTES,
+        memory: MemoryBudget::new(memory_bytes),
+    }
+}
+
 async fn start_whole(
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     seal_bytes: usize,
     memory_bytes: usize,
 ) -> Result<Arc<Node>, Error> {
-    Node::start(NodeOptions {
-        disk,
-        clock,
-        entropy: Arc::new(Entropy::seeded(7)),
-        consensus: Handle::current(),
-        encode: Handle::current(),
-        seal_bytes,
-        memory: MemoryBudget::new(memory_bytes),
-    })
-    .await
+    Node::start(NodeOptions { clock, seal_bytes, ..options(disk, memory_bytes) }).await
 }
 
 pub(crate) fn real_disk(dir: &tempfile::TempDir) -> Arc<dyn Disk> {

@@ -28,6 +28,7 @@ async fn world() -> World {
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes: 64 << 20,
+        log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
     })
     .await

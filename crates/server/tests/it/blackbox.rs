@@ -48,7 +48,9 @@ impl Loaded {
         client.batch_execute(create).await.unwrap();
         for batch in 0..4 {
             copy(&client, "e", lines(batch * 2_000, 2_000)).await;
+            client.batch_execute("SELECT annal.flush()").await.unwrap();
         }
+        client.batch_execute("SELECT annal.compact('e')").await.unwrap();
         client.batch_execute("SELECT annal.flush()").await.unwrap();
         for batch in 4..40 {
             copy(&client, "e", lines(batch * 2_000, 500)).await;
@@ -177,9 +179,10 @@ fn written_length(path: &Path) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_byte_of_a_segment_is_found() {
     let loaded = Loaded::new().await;
-    let file = loaded.files("segments").swap_remove(0);
-    let length = fs::metadata(loaded.place.path().join("data").join(&file)).unwrap().len();
-    let found = loaded.flip_everywhere(&file, length).await;
+    let files = loaded.files("segments");
+    assert_eq!(files.len(), 3, "each day's segments are merged: {files:?}");
+    let length = fs::metadata(loaded.place.path().join("data").join(&files[0])).unwrap().len();
+    let found = loaded.flip_everywhere(&files[0], length).await;
     assert_eq!(found, PLACES.len(), "a checksum covers every byte of a segment");
 }
 

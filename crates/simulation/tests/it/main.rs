@@ -32,9 +32,15 @@ fn nothing_acknowledged_is_lost_or_doubled_when_the_power_fails() {
         total.acknowledged += report.acknowledged;
         total.crashes += report.crashes;
         total.rows += report.rows;
+        total.seals += report.seals;
+        total.merged += report.merged;
+        total.expired += report.expired;
+        total.recycled += report.recycled;
     }
     println!("{total:?}");
     // A run in which nothing is acknowledged or nothing survives would prove nothing.
     assert!(total.acknowledged * 4 > total.statements, "hardly anything was acknowledged: {total:?}");
     assert!(total.rows > 0, "nothing was ever found: {total:?}");
+    let all = [total.crashes, total.seals, total.merged, total.expired, total.recycled];
+    assert!(all.iter().all(|count| *count > 10), "something hardly ever happened: {total:?}");
 }

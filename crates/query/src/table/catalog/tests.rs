@@ -29,6 +29,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes: event::limits::SEAL_BYTES,
+        log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
     });
     let node = node.await.unwrap();
