@@ -47,6 +47,9 @@ use crate::error::{Condition, Error};
 use crate::table::Snapshots;
 use crate::text::Zone;
 
+/// Longer messages are parsed on the query runtime: the caller's threads serve everybody's logins.
+const PARSED_HERE_BYTES_MAX: usize = 4 << 10;
+
 /// A planned statement with its parameters and columns.
 #[derive(Clone, Debug)]
 pub struct Prepared {
@@ -221,8 +224,13 @@ impl Session {
     ///
     /// # Errors
     /// 42601 with position.
-    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
-        statement::parse(sql)
+    pub async fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
+        if sql.len() <= PARSED_HERE_BYTES_MAX {
+            return statement::parse(sql);
+        }
+        let sql = sql.to_owned();
+        let parsed = self.engine.work(async move { Ok(statement::parse(&sql)) }).await;
+        parsed.map_err(|error| Error::report(Condition::Internal, error.to_string()))?
     }
 
     /// Plans a statement. `parameters` are the types the client named, `None` where the server shall infer.

@@ -144,6 +144,15 @@ impl<'d> Connection<'d> {
         self.socket.message().await
     }
 
+    /// Answers Flush. A client that does not take what it asked for does not keep the process from ending.
+    async fn flush(&mut self) -> Result<(), End> {
+        let kill = self.door.kill.clone();
+        tokio::select! {
+            () = kill.cancelled() => Err(End::Told(Failure::shutdown())),
+            flushed = self.socket.flush() => Ok(flushed?),
+        }
+    }
+
     /// Answers a message that could not be read.
     async fn refuse(&mut self, failure: Failure, is_query: bool) -> Result<(), End> {
         if self.skip_to_sync {
@@ -174,7 +183,7 @@ impl<'d> Connection<'d> {
         let answered = match message {
             Message::Query(message) => return self.query(&message.query).await,
             Message::Sync(_) => return self.sync().await,
-            Message::Flush(_) => return Ok(self.socket.flush().await?),
+            Message::Flush(_) => return self.flush().await,
             Message::Terminate(_) => return Err(End::Silent),
             // What is left of a COPY that failed.
             Message::CopyData(_) | Message::CopyDone(_) | Message::CopyFail(_) => return Ok(()),

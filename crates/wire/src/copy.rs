@@ -13,6 +13,8 @@ use crate::simple::next_batch;
 
 /// Lines are text, whole and each column.
 const TEXT: i8 = 0;
+/// COPY data is handed to the decoder in pieces of at most this.
+const PIECE_BYTES_MAX: usize = 256 << 10;
 
 impl Connection<'_> {
     /// Takes COPY data until the client says that it is done.
@@ -24,7 +26,9 @@ impl Connection<'_> {
             match guard.run(self.socket.message()).await? {
                 Message::CopyData(message) => {
                     self.door.metrics.copy_bytes.inc_by(message.data.len() as u64);
-                    guard.run(copy.push(message.data)).await?;
+                    for piece in pieces(message.data) {
+                        guard.run(copy.push(piece)).await?;
+                    }
                 }
                 Message::CopyDone(_) => break,
                 Message::CopyFail(message) => {
@@ -37,6 +41,7 @@ impl Connection<'_> {
         }
         // Not interrupted: the commit may be decided already, and the client must hear how.
         let rows = copy.finish(&mut self.session).await?;
+        self.door.metrics.copy_rows.inc_by(rows);
         self.complete(format!("COPY {rows}"));
         Ok(())
     }
@@ -71,6 +76,15 @@ impl Connection<'_> {
         self.complete(format!("COPY {sent}"));
         Ok(())
     }
+}
+
+/// Data in pieces that may wait for the decoder: they outlive their message, whose bytes are given back to the budget of all clients.
+fn pieces(data: Bytes) -> impl Iterator<Item = Bytes> {
+    let is_small = data.len() <= PIECE_BYTES_MAX;
+    let whole = is_small.then(|| data.clone());
+    let starts = (0..data.len()).step_by(PIECE_BYTES_MAX).filter(move |_| !is_small);
+    let cut = starts.map(move |at| Bytes::copy_from_slice(&data[at..data.len().min(at + PIECE_BYTES_MAX)]));
+    whole.into_iter().chain(cut)
 }
 
 fn column_count(columns: usize) -> Result<i16, Failure> {

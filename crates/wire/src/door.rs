@@ -91,7 +91,7 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, options: WireOpti
 
 /// One connection from its first byte to its last.
 async fn receive(stream: TcpStream, door: &Door, has_place: bool) {
-    let Ok(mut socket) = Socket::new(stream, door.input.clone()) else { return };
+    let Ok(mut socket) = Socket::new(stream, door.input.clone(), door.metrics.bytes_sent.clone()) else { return };
     let login = tokio::time::timeout(LOGIN_TIMEOUT, startup::receive(&mut socket, &door.cancellations));
     let startup = tokio::select! {
         () = door.stop.cancelled() => Err(Lost::Broken(Failure::shutdown())),

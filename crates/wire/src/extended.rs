@@ -46,6 +46,8 @@ enum State {
     Rows { rows: Rows, batch: Option<(Encoder, usize)> },
     /// Everything was sent, under this command word.
     Done(&'static str),
+    /// It gave no rows, or failed: it cannot be run again.
+    Ended,
 }
 
 impl Connection<'_> {
@@ -54,13 +56,13 @@ impl Connection<'_> {
         if !name.is_empty() && self.statements.contains_key(&name) {
             return Err(Failure::new("42P05", format!("prepared statement \"{name}\" already exists")).into());
         }
-        let statements = self.session.parse(&message.query)?;
+        let guard = self.guard();
+        let statements = guard.run(self.session.parse(&message.query)).await?;
         let [statement] = statements.as_slice() else {
             let failure = Failure::new("42601", "cannot insert multiple commands into a prepared statement");
             return Err(failure.into());
         };
         let types: Vec<_> = message.type_oids.iter().map(|oid| parameter(*oid)).collect();
-        let guard = self.guard();
         let prepared = guard.run(self.session.prepare(statement, &types)).await?;
         let oid = |(at, data_type)| match message.type_oids.get(at) {
             Some(oid) if !UNSPECIFIED.contains(oid) => *oid,
@@ -112,13 +114,13 @@ impl Connection<'_> {
             b'S' => {
                 let named = self.statement(&name)?;
                 let parameters = ParameterDescription::new(named.parameter_oids.clone());
-                let rows = named.prepared.columns.as_ref().map(|columns| description(columns, &[]));
+                let rows = named.prepared.columns.as_ref().map(|columns| description(columns, &[])).transpose()?;
                 self.socket.put(&parameters);
                 rows
             }
             _ => {
                 let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
-                portal.prepared.columns.as_ref().map(|columns| description(columns, &portal.formats))
+                portal.prepared.columns.as_ref().map(|columns| description(columns, &portal.formats)).transpose()?
             }
         };
         match rows {
@@ -130,12 +132,29 @@ impl Connection<'_> {
 
     pub(crate) async fn execute(&mut self, message: &Execute) -> Result<(), Stopped> {
         let name = message.name.clone().unwrap_or_default();
-        // Taken out, so that an error leaves no half-used portal behind.
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
-        let guard = self.guard();
         let in_block = self.session.status() != TransactionStatus::Idle;
+        let limit = usize::try_from(message.max_rows).ok().filter(|limit| *limit > 0);
+        let run = self.run_portal(&name, &mut portal, limit).await;
+        if run.is_err() {
+            portal.state = State::Ended;
+        }
+        if in_block {
+            // It may have been the COMMIT.
+            self.end_portals();
+        }
+        if !in_block || self.session.status() != TransactionStatus::Idle {
+            self.portals.insert(name, portal);
+        }
+        run
+    }
+
+    /// Begins a portal, or goes on with it.
+    async fn run_portal(&mut self, name: &str, portal: &mut Portal, limit: Option<usize>) -> Result<(), Stopped> {
+        let guard = self.guard();
         if matches!(portal.state, State::Bound) {
             self.door.metrics.statements.inc();
+            let _timed = self.door.metrics.statement_seconds.start_timer();
             if !self.socket.next_is(SYNC) {
                 self.session.begin_implicit();
             }
@@ -143,31 +162,34 @@ impl Connection<'_> {
             match guard.run(self.session.execute(&portal.prepared, parameters)).await? {
                 Outcome::Rows(rows) => portal.state = State::Rows { rows, batch: None },
                 other => {
-                    self.send_other(&guard, other).await?;
-                    if in_block {
-                        self.end_portals();
-                    }
-                    return Ok(());
+                    portal.state = State::Ended;
+                    return self.send_other(&guard, other).await;
                 }
             }
-        } else if self.session.status() == TransactionStatus::Failed {
+            return self.send_portal(&guard, name, portal, limit).await;
+        }
+        if self.session.status() == TransactionStatus::Failed {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(Failure::new("25P02", text).into());
         }
-        let limit = usize::try_from(message.max_rows).ok().filter(|limit| *limit > 0);
-        self.send_portal(&guard, &mut portal, limit).await?;
-        self.portals.insert(name, portal);
-        Ok(())
+        self.send_portal(&guard, name, portal, limit).await
     }
 
     /// Sends at most `limit` rows of a portal.
-    async fn send_portal(&mut self, guard: &Guard, portal: &mut Portal, limit: Option<usize>) -> Result<(), Stopped> {
+    async fn send_portal(
+        &mut self,
+        guard: &Guard,
+        name: &str,
+        portal: &mut Portal,
+        limit: Option<usize>,
+    ) -> Result<(), Stopped> {
         let (rows, batch) = match &mut portal.state {
             State::Rows { rows, batch } => (rows, batch),
             State::Done(tag) => {
                 self.complete_rows(tag, 0);
                 return Ok(());
             }
+            State::Ended => return Err(Failure::new("55000", format!("portal \"{name}\" cannot be run")).into()),
             State::Bound => unreachable!("it was executed just now"),
         };
         if portal.formats.len() != rows.columns.fields().len() {

@@ -125,3 +125,79 @@ impl Drop for Guard {
         self.running.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::cancel::Cancellations;
+
+    /// A guard over a statement whose client is there, and what interrupts it.
+    struct World {
+        client: TcpStream,
+        cancellations: Cancellations,
+        key: crate::cancel::Key,
+        kill: CancellationToken,
+        committing: Arc<AtomicBool>,
+        guard: Guard,
+    }
+
+    async fn world(timeout_ms: u64) -> World {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let cancellations = Cancellations::default();
+        let (key, running) = cancellations.enter();
+        let (kill, committing) = (CancellationToken::new(), Arc::<AtomicBool>::default());
+        let presence = Presence::of(stream);
+        let guard = Guard::begin(running, presence, kill.clone(), timeout_ms, committing.clone());
+        World { client, cancellations, key, kill, committing, guard }
+    }
+
+    /// The message of what stopped a statement that would not have ended by itself.
+    async fn stopped(guard: &Guard) -> String {
+        let endless = std::future::pending::<Result<(), Failure>>();
+        match guard.run(endless).await {
+            Err(Stopped::Failed(failure)) => format!("{failure:?}"),
+            Err(Stopped::Gone) => "gone".to_owned(),
+            Ok(()) => unreachable!("it does not end"),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_interruption_is_told_as_what_it_is() {
+        let w = world(0).await;
+        w.cancellations.cancel(w.key);
+        assert!(stopped(&w.guard).await.contains("due to user request"));
+        let w = world(0).await;
+        w.kill.cancel();
+        assert!(stopped(&w.guard).await.contains("administrator command"));
+        let w = world(1).await;
+        assert!(stopped(&w.guard).await.contains("due to statement timeout"));
+        let w = world(0).await;
+        drop(w.client);
+        assert_eq!(stopped(&w.guard).await, "gone");
+    }
+
+    #[tokio::test]
+    async fn a_commit_under_way_is_never_called_interrupted() {
+        for interrupt in [
+            (|w: &World| w.cancellations.cancel(w.key)) as fn(&World),
+            |w| w.kill.cancel(),
+            // Its time has passed before it is asked for the first time.
+            |_| std::thread::sleep(Duration::from_millis(2)),
+        ] {
+            let w = world(1).await;
+            let (decide, decided) = oneshot::channel();
+            w.committing.store(true, Ordering::SeqCst);
+            interrupt(&w);
+            let commit = w.guard.run(async { decided.await.map_err(|_| Failure::new("XX000", "nobody decided")) });
+            let mut commit = pin!(commit);
+            assert!(futures::poll!(&mut commit).is_pending(), "it waits for the outcome");
+            decide.send("committed").unwrap();
+            assert!(matches!(commit.await, Ok("committed")));
+        }
+    }
+}

@@ -21,6 +21,9 @@ use crate::error::Failure;
 use crate::text;
 use crate::types::{PgType, Scalar};
 
+/// Columns of a result, as PostgreSQL bounds them.
+const COLUMNS_MAX: usize = 1664;
+
 /// How a column is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -59,7 +62,13 @@ impl Format {
 }
 
 /// The message that announces rows.
-pub(crate) fn description(schema: &Schema, formats: &[Format]) -> RowDescription {
+///
+/// # Errors
+/// 54011 for more columns than PostgreSQL can send.
+pub(crate) fn description(schema: &Schema, formats: &[Format]) -> Result<RowDescription, Failure> {
+    if schema.fields().len() > COLUMNS_MAX {
+        return Err(Failure::new("54011", format!("target lists can have at most {COLUMNS_MAX} entries")));
+    }
     let fields = schema.fields().iter().enumerate().map(|(at, field): (usize, &Arc<Field>)| {
         let pg_type = PgType::of(field.data_type());
         let format = formats.get(at).copied().unwrap_or(Format::Text);
@@ -73,7 +82,7 @@ pub(crate) fn description(schema: &Schema, formats: &[Format]) -> RowDescription
             format.code(),
         )
     });
-    RowDescription::new(fields.collect())
+    Ok(RowDescription::new(fields.collect()))
 }
 
 /// A batch ready to be sent row by row.
@@ -106,8 +115,7 @@ impl Encoder {
         out.put_u8(b'D');
         let begin = out.len();
         out.put_i32(0);
-        // RowDescription has refused more columns than this.
-        out.put_i16(i16::try_from(self.columns.len()).unwrap_or(i16::MAX));
+        out.put_i16(i16::try_from(self.columns.len()).expect("RowDescription has refused more columns"));
         for (column, format) in self.columns.iter().zip(formats) {
             if column.is_null(row) {
                 out.put_i32(-1);

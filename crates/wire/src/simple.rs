@@ -13,9 +13,10 @@ impl Connection<'_> {
     pub(crate) async fn query(&mut self, sql: &str) -> Result<(), End> {
         self.statements.remove("");
         self.portals.remove("");
-        match self.session.parse(sql) {
+        let parsed = self.guard().run(self.session.parse(sql)).await;
+        match parsed {
             Ok(statements) => self.run_all(&statements).await?,
-            Err(error) => self.report(error.into())?,
+            Err(stopped) => self.report(stopped)?,
         }
         self.ready();
         Ok(())
@@ -36,6 +37,7 @@ impl Connection<'_> {
 
     async fn run(&mut self, statement: &Statement) -> Result<(), Stopped> {
         self.door.metrics.statements.inc();
+        let _timed = self.door.metrics.statement_seconds.start_timer();
         let guard = self.guard();
         let prepared = guard.run(self.session.prepare(statement, &[])).await?;
         let outcome = guard.run(self.session.execute(&prepared, Vec::new())).await?;
@@ -47,7 +49,8 @@ impl Connection<'_> {
 
     async fn send_rows(&mut self, guard: &Guard, mut rows: Rows) -> Result<(), Stopped> {
         let formats = vec![Format::Text; rows.columns.fields().len()];
-        self.socket.put(&description(&rows.columns, &formats));
+        let described = description(&rows.columns, &formats)?;
+        self.socket.put(&described);
         let mut sent = 0;
         while let Some(batch) = guard.run(next_batch(&mut rows)).await? {
             let mut encoder = Encoder::new(&batch, self.session.zone())?;

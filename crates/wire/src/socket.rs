@@ -10,7 +10,9 @@ use bytes::{Buf, BufMut, BytesMut};
 use event::limits::{CLIENT_INPUT_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX};
 use pgwire::messages::Message;
 use pgwire::messages::{DecodeContext, PgWireFrontendMessage, ProtocolVersion};
+use prometheus::IntCounter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,6 +21,8 @@ use crate::message;
 
 /// Output is sent once it has grown to this.
 const OUTPUT_BYTES: usize = 64 << 10;
+/// An output buffer that had to hold more than this is not kept.
+const SWOLLEN_BYTES: usize = 4 * OUTPUT_BYTES;
 /// What one read may bring at least, and at most.
 const READ_BYTES: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -28,6 +32,11 @@ const LARGE_BYTES: usize = 64 << 10;
 const BUDGET_UNIT_BYTES: usize = 1 << 10;
 /// A client that does not take the last word within this time does not get it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent client's machine is asked whether it is still there after this time, then so often, and after so many questions without an
+/// answer the connection ends.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 6;
 /// A message before login is small.
 const STARTUP_BYTES_MAX: usize = 10_000;
 /// Length field included, type byte not.
@@ -85,7 +94,11 @@ pub(crate) struct Socket {
     stream: Arc<TcpStream>,
     input: BytesMut,
     output: BytesMut,
+    /// Whether much more was queued than is usual, so that the buffer is not kept.
+    is_swollen: bool,
     context: DecodeContext,
+    /// Counts what is sent.
+    bytes_sent: IntCounter,
     budget: InputBudget,
     /// Room of the message read last, until the next is asked for.
     room: Option<OwnedSemaphorePermit>,
@@ -94,13 +107,24 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, budget: InputBudget) -> io::Result<Socket> {
+    pub(crate) fn new(stream: TcpStream, budget: InputBudget, bytes_sent: IntCounter) -> io::Result<Socket> {
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         context.awaiting_frontend_ssl = false;
         context.awaiting_frontend_startup = false;
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Ok(Socket { stream: Arc::new(stream), input, output, context, budget, room: None, is_whole: false })
+        Ok(Socket {
+            stream: Arc::new(stream),
+            input,
+            output,
+            is_swollen: false,
+            context,
+            bytes_sent,
+            budget,
+            room: None,
+            is_whole: false,
+        })
     }
 
     /// What tells whether the client is still there.
@@ -183,13 +207,20 @@ impl Socket {
 
     /// Sends what is queued.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        self.is_swollen |= self.output.len() > SWOLLEN_BYTES;
         while !self.output.is_empty() {
             self.stream.writable().await?;
             match self.stream.try_write(&self.output) {
-                Ok(written) => self.output.advance(written),
+                Ok(written) => {
+                    self.output.advance(written);
+                    self.bytes_sent.inc_by(written as u64);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+        }
+        if std::mem::take(&mut self.is_swollen) {
+            self.output = BytesMut::new();
         }
         Ok(())
     }
@@ -222,11 +253,25 @@ fn length_at(input: &[u8], at: usize) -> Option<usize> {
     usize::try_from(i32::from_be_bytes(bytes)).ok()
 }
 
+/// Lets the system notice that a client's machine has vanished.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
 /// Tells whether the client is still there, without reading what it has sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Presence(Arc<TcpStream>);
 
 impl Presence {
+    #[cfg(test)]
+    pub(crate) fn of(stream: TcpStream) -> Presence {
+        Presence(Arc::new(stream))
+    }
+
     /// Whether the client closed its side, or the connection broke.
     pub(crate) fn is_gone(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_ref(), PollFlags::RDHUP)];

@@ -20,12 +20,17 @@ struct World {
 }
 
 async fn world() -> World {
+    world_on(&Handle::current(), &Handle::current()).await
+}
+
+/// A node whose consensus and whose queries have threads of their own.
+async fn world_on(consensus: &Handle, queries: &Handle) -> World {
     let directory = tempfile::tempdir().expect("a directory");
     let node = Node::start(NodeOptions {
         disk: Arc::new(RealDisk::new(directory.path())),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(Entropy::from_os()),
-        consensus: Handle::current(),
+        consensus: consensus.clone(),
         encode: Handle::current(),
         seal_bytes: 64 << 20,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
@@ -33,8 +38,7 @@ async fn world() -> World {
     })
     .await
     .expect("the node starts");
-    let engine =
-        Engine::new(EngineOptions { node, runtime: Handle::current(), memory_bytes: 256 << 20, partitions: 2 });
+    let engine = Engine::new(EngineOptions { node, runtime: queries.clone(), memory_bytes: 256 << 20, partitions: 2 });
     World { _directory: directory, engine }
 }
 
@@ -47,7 +51,7 @@ impl World {
 /// Runs all statements of a message and shows what each gives.
 async fn run(session: &mut Session, sql: &str) -> Result<String, Error> {
     let mut shown = Vec::new();
-    for statement in session.parse(sql)? {
+    for statement in session.parse(sql).await? {
         let prepared = session.prepare(&statement, &[]).await?;
         let outcome = session.execute(&prepared, Vec::new()).await?;
         shown.push(show(outcome).await?);
@@ -239,7 +243,7 @@ async fn copy_is_there_whole_or_not_at_all() {
         ("2013-01-01,a,1,2\n2013-01-02,,,\n", Ok(2)),
         ("2013-01-01,a,1,2\n2013-01-02,b,x,1\n", Err("COPY m, line 2, column v: \"x\"")),
     ] {
-        let statement = s.parse("copy m from stdin (format csv)").expect("valid").remove(0);
+        let statement = s.parse("copy m from stdin (format csv)").await.expect("valid").remove(0);
         let prepared = s.prepare(&statement, &[]).await.expect("valid");
         let Outcome::CopyIn(mut copy) = s.execute(&prepared, Vec::new()).await.expect("valid") else {
             panic!("a copy")
@@ -262,7 +266,7 @@ async fn parameters_are_inferred() {
     let mut s = world.session();
     ok(&mut s, M, "CREATE TABLE").await;
     ok(&mut s, "insert into m values ('2013-01-01', 'a', 1, 1)", "INSERT 0 1").await;
-    let statement = s.parse("select v from m where ts >= $1 and dev = $2 limit $3").expect("valid").remove(0);
+    let statement = s.parse("select v from m where ts >= $1 and dev = $2 limit $3").await.expect("valid").remove(0);
     let prepared = s.prepare(&statement, &[]).await.expect("valid");
     assert_eq!(prepared.parameters[1], DataType::Utf8);
     assert!(matches!(prepared.parameters[0], DataType::Timestamp(_, Some(_))));
@@ -273,7 +277,7 @@ async fn parameters_are_inferred() {
     ];
     let outcome = s.execute(&prepared, values).await.expect("valid");
     assert_eq!(show(outcome).await.expect("rows"), "v\n1.0");
-    let statement = s.parse("insert into m values ($1, $2, $3, $4)").expect("valid").remove(0);
+    let statement = s.parse("insert into m values ($1, $2, $3, $4)").await.expect("valid").remove(0);
     let prepared = s.prepare(&statement, &[]).await.expect("valid");
     assert_eq!(prepared.parameters[2..], [DataType::Float64, DataType::Int32]);
 }
@@ -330,4 +334,65 @@ async fn explain_shows_what_is_pruned() {
     let plan = run(&mut s, "explain select * from m where ts >= '2013-01-05'").await.expect("a plan");
     assert!(plan.starts_with("QUERY PLAN\n"), "{plan}");
     assert!(plan.contains("total=2") && plan.contains("pruned=1"), "{plan}");
+}
+
+/// A runtime of one thread.
+fn one_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread")
+}
+
+/// Keeps the only thread of a runtime until the sender is dropped.
+async fn hold(runtime: &Handle) -> std::sync::mpsc::Sender<()> {
+    let (release, held) = std::sync::mpsc::channel();
+    let (begun, is_held) = tokio::sync::oneshot::channel();
+    runtime.spawn(async move {
+        begun.send(()).expect("the test waits");
+        // An error: the sender is gone.
+        let _released = held.recv();
+    });
+    is_held.await.expect("the thread is free");
+    release
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_messages_are_parsed_where_queries_run() {
+    let queries = one_thread();
+    let world = world_on(&Handle::current(), queries.handle()).await;
+    let s = world.session();
+    let long = format!("insert into m values {}", vec!["('2013-01-01', 'a', 1, 1)"; 1000].join(", "));
+    let release = hold(queries.handle()).await;
+    assert!(futures::poll!(std::pin::pin!(s.parse("select 1"))).is_ready(), "a short one needs no other thread");
+    let mut parsed = std::pin::pin!(s.parse(&long));
+    assert!(futures::poll!(&mut parsed).is_pending(), "a long one waits for the thread of the queries");
+    drop(release);
+    assert_eq!(parsed.await.expect("valid").len(), 1);
+    queries.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_says_that_it_is_under_way() {
+    let consensus = one_thread();
+    let world = world_on(consensus.handle(), &Handle::current()).await;
+    let mut s = world.session();
+    ok(&mut s, M, "CREATE TABLE").await;
+    let committing = s.committing();
+    let is_committing = || committing.load(std::sync::atomic::Ordering::SeqCst);
+    let statement = s.parse("insert into m values ('2013-01-01', 'a', 1, 1)").await.expect("valid").remove(0);
+    let prepared = s.prepare(&statement, &[]).await.expect("valid");
+    // Nothing is decided while consensus has no thread.
+    let release = hold(consensus.handle()).await;
+    let mut inserted = std::pin::pin!(s.execute(&prepared, Vec::new()));
+    let under_way = async {
+        while !is_committing() {
+            assert!(futures::poll!(&mut inserted).is_pending());
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), under_way).await.expect("the commit begins");
+    assert!(futures::poll!(&mut inserted).is_pending());
+    drop(release);
+    assert_eq!(show(inserted.await.expect("committed")).await.expect("a tag"), "INSERT 0 1");
+    assert!(!is_committing());
+    drop(world);
+    consensus.shutdown_background();
 }

@@ -1,5 +1,7 @@
 //! The protocol, byte by byte: what drivers never send, or hide when they do.
 
+use std::time::Duration;
+
 use futures::future::select_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -127,6 +129,13 @@ fn shown(answers: &[Answer]) -> String {
         kind => char::from(kind).to_string(),
     };
     answers.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// A counter of `/metrics`.
+async fn counter(server: &TestServer, name: &str) -> u64 {
+    let (_, page) = server.http_get("/metrics").await;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no metric \"{name}\" in\n{page}")).parse().unwrap()
 }
 
 /// Waits until as many clients are connected.
@@ -399,4 +408,96 @@ async fn a_client_that_does_not_read_cannot_keep_the_server_from_ending() {
     // Rows come, and nobody takes the rest of them.
     assert_eq!(raw.answer().await.map(|answer| answer.kind), Some(b'T'));
     assert_eq!(server.stop().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_a_flush_asked_for_and_nobody_reads_cannot_keep_the_server_from_ending() {
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "shutdown_grace = \"100 ms\"\n").unwrap();
+    let mut server = TestServer::start_with(&["--config", config.path().to_str().unwrap()]).await;
+    let mut raw = Raw::connect(&server).await;
+    let columns: Vec<String> = (0..1000).map(|n| format!("1 AS c{n}")).collect();
+    raw.exchange(&[parse("wide", &format!("SELECT {}", columns.join(", ")))]).await;
+    // Some 20 KiB of an answer for each of these.
+    let described = [message(b'D', b"Swide\0"), message(b'H', b"")].concat().repeat(10_000);
+    let (_unread, mut write) = raw.stream.into_split();
+    tokio::spawn(async move { write.write_all(&described).await });
+    // It sends until the system takes no more.
+    let mut sent = (0, counter(&server, "annal_bytes_sent_total").await);
+    while sent.1 < 1 << 20 || sent.0 != sent.1 {
+        sent = (sent.1, counter(&server, "annal_bytes_sent_total").await);
+    }
+    assert_eq!(server.stop().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_portal_that_gave_no_rows_is_not_run_again() {
+    let server = TestServer::start().await;
+    let mut raw = Raw::connect(&server).await;
+    raw.query("CREATE TABLE t (ts timestamptz NOT NULL)").await;
+    let insert = [parse("", "INSERT INTO t VALUES ('2024-01-01')"), bind("p", ""), execute("p", 0)];
+    raw.query("BEGIN").await;
+    assert_eq!(raw.exchange(&insert).await, "1 2 [INSERT 0 1] ZT");
+    raw.send(&[execute("p", 0), message(b'S', b"")]).await;
+    let answers = raw.answers().await;
+    assert_eq!(shown(&answers), "55000 ZE");
+    assert_eq!(answers[0].field(b'M'), "portal \"p\" cannot be run");
+    assert_eq!(raw.exchange(&[execute("p", 0)]).await, "25P02 ZE");
+    raw.query("ROLLBACK").await;
+    assert_eq!(raw.exchange(&[execute("p", 0)]).await, "34000 ZI");
+    assert_eq!(raw.query("SELECT count(*) FROM t").await, "T 0 [SELECT 1] ZI");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_has_a_bounded_number_of_columns() {
+    let server = TestServer::start().await;
+    let mut raw = Raw::connect(&server).await;
+    let select = |columns: usize| format!("SELECT {}", vec!["1"; columns].join(", "));
+    assert_eq!(raw.query(&select(1665)).await, "54011 ZI");
+    let described = [parse("", &select(1665)), message(b'D', b"S\0")];
+    assert_eq!(raw.exchange(&described).await, "1 54011 ZI");
+    assert!(raw.query(&select(1664)).await.ends_with("[SELECT 1] ZI"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_data_is_counted_however_it_is_cut() {
+    let server = TestServer::start().await;
+    let mut raw = Raw::connect(&server).await;
+    raw.query("CREATE TABLE t (ts timestamptz NOT NULL, v bigint)").await;
+    let line = "2024-01-01 00:00:00+00\t1\n";
+    let rows = (3 << 20) / line.len();
+    let (large, small) = (line.repeat(rows), line.repeat(2));
+    let data = |rows: &str| message(b'd', rows.as_bytes());
+    let (head, tail) = small.split_at(30);
+    raw.send(&[query("COPY t FROM STDIN"), data(&large), data(head), data(tail), message(b'c', b"")]).await;
+    assert_eq!(shown(&raw.answers().await), format!("G [COPY {}] ZI", rows + 2));
+    assert_eq!(counter(&server, "annal_copy_rows_total").await, rows as u64 + 2);
+    assert_eq!(counter(&server, "annal_copy_bytes_total").await, (large.len() + small.len()) as u64);
+    let before = counter(&server, "annal_statement_seconds_count").await;
+    raw.exchange(&[parse("", "SELECT 1"), bind("", ""), execute("", 0)]).await;
+    raw.query("SELECT 1").await;
+    assert_eq!(counter(&server, "annal_statement_seconds_count").await, before + 2);
+}
+
+/// The system asks a silent client's machine whether it is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_kept_alive() {
+    const KEEPALIVE_TIMER: &str = "02";
+    let server = TestServer::start().await;
+    let raw = Raw::connect(&server).await;
+    let ends = [server.address().port(), raw.stream.local_addr().unwrap().port()];
+    let timer = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap(), 16).unwrap();
+        let mut own = lines.skip(1).filter(|line| [port(line[1]), port(line[2])] == ends);
+        own.next().expect("the connection is there")[5][..2].to_owned()
+    };
+    let kept_alive = async {
+        // Another timer may run while the last answer is on its way.
+        while timer() != KEEPALIVE_TIMER {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), kept_alive).await.expect("the timer is set");
 }
