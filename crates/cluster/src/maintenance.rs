@@ -194,7 +194,9 @@ impl Node {
         known.retain(|(other, split)| *other != shard || splits.contains_key(split));
         splits.into_iter().find_map(|(split, segments)| {
             let quiet_us = now_us.saturating_sub(known.quiet_since((shard, split), segments.len(), now_us));
-            if known.refused.contains(&(shard, split)) {
+            // The definition may be older than the snapshot: it must know all columns there are.
+            let known_columns = segments.iter().all(|segment| segment.meta.version <= table.version);
+            if !known_columns || known.refused.contains(&(shard, split)) {
                 return None;
             }
             let in_memory = snapshot.memory.iter().any(|memory| memory.split == split);

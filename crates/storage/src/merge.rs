@@ -226,7 +226,11 @@ impl Cursor {
             let first = before.is_none_or(|before| before <= keys.row(0));
             if !first || (1..keys.num_rows()).any(|row| keys.row(row - 1) > keys.row(row)) {
                 let reason = "its rows are not in order".to_owned();
-                return Err(Error::Corrupt { file: format!("segments/{}", self.name), offset: 0, reason });
+                let file = format!("segments/{}", self.name);
+                return Err(match self.columns.current {
+                    true => Error::Corrupt { file, offset: 0, reason },
+                    false => Error::Columns(format!("file \"{file}\" was sorted by another series key")),
+                });
             }
             (self.batch, self.keys, self.at, self.piece) = (batch, keys, 0, None);
             return Ok(());
@@ -245,6 +249,8 @@ struct Columns {
     sort: Vec<usize>,
     /// Columns of the input, without `__seq`.
     count: usize,
+    /// Whether the input was written by this very definition.
+    current: bool,
     sequence_base: u64,
 }
 
@@ -256,6 +262,7 @@ impl Columns {
             positions: table.columns.iter().map(position).collect(),
             sort: sort_columns(table),
             count: meta.columns.len(),
+            current: meta.version == table.version,
             sequence_base: meta.sequence_base,
         }
     }

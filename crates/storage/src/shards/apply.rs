@@ -349,6 +349,10 @@ impl Check<'_> {
         let mut rows = 0;
         for segment in inputs.iter().map(named) {
             let meta = &segment.ok_or(Outcome::Superseded)?.meta;
+            // Written by a definition that does not know all columns of an input.
+            if outputs.iter().any(|output| output.version < meta.version) {
+                return Err(Outcome::Superseded);
+            }
             if meta.split != *split {
                 return Err(invalid(format!("segment \"{}\" is not of split {split}", meta.name)));
             }

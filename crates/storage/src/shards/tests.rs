@@ -373,8 +373,18 @@ fn segments_are_swapped_only_while_they_are_there() {
     drop(reading);
     assert!(!reader.is_pinned(&old[0]));
 
+    // Written by a definition older than an input's.
+    world.run(world::put(1, 2));
+    world.run(append(1, 2, &[7]));
+    world.seal();
+    world.install();
+    let outdated = world.replace_commands(1, 1, 3).unwrap();
+    let Command::Replace(replace) = &outdated[0] else { unreachable!() };
+    assert_eq!(replace.inputs.len(), 3, "one of them has the newer version");
+    assert_eq!(world.run(outdated.clone()), Outcome::Superseded);
+
     // Of another split, twice the same, more rows than there were, of no table: defects of the proposer.
-    let Command::Replace(sound) = &world.replace_commands(1, 1, 0).unwrap()[0] else { unreachable!() };
+    let Command::Replace(sound) = &world.replace_commands(1, 2, 0).unwrap()[0] else { unreachable!() };
     let mut wrong = [(); 5].map(|()| sound.clone());
     wrong[0].split = event::SplitId(1);
     wrong[1].inputs[1] = wrong[1].inputs[0].clone();
