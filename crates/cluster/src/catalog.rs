@@ -6,7 +6,7 @@ pub(crate) mod machine;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event::{Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind};
+use event::{Check, Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind};
 use serde::{Deserialize, Serialize};
 
 /// What CREATE TABLE asks for; ids and version are given by apply.
@@ -24,6 +24,9 @@ pub struct TableSpec {
     pub kind: TableKind,
     /// How segments are compressed.
     pub compression: Compression,
+    /// Its CHECK constraints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// Where a shard lives.

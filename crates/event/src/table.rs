@@ -23,6 +23,15 @@ pub struct Column {
     pub default: Option<String>,
 }
 
+/// A CHECK constraint: rows for which the expression is false are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Unique within the table.
+    pub name: String,
+    /// The boolean expression over the table's columns, as SQL text.
+    pub expression: String,
+}
+
 /// How segments of a table are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +90,9 @@ pub struct TableDefinition {
     pub kind: TableKind,
     /// How segments are compressed.
     pub compression: Compression,
+    /// CHECK constraints, in the order they were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 impl TableDefinition {
@@ -97,6 +109,11 @@ impl TableDefinition {
             TableKind::Event(options) => Some(options),
             TableKind::Reference => None,
         }
+    }
+
+    /// Whether rows must be judged by expressions before they are written, besides types and NOT NULL.
+    pub fn is_checked(&self) -> bool {
+        !self.checks.is_empty()
     }
 
     /// The position of the column of that name.

@@ -15,6 +15,8 @@ pub enum Condition {
     UndefinedFunction,
     /// 42704
     UndefinedObject,
+    /// 42710
+    DuplicateObject,
     /// 3F000
     UndefinedSchema,
     /// 42P07
@@ -51,6 +53,8 @@ pub enum Condition {
     CharacterNotInRepertoire,
     /// 23502
     NotNullViolation,
+    /// 23514
+    CheckViolation,
     /// 25P02
     InFailedTransaction,
     /// 25001

@@ -60,6 +60,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
         primary_key: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
+        checks: Vec::new(),
     };
     let mut decoder = Decoder::new(Arc::new(table), (0..types.len()).collect(), options.clone(), Zone::UTC);
     let mut batches = Vec::new();

@@ -3,6 +3,7 @@
 //! A [`Session`] is driven by one task. Its futures do their CPU work on the query runtime, so they may be polled on a socket's runtime;
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
+mod checks;
 mod control;
 mod copy;
 mod ddl;
@@ -184,7 +185,10 @@ pub struct Session {
     written: u64,
     /// When the last block began: `now()` within it.
     started: Option<chrono::DateTime<chrono::Utc>>,
+    /// When the last statement began: `now()` outside a block.
+    statement_began: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
+    known_checks: checks::KnownChecks,
 }
 
 impl fmt::Debug for Session {
@@ -216,7 +220,9 @@ impl Session {
             committing: Arc::default(),
             written: 0,
             started: None,
+            statement_began: None,
             named: BTreeMap::new(),
+            known_checks: None,
         }
     }
 

@@ -335,6 +335,7 @@ impl World {
             primary_key: Vec::new(),
             kind: TableKind::Reference,
             compression: Compression::Zstd,
+            checks: Vec::new(),
         }
         .arrow_schema();
         (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ends)
@@ -375,5 +376,6 @@ fn spec(name: &str) -> TableSpec {
             retention_us: None,
         }),
         compression: Compression::Zstd,
+        checks: Vec::new(),
     }
 }

@@ -153,6 +153,7 @@ fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
         primary_key: spec.primary_key.clone(),
         kind: spec.kind.clone(),
         compression: spec.compression,
+        checks: spec.checks.clone(),
     }
 }
 
@@ -176,7 +177,8 @@ impl StateMachine for CatalogMachine {
         match command {
             CatalogCommand::Create { spec } => {
                 let text = |c: &Column| c.name.len() + c.default.as_ref().map_or(0, String::len);
-                STEP_BYTES + spec.columns.iter().map(|c| COLUMN_BYTES + text(c)).sum::<usize>()
+                let checks: usize = spec.checks.iter().map(|check| check.name.len() + check.expression.len()).sum();
+                STEP_BYTES + spec.columns.iter().map(|c| COLUMN_BYTES + text(c)).sum::<usize>() + checks
             }
             _ => STEP_BYTES,
         }

@@ -90,6 +90,7 @@ pub(crate) fn events(name: &str) -> TableSpec {
             retention_us: None,
         }),
         compression: Compression::Zstd,
+        checks: Vec::new(),
     }
 }
 

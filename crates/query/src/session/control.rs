@@ -29,6 +29,7 @@ impl Session {
         let statement = &prepared.statement;
         let Some(ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
         self.note_begun(&ast).await?;
+        self.statement_began = Some(chrono::Utc::now());
         match ast.as_ref() {
             Ast::Query(_) => {
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
@@ -149,6 +150,7 @@ impl Session {
             };
             super::rows::default_column(&value, column, 1)?;
         }
+        self.ready_checks(&spec.name, &spec.columns, &spec.checks).await?;
         let name = spec.name.clone();
         let keyed_events = matches!(spec.kind, TableKind::Event(_)) && !spec.primary_key.is_empty();
         let done = Outcome::Done("CREATE TABLE".to_owned());
@@ -236,11 +238,14 @@ impl Session {
         let mut defaults = self.defaults(&table, &needed).await?;
         let zone = self.zone();
         let definition = Arc::clone(&table.definition);
+        let checks = self.checks(&definition).await?;
         let rows = match source {
             Source::Literals(values) => {
                 let parameters = parameters.to_vec();
-                let read =
-                    async move { Ok(read_literals(&values, &positions, &definition, &defaults, &parameters, zone)) };
+                let read = async move {
+                    let rows = read_literals(&values, &positions, &definition, &defaults, &parameters, zone);
+                    Ok(rows.and_then(|rows| checks.map_or(Ok(()), |checks| checks.verify(&rows)).map(|()| rows)))
+                };
                 let batch = self.engine.work(read).await.map_err(|error| self.worded(error, statement))??;
                 let rows = batch.num_rows() as u64;
                 let mut writes = self.take_writes().await;
@@ -258,7 +263,7 @@ impl Session {
                     let needed = insert::needs_default(None, &positions, needed.len());
                     defaults = self.defaults(&table, &needed).await?;
                 }
-                let target = Arc::new(Target { table: definition, positions, defaults, zone });
+                let target = Arc::new(Target { table: definition, positions, defaults, zone, checks });
                 let mut writes = self.take_writes().await;
                 let mut rows = 0;
                 while let Some(batch) = batches.next().await {
@@ -311,8 +316,9 @@ impl Session {
         }
         let needed = insert::needs_default(None, &positions, table.definition.columns.len());
         let defaults = self.defaults(&table, &needed).await?;
+        let checks = self.checks(&table.definition).await?;
         let writes = self.take_writes().await;
-        Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, options, writes }))
+        Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, checks, options, writes }))
     }
 
     // Settings

@@ -11,6 +11,7 @@ use event::limits::COPY_QUEUE_LEN;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::checks::Checks;
 use super::ddl::folded;
 use super::rows::Target;
 use super::transaction::Writing;
@@ -172,6 +173,7 @@ pub(crate) struct CopyPlan {
     pub(crate) table: Arc<Table>,
     pub(crate) positions: Vec<usize>,
     pub(crate) defaults: Vec<ScalarValue>,
+    pub(crate) checks: Option<Arc<Checks>>,
     pub(crate) options: CopyOptions,
     pub(crate) writes: Writing,
 }
@@ -233,12 +235,12 @@ async fn decode(
     mut pieces: mpsc::Receiver<Bytes>,
     zone: crate::text::Zone,
 ) -> Result<(Writing, u64), Error> {
-    let CopyPlan { table, positions, defaults, options, mut writes } = plan;
+    let CopyPlan { table, positions, defaults, checks, options, mut writes } = plan;
     let definition = Arc::clone(&table.definition);
     let whole = positions.iter().copied().eq(0..definition.columns.len());
     let mut decoder = Decoder::new(Arc::clone(&definition), positions.clone(), options, zone);
-    let target = Target { table: definition, positions, defaults, zone };
-    let complete = |batch: RecordBatch| if whole { Ok(batch) } else { target.rows(&batch) };
+    let target = Target { table: definition, positions, defaults, zone, checks };
+    let complete = |batch: RecordBatch| if whole { target.verify(&batch).map(|()| batch) } else { target.rows(&batch) };
     let mut rows = 0;
     while let Some(piece) = pieces.recv().await {
         for batch in decoder.push(&piece)? {

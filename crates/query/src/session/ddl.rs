@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use event::{Column, ColumnId, ColumnType, Compression, EventOptions, TableKind};
 
+use super::checks;
 use super::report::nearest;
 use crate::error::{Condition, Error};
 
@@ -113,7 +114,8 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
             ));
         }
     };
-    Ok(TableSpec { namespace, name, columns, primary_key, kind, compression })
+    let checks = checks::stated(create, &name, &columns)?;
+    Ok(TableSpec { namespace, name, columns, primary_key, kind, compression, checks })
 }
 
 fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
@@ -161,6 +163,8 @@ fn columns(create: &CreateTable) -> Result<Vec<Column>, Error> {
                 ColumnOption::Null => column.nullable = true,
                 ColumnOption::NotNull | ColumnOption::PrimaryKey(_) => column.nullable = false,
                 ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
+                // Collected with those of the table.
+                ColumnOption::Check(_) => {}
                 other => return Err(constraint_refused(&other.to_string())),
             }
         }
@@ -176,7 +180,7 @@ fn constraint_refused(what: &str) -> Error {
     Error::hinted(
         Condition::FeatureNotSupported,
         format!("constraint {what} is not supported"),
-        "Columns may have NOT NULL, DEFAULT and, on event tables, PRIMARY KEY.",
+        "Columns may have NOT NULL, DEFAULT, CHECK and, on event tables, PRIMARY KEY.",
     )
 }
 
@@ -243,6 +247,7 @@ fn primary_key(create: &CreateTable, columns: &[Column]) -> Result<Vec<usize>, E
             TableConstraint::PrimaryKey(key) => {
                 keys.push(key.columns.iter().map(|column| key_column(column, columns)).collect::<Result<_, _>>()?);
             }
+            TableConstraint::Check(_) => {}
             other => return Err(constraint_refused(&other.to_string())),
         }
     }

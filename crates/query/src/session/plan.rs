@@ -203,10 +203,14 @@ impl Session {
         unreachable!("the loop ends by returning")
     }
 
-    /// Sets the time of `now()`: when the block began, else when the statement begins.
-    fn begun(&self, mut state: SessionState) -> SessionState {
+    /// Sets the time of `now()`: when the block began, else when the statement began; its defaults are planned apart and see the same.
+    pub(super) fn begun(&self, mut state: SessionState) -> SessionState {
         state.mark_start_execution();
-        if let (Block::Explicit { .. }, Some(started)) = (self.block, self.started) {
+        let started = match self.block {
+            Block::Explicit { .. } => self.started,
+            Block::None | Block::Implicit => self.statement_began,
+        };
+        if let Some(started) = started {
             state.execution_props_mut().query_execution_start_time = Some(started);
         }
         state

@@ -10,6 +10,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use event::{Column, TableDefinition};
 
+use super::checks::Checks;
 use super::report;
 use crate::error::{Condition, Error, Report};
 use crate::text::{ColumnBuilder, Zone};
@@ -25,13 +26,15 @@ pub(crate) struct Target {
     pub(crate) defaults: Vec<ScalarValue>,
     /// Zone of timestamps that name none.
     pub(crate) zone: Zone,
+    /// Its CHECK constraints.
+    pub(crate) checks: Option<Arc<Checks>>,
 }
 
 impl Target {
-    /// Makes rows of the table: assignment casts, defaults, NOT NULL.
+    /// Makes rows of the table: assignment casts, defaults, NOT NULL, CHECK.
     ///
     /// # Errors
-    /// 22xxx for a value that does not fit its column, 23502 for a NULL where none may be.
+    /// 22xxx for a value that does not fit its column, 23502 for a NULL where none may be, 23514 for a row that breaks a constraint.
     pub(crate) fn rows(&self, source: &RecordBatch) -> Result<RecordBatch, Error> {
         let count = source.num_rows();
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.table.columns.len()];
@@ -47,7 +50,17 @@ impl Target {
             })
             .collect::<Result<Vec<_>, _>>()?;
         check_not_null(&self.table, &columns)?;
-        build(&self.table, columns, count)
+        let rows = build(&self.table, columns, count)?;
+        self.verify(&rows)?;
+        Ok(rows)
+    }
+
+    /// Refuses rows of the table that break a CHECK constraint.
+    ///
+    /// # Errors
+    /// 23514.
+    pub(crate) fn verify(&self, rows: &RecordBatch) -> Result<(), Error> {
+        self.checks.as_ref().map_or(Ok(()), |checks| checks.verify(rows))
     }
 }
 
@@ -168,17 +181,22 @@ pub(crate) fn check_not_null(table: &TableDefinition, columns: &[ArrayRef]) -> R
             "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
             column.name, table.name
         );
-        let values: Vec<String> = columns.iter().map(|column| shown(column, row)).collect();
         return Err(Error::Reported(Box::new(Report {
             condition: Condition::NotNullViolation,
             message,
-            detail: Some(format!("Failing row contains ({}).", values.join(", "))),
+            detail: Some(failing_row(columns, row)),
             hint: None,
             position: None,
             context: None,
         })));
     }
     Ok(())
+}
+
+/// PostgreSQL's DETAIL about a row that a constraint refuses.
+pub(crate) fn failing_row(columns: &[ArrayRef], row: usize) -> String {
+    let values: Vec<String> = columns.iter().map(|column| shown(column, row)).collect();
+    format!("Failing row contains ({}).", values.join(", "))
 }
 
 fn shown(column: &ArrayRef, row: usize) -> String {

@@ -69,6 +69,7 @@ fn definition() -> TableDefinition {
             retention_us: None,
         }),
         compression: Compression::Zstd,
+        checks: Vec::new(),
     }
 }
 

@@ -45,6 +45,7 @@ files! {
     errors,
     pg_aggregate,
     pg_catalog,
+    pg_constraints,
     pg_copy,
     pg_ddl,
     pg_errors,

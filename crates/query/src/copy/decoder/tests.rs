@@ -28,6 +28,7 @@ fn table() -> Arc<TableDefinition> {
         primary_key: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
+        checks: Vec::new(),
     })
 }
 

@@ -15,7 +15,7 @@ use event::{TableDefinition, TableId};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
-use super::relations::{ANNAL_OID, KEY_OID, key_name};
+use super::relations::{ANNAL_OID, KEY_OID, checks, key_name};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};
 use crate::text::Zone;
@@ -34,9 +34,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
         expression_text(),
         table_is_visible(engine.clone(), Arc::clone(settings)),
         of_table("pg_get_indexdef", &[1, 3], engine.clone(), index_definition),
-        of_table("pg_get_constraintdef", &[1, 2], engine.clone(), |table, _| {
-            Some(format!("PRIMARY KEY ({})", key_columns(table)))
-        }),
+        constraint_definition(engine.clone()),
         of_table("column_default", &[2], engine, |table, arguments| {
             let number = usize::try_from(arguments.first().copied().flatten()?).ok()?;
             table.columns.get(number.checked_sub(1)?)?.default.clone()
@@ -145,6 +143,26 @@ fn of_table(
             answer(table, &given[1..])
         };
         Ok(Arc::new((0..numbers[0].len()).map(row).collect::<StringArray>()))
+    })
+}
+
+/// `pg_get_constraintdef(oid [, pretty])`.
+fn constraint_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
+    udf("pg_get_constraintdef", &[1, 2], DataType::Utf8, move |arguments| {
+        let catalog = catalog_of(&engine);
+        let oids = oids(&arguments[0])?;
+        let pretty = arguments.get(1).map(|flags| cast(flags, &DataType::Boolean)).transpose()?;
+        let answer = |row: usize| {
+            let oid = oids.is_valid(row).then(|| oids.as_primitive::<Int64Type>().value(row))?;
+            if oid >= i64::from(KEY_OID) {
+                return Some(format!("PRIMARY KEY ({})", key_columns(definition(&catalog, oid)?)));
+            }
+            let (_, _, check) = checks(&catalog).find(|(check, ..)| i64::from(*check) == oid)?;
+            let is_pretty = pretty.as_ref().is_some_and(|flags| flags.is_valid(row) && flags.as_boolean().value(row));
+            let (open, close) = if is_pretty { ("(", ")") } else { ("((", "))") };
+            Some(format!("CHECK {open}{}{close}", check.expression))
+        };
+        Ok(Arc::new((0..oids.len()).map(answer).collect::<StringArray>()))
     })
 }
 

@@ -16,7 +16,7 @@ use cluster::Catalog;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::{MemTable, TableType};
-use event::{Column, ColumnType, TableDefinition};
+use event::{Check, Column, ColumnType, TableDefinition};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
@@ -34,6 +34,8 @@ const FIRST_VIEW_OID: i32 = 16_100;
 pub(super) const KEY_OID: i32 = 1 << 30;
 /// The oid of the first DEFAULT.
 const FIRST_DEFAULT_OID: i32 = 1 << 29;
+/// The oid of the first CHECK constraint.
+const FIRST_CHECK_OID: i32 = 1 << 28;
 /// The one database.
 const DATABASE_OID: i32 = 15_999;
 /// PostgreSQL's access methods.
@@ -87,7 +89,8 @@ impl StatementPgCatalog {
         for table in self.tables() {
             let keyed = !table.primary_key.is_empty();
             let mut row = class(oid_of(table), &table.name, namespace_oid(&table.namespace), "r", table.columns.len());
-            row.extend([("relam", HEAP_OID.into()), ("relhasindex", keyed.into())]);
+            let checks = table.checks.len() as i16;
+            row.extend([("relam", HEAP_OID.into()), ("relhasindex", keyed.into()), ("relchecks", checks.into())]);
             rows.push(row);
             if keyed {
                 let name = key_name(table);
@@ -202,7 +205,25 @@ impl StatementPgCatalog {
                 ("conkey", numbers(&key_numbers(table))),
             ])
         };
-        self.keyed().map(constraint).collect()
+        let keys = self.keyed().map(constraint);
+        let checks = checks(&self.catalog).map(|(oid, table, check)| {
+            Row::from([
+                ("oid", oid.into()),
+                ("conname", check.name.as_str().into()),
+                ("connamespace", namespace_oid(&table.namespace).into()),
+                ("contype", "c".into()),
+                ("condeferrable", false.into()),
+                ("condeferred", false.into()),
+                ("convalidated", true.into()),
+                ("conrelid", oid_of(table).into()),
+                ("confupdtype", " ".into()),
+                ("confdeltype", " ".into()),
+                ("confmatchtype", " ".into()),
+                ("conislocal", true.into()),
+                ("conbin", check.expression.as_str().into()),
+            ])
+        });
+        keys.chain(checks).collect()
     }
 
     fn databases(&self) -> Vec<Row> {
@@ -276,6 +297,13 @@ impl SchemaProvider for StatementPgCatalog {
     fn table_exist(&self, name: &str) -> bool {
         self.fixed.table_exist(name)
     }
+}
+
+/// All CHECK constraints with their oids.
+pub(super) fn checks(catalog: &Catalog) -> impl Iterator<Item = (i32, &TableDefinition, &Check)> {
+    let tables = catalog.tables.values().map(|table| table.definition.as_ref());
+    let checks = tables.flat_map(|table| table.checks.iter().map(move |check| (table, check)));
+    (FIRST_CHECK_OID..).zip(checks).map(|(oid, (table, check))| (oid, table, check))
 }
 
 /// A table with the columns of `fixed` and these rows instead of its own.

@@ -56,6 +56,7 @@ async fn table(engine: &Engine) -> Arc<Table> {
             retention_us: None,
         }),
         compression: Compression::Zstd,
+        checks: Vec::new(),
     };
     engine.node().create_table(spec).await.unwrap()
 }
