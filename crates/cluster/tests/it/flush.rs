@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use event::{SimulatedClock, limits};
-use storage::SimulatedDisk;
+use storage::{Disk, SimulatedDisk};
 
 use crate::support::{
-    HOUR_US, START_US, count, events, eventually, find, insert, objects, once, read, real_disk, rows, start, start_with,
+    HOUR_US, START_US, count, events, eventually, find, insert, objects, once, read, real_disk, rows, start,
+    start_small_log, start_with,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +153,6 @@ async fn many_restarts_keep_the_log_small() {
         node.shutdown().await.unwrap();
         disk = shared.restart(boot);
     }
-    use storage::Disk;
     assert_eq!(disk.list("log").await.unwrap().len(), 1, "{:?}", disk.list("log").await.unwrap());
 }
 
@@ -200,4 +200,24 @@ async fn objects_that_nothing_names_are_collected_at_start() {
     let node = start(real_disk(&dir)).await.unwrap();
     assert_eq!(objects(&node).await, named);
     node.shutdown().await.unwrap();
+}
+
+/// A row that nothing else would seal lies in the oldest file, while others use up one file after another.
+#[tokio::test]
+async fn a_cold_group_does_not_keep_the_log_from_being_used_again() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let node = start_small_log(disk.clone()).await.unwrap();
+    let table = node.create_table(events("t")).await.unwrap();
+    insert(&node, &table, rows("cold", 0..1)).await.unwrap();
+    let files =
+        async || disk.list("log").await.unwrap().iter().filter(|file| file.name.ends_with(".log")).count() as u64;
+    let mut other = 0;
+    while files().await <= 2 * limits::LOG_FILES_HELD_MAX && node.statistics().seals == 0 {
+        other += 1;
+        assert!(other < 1000, "the log does not grow");
+        node.create_table(events(&format!("other{other}"))).await.unwrap();
+    }
+    eventually("the group is sealed and the files go", async || files().await <= 2).await;
+    assert!(node.statistics().log.files_recycled > 0);
+    assert_eq!(read(&node, &table).await, once("cold", 0..1));
 }
