@@ -20,6 +20,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,8 +49,8 @@ use crate::error::{Condition, Error};
 use crate::table::Snapshots;
 use crate::text::Zone;
 
-/// Longer messages are parsed on the query runtime: the caller's threads serve everybody's logins.
-const PARSED_HERE_BYTES_MAX: usize = 4 << 10;
+/// Longer statements are parsed, and their constants read, on the query runtime: the caller's threads serve everybody's logins.
+const DONE_HERE_BYTES_MAX: usize = 4 << 10;
 
 /// A planned statement with its parameters and columns.
 #[derive(Clone, Debug)]
@@ -231,7 +232,7 @@ impl Session {
     /// # Errors
     /// 42601 with position.
     pub async fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
-        if sql.len() <= PARSED_HERE_BYTES_MAX {
+        if sql.len() <= DONE_HERE_BYTES_MAX {
             return statement::parse(sql);
         }
         let sql = sql.to_owned();

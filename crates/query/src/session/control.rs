@@ -14,9 +14,10 @@ use datafusion::sql::sqlparser::ast::{
 use event::TableKind;
 use futures::{StreamExt, stream};
 
+use super::checks::Checks;
 use super::copy::{CopyPlan, check_target, options, source_sql};
 use super::ddl::{folded, relation, table_spec};
-use super::insert::{self, InsertPlan, Source, read_literals};
+use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
 use super::plan::{OneTime, as_query, text_rows};
 use super::report::nearest;
 use super::rows::Target;
@@ -218,9 +219,9 @@ impl Session {
 
     // INSERT and COPY
 
-    pub(super) fn insert_plan(&self, insert: &Insert) -> Result<InsertPlan, Error> {
+    pub(super) fn insert_plan(&self, statement: &Statement, insert: &Insert) -> Result<InsertPlan, Error> {
         let table = self.table(&insert::target_name(&insert.table)?)?;
-        insert::plan(insert, table)
+        insert::plan(insert, statement.rows.as_ref(), table)
     }
 
     async fn insert(
@@ -229,29 +230,24 @@ impl Session {
         insert: &Insert,
         parameters: &[ScalarValue],
     ) -> Result<Outcome, Error> {
-        let InsertPlan { table, positions, source } = self.insert_plan(insert)?;
-        let values = match &source {
-            Source::Literals(values) => Some(values),
-            Source::Query(_) => None,
-        };
-        let needed = insert::needs_default(values, &positions, table.definition.columns.len());
+        let InsertPlan { table, positions, source } = self.insert_plan(statement, insert)?;
+        let needed = insert::needs_default(Some(&source), &positions, table.definition.columns.len());
         let mut defaults = self.defaults(&table, &needed).await?;
         let zone = self.zone();
         let definition = Arc::clone(&table.definition);
         let checks = self.checks(&definition).await?;
         let rows = match source {
+            Source::Constants(rows) => {
+                let text = Arc::clone(&statement.text);
+                let read = move || read_constants(&rows, &text, &positions, &definition, &defaults, zone);
+                let batch = self.read_rows(statement, checks, read).await?;
+                self.write_batch(&table, batch).await?
+            }
             Source::Literals(values) => {
                 let parameters = parameters.to_vec();
-                let read = async move {
-                    let rows = read_literals(&values, &positions, &definition, &defaults, &parameters, zone);
-                    Ok(rows.and_then(|rows| checks.map_or(Ok(()), |checks| checks.verify(&rows)).map(|()| rows)))
-                };
-                let batch = self.engine.work(read).await.map_err(|error| self.worded(error, statement))??;
-                let rows = batch.num_rows() as u64;
-                let mut writes = self.take_writes().await;
-                writes.append(&table, batch).await?;
-                self.finish_write(writes).await?;
-                rows
+                let read = move || read_literals(&values, &positions, &definition, &defaults, &parameters, zone);
+                let batch = self.read_rows(statement, checks, read).await?;
+                self.write_batch(&table, batch).await?
             }
             Source::Query(query) => {
                 let runnable = self.runnable(statement, &as_query(&query), parameters, &OneTime::default()).await?;
@@ -281,6 +277,33 @@ impl Session {
             }
         };
         Ok(Outcome::Done(format!("INSERT 0 {rows}")))
+    }
+
+    /// Reads and checks the rows of a statement: here when that takes less than going to another thread, else on the query runtime.
+    async fn read_rows(
+        &self,
+        statement: &Statement,
+        checks: Option<Arc<Checks>>,
+        read: impl FnOnce() -> Result<RecordBatch, Error> + Send + 'static,
+    ) -> Result<RecordBatch, Error> {
+        let read = move || {
+            let rows = read()?;
+            checks.map_or(Ok(()), |checks| checks.verify(&rows))?;
+            Ok(rows)
+        };
+        if statement.text.len() <= super::DONE_HERE_BYTES_MAX {
+            return read();
+        }
+        self.engine.work(async move { Ok(read()) }).await.map_err(|error| self.worded(error, statement))?
+    }
+
+    /// Writes the only batch of a statement; its rows.
+    async fn write_batch(&mut self, table: &Arc<Table>, batch: RecordBatch) -> Result<u64, Error> {
+        let rows = batch.num_rows() as u64;
+        let mut writes = self.take_writes().await;
+        writes.append(table, batch).await?;
+        self.finish_write(writes).await?;
+        Ok(rows)
     }
 
     async fn copy_source(&mut self, statement: &Statement, source: &CopySource) -> Result<Rows, Error> {
@@ -410,6 +433,7 @@ impl Session {
             ast: Some(Arc::new(inner.clone())),
             text: Arc::clone(&statement.text),
             offset: statement.offset,
+            rows: None,
         };
         let types = data_types
             .iter()

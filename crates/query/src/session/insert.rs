@@ -17,6 +17,7 @@ use event::{Column, ColumnType, TableDefinition};
 use super::ddl::{folded, relation};
 use super::report::nearest;
 use super::rows::{assign, build, check_not_null, default_column};
+use super::values::ConstantRows;
 use crate::error::{Condition, Error};
 use crate::text::{ColumnBuilder, Zone};
 
@@ -34,7 +35,9 @@ pub(crate) struct InsertPlan {
 /// Where the rows of an INSERT come from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// VALUES of nothing but literals and DEFAULT: read without planning.
+    /// VALUES of nothing but constants, still in the text of the statement.
+    Constants(Arc<ConstantRows>),
+    /// VALUES of nothing but literals, parameters and DEFAULT: read without planning.
     Literals(Values),
     /// Anything else: a query.
     Query(Box<Query>),
@@ -52,7 +55,11 @@ pub(crate) fn target_name(table: &TableObject) -> Result<(String, String), Error
 ///
 /// # Errors
 /// 42703, 42701, 42601 as PostgreSQL; 0A000 for RETURNING and ON CONFLICT.
-pub(crate) fn plan(insert: &Insert, table: Arc<Table>) -> Result<InsertPlan, Error> {
+pub(crate) fn plan(
+    insert: &Insert,
+    constants: Option<&Arc<ConstantRows>>,
+    table: Arc<Table>,
+) -> Result<InsertPlan, Error> {
     if insert.returning.is_some() {
         return Err(Error::hinted(
             Condition::FeatureNotSupported,
@@ -76,11 +83,15 @@ pub(crate) fn plan(insert: &Insert, table: Arc<Table>) -> Result<InsertPlan, Err
         plan.default_values();
         return Ok(plan);
     };
-    let mut query = query.clone();
     let explicit = !insert.columns.is_empty();
+    if let Some(rows) = constants {
+        let positions = width(rows.width(), positions, explicit)?;
+        return Ok(InsertPlan { table, positions, source: Source::Constants(Arc::clone(rows)) });
+    }
+    let mut query = query.clone();
     let bare = is_bare(&query);
     let positions = match query.body.as_ref() {
-        SetExpr::Values(values) if bare => width(values, positions, explicit)?,
+        SetExpr::Values(values) if bare => width(even(values)?, positions, explicit)?,
         _ => positions,
     };
     let readable = match query.body.as_mut() {
@@ -152,12 +163,17 @@ pub(crate) fn position(definition: &TableDefinition, name: &str) -> Result<usize
     })
 }
 
-/// All rows must be equally long; fewer values than columns are allowed when no columns are named.
-fn width(values: &Values, mut positions: Vec<usize>, explicit: bool) -> Result<Vec<usize>, Error> {
+/// Values of each row.
+fn even(values: &Values) -> Result<usize, Error> {
     let first = values.rows.first().map_or(0, |row| row.len());
     if values.rows.iter().any(|row| row.len() != first) {
         return Err(Error::report(Condition::SyntaxError, "VALUES lists must all be the same length"));
     }
+    Ok(first)
+}
+
+/// The columns that rows of `first` values are for; fewer than there are when no columns are named.
+fn width(first: usize, mut positions: Vec<usize>, explicit: bool) -> Result<Vec<usize>, Error> {
     if first > positions.len() {
         return Err(Error::report(Condition::SyntaxError, "INSERT has more expressions than target columns"));
     }
@@ -228,11 +244,15 @@ pub(crate) fn cell_types(values: &Values, plan: &InsertPlan, given: &[Option<Dat
 }
 
 /// Which columns a statement with these values leaves to their defaults.
-pub(crate) fn needs_default(values: Option<&Values>, positions: &[usize], columns: usize) -> Vec<bool> {
+pub(crate) fn needs_default(source: Option<&Source>, positions: &[usize], columns: usize) -> Vec<bool> {
     let mut needed = vec![true; columns];
     for (at, position) in positions.iter().enumerate() {
         let says_default = |row: &Parens<Vec<Expr>>| row.get(at).is_some_and(is_default);
-        needed[*position] = values.is_some_and(|values| values.rows.iter().any(says_default));
+        needed[*position] = match source {
+            Some(Source::Constants(rows)) => rows.says_default(at),
+            Some(Source::Literals(values)) => values.rows.iter().any(says_default),
+            Some(Source::Query(_)) | None => false,
+        };
     }
     needed
 }
@@ -274,9 +294,9 @@ pub(crate) fn read_literals(
                 Cell::Null => builder.append_null(),
                 Cell::Text(text) => builder.append_text(&text)?,
                 Cell::Number(text) => builder.append_text(&fitting(text, column.column_type))?,
-                Cell::Default => append(&mut builder, &defaults[*position], column, zone)?,
+                Cell::Default => add_value(&mut builder, &defaults[*position], column, zone)?,
                 Cell::Parameter(number) => match parameters.get(number) {
-                    Some(value) => append(&mut builder, value, column, zone)?,
+                    Some(value) => add_value(&mut builder, value, column, zone)?,
                     None => {
                         let message = format!("there is no parameter ${}", number + 1);
                         return Err(Error::report(Condition::UndefinedObject, message));
@@ -286,6 +306,35 @@ pub(crate) fn read_literals(
         }
         columns[*position] = Some(builder.finish());
     }
+    complete(columns, definition, defaults, count)
+}
+
+/// Reads rows of constants from the text of their statement straight into columns of the table.
+///
+/// # Errors
+/// As [`read_literals`].
+pub(crate) fn read_constants(
+    rows: &ConstantRows,
+    text: &str,
+    positions: &[usize],
+    definition: &TableDefinition,
+    defaults: &[ScalarValue],
+    zone: Zone,
+) -> Result<RecordBatch, Error> {
+    let mut columns: Vec<Option<ArrayRef>> = vec![None; definition.columns.len()];
+    for (at, position) in positions.iter().enumerate() {
+        columns[*position] = Some(rows.read(at, text, definition, *position, defaults, zone)?);
+    }
+    complete(columns, definition, defaults, rows.len())
+}
+
+/// Columns that were not given get their defaults.
+fn complete(
+    columns: Vec<Option<ArrayRef>>,
+    definition: &TableDefinition,
+    defaults: &[ScalarValue],
+    count: usize,
+) -> Result<RecordBatch, Error> {
     let columns = columns
         .into_iter()
         .enumerate()
@@ -299,7 +348,12 @@ pub(crate) fn read_literals(
 }
 
 /// Adds a computed value: as it is, read from text, or cast as on assignment.
-fn append(builder: &mut ColumnBuilder, value: &ScalarValue, column: &Column, zone: Zone) -> Result<(), Error> {
+pub(super) fn add_value(
+    builder: &mut ColumnBuilder,
+    value: &ScalarValue,
+    column: &Column,
+    zone: Zone,
+) -> Result<(), Error> {
     match value {
         ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
             return Ok(builder.append_text(text)?);
@@ -321,7 +375,7 @@ fn append(builder: &mut ColumnBuilder, value: &ScalarValue, column: &Column, zon
 }
 
 /// A number with a fraction assigned to an integer is rounded, as its cast from numeric would be.
-fn fitting(text: Cow<'_, str>, column_type: ColumnType) -> Cow<'_, str> {
+pub(super) fn fitting(text: Cow<'_, str>, column_type: ColumnType) -> Cow<'_, str> {
     let integer = matches!(column_type, ColumnType::SmallInt | ColumnType::Integer | ColumnType::BigInt);
     if !integer || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
         return text;

@@ -129,8 +129,9 @@ impl Session {
                 prepared.planned = OneTime::new(planned);
             }
             Ast::Insert(insert) => {
-                let plan = self.insert_plan(insert)?;
+                let plan = self.insert_plan(statement, insert)?;
                 prepared.parameters = match plan.source {
+                    Source::Constants(_) => Vec::new(),
                     Source::Literals(ref values) => cell_types(values, &plan, given),
                     Source::Query(query) => {
                         let planned = self.planned(statement, Ast::Query(query)).await?;

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::values::{self, ConstantRows, Scanned};
 use crate::error::{Condition, Error, Report};
 
 /// One parsed statement of a message.
@@ -18,6 +19,8 @@ pub struct Statement {
     pub(crate) text: Arc<str>,
     /// Characters of the message before `text`.
     pub(crate) offset: usize,
+    /// The rows of an INSERT of constants, as places in `text`; the tree then has a row that stands for them.
+    pub(crate) rows: Option<Arc<ConstantRows>>,
 }
 
 /// Parses all statements of a message.
@@ -25,6 +28,25 @@ pub struct Statement {
 /// # Errors
 /// 42601 with the position of the token that does not fit.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
+    match parse_constants(sql) {
+        Some(insert) => Ok(vec![insert]),
+        None => parse_whole(sql),
+    }
+}
+
+/// A message that is one INSERT of constants. Whatever is wrong with it is left to [`parse_whole`].
+fn parse_constants(sql: &str) -> Option<Statement> {
+    let text = sql.trim_ascii_start();
+    let blank = sql.len() - text.len();
+    let Scanned { head, end, rows } = values::scan(text)?;
+    let mut statements = parse_whole(&format!("{} VALUES (NULL)", &text[..head])).ok()?;
+    let statement = statements.pop().filter(|_| statements.is_empty())?;
+    let (text, rows) = (Arc::from(&text[..end]), Some(Arc::new(rows)));
+    Some(Statement { text, offset: blank, rows, ..statement })
+}
+
+/// Parses every token of a message.
+pub(super) fn parse_whole(sql: &str) -> Result<Vec<Statement>, Error> {
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
@@ -42,7 +64,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
         }
     }
     if statements.is_empty() {
-        statements.push(Statement { ast: None, text: Arc::from(""), offset: 0 });
+        statements.push(Statement { ast: None, text: Arc::from(""), offset: 0, rows: None });
     }
     Ok(statements)
 }
@@ -96,7 +118,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
         }
     })?;
     let text = Arc::from(&sql[from..to]);
-    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count() }))
+    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count(), rows: None }))
 }
 
 /// Turns what the stock parser cannot read into what it can: COPY needs its semicolon, option names may have dots, be
