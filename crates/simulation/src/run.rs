@@ -129,8 +129,15 @@ impl World {
         if let Some(node) = &node
             && !self.disk.is_frozen()
         {
-            self.compare(node).await?;
-            self.work(node).await?;
+            let before = self.expected.clone();
+            let compared = self.compare(node).await;
+            if self.disk.is_frozen() {
+                // What was seen while the power failed may not have been durable.
+                self.expected = before;
+            } else {
+                compared?;
+                self.work(node).await?;
+            }
         }
         // A dead process does not shut down in good order: only its tasks are stopped, after the image was taken.
         let process_alone = !self.disk.is_frozen() && self.rng.random_bool(0.5);
