@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use event::TableId;
+use event::{TableDefinition, TableId};
 use storage::command::SchemaChange;
 use storage::{Command, Outcome, Statement};
 
@@ -24,6 +24,18 @@ impl Node {
         }
     }
 
+    /// ALTER TABLE: settle the next definition, give it to the shards, make it public. `next` follows the public definition.
+    pub(crate) async fn run_alter(&self, next: TableDefinition) -> Result<Arc<Table>, Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let name = next.name.clone();
+        match self.catalog.propose(CatalogCommand::Alter { next: Arc::new(next) }).await?.outcome {
+            CatalogOutcome::Table(table) => self.finish_alter(&table).await.map_err(goes_on),
+            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
+            CatalogOutcome::SchemaChanged => Err(Error::SchemaChanged(name)),
+            _ => Err(Error::NoSuchTable(name)),
+        }
+    }
+
     /// DROP TABLE: hide it, drop the shards, forget it.
     pub(crate) async fn run_drop(&self, table: TableId) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
@@ -41,6 +53,7 @@ impl Node {
             tracing::info!(table = %table.definition.name, ?stage, "resuming a DDL job");
             match stage {
                 Stage::Creating => drop(self.finish_create(&table).await?),
+                Stage::Altering => drop(self.finish_alter(&table).await?),
                 Stage::Dropping => self.finish_drop(&table).await?,
                 Stage::Public => {}
             }
@@ -54,17 +67,35 @@ impl Node {
 
     async fn finish_create(&self, table: &Arc<Table>) -> Result<Arc<Table>, Error> {
         let id = table.definition.id;
-        for placement in &table.shards {
-            let change = SchemaChange::Put { shard: placement.shard, table: table.definition.clone() };
-            match self.change_schema(placement.group, change).await? {
-                Outcome::Done { .. } => {}
-                refused => return Err(defect(format!("shard {} of table {id}: {refused:?}", placement.shard))),
-            }
-        }
+        self.put(table).await?;
         match self.catalog.propose(CatalogCommand::Publish { table: id }).await?.outcome {
             CatalogOutcome::Table(table) => Ok(table),
             refused => Err(defect(format!("table {id} cannot be published: {refused:?}"))),
         }
+    }
+
+    async fn finish_alter(&self, table: &Arc<Table>) -> Result<Arc<Table>, Error> {
+        let id = table.definition.id;
+        self.put(table).await?;
+        match self.catalog.propose(CatalogCommand::Adopt { table: id }).await?.outcome {
+            CatalogOutcome::Table(table) => Ok(table),
+            refused => Err(defect(format!("table {id} cannot be altered: {refused:?}"))),
+        }
+    }
+
+    /// Gives the definition to all shards.
+    async fn put(&self, table: &Arc<Table>) -> Result<(), Error> {
+        for placement in &table.shards {
+            let change = SchemaChange::Put { shard: placement.shard, table: table.definition.clone() };
+            match self.change_schema(placement.group, change).await? {
+                Outcome::Done { .. } => {}
+                refused => {
+                    let id = table.definition.id;
+                    return Err(defect(format!("shard {} of table {id}: {refused:?}", placement.shard)));
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn finish_drop(&self, table: &Arc<Table>) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableId};
+use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableDefinition, TableId};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -244,6 +244,20 @@ impl Node {
     pub async fn create_table(self: &Arc<Self>, spec: TableSpec) -> Result<Arc<Table>, Error> {
         let node = self.clone();
         self.see_through(async move { node.run_create(spec).await }).await
+    }
+
+    /// Gives a table its next definition (D15), whose version follows that of the public one; answers once it is public.
+    ///
+    /// # Errors
+    /// [`Error::SchemaChanged`] when another definition is public by now, [`Error::TableExists`] for a name that is taken.
+    pub async fn alter_table(self: &Arc<Self>, next: TableDefinition) -> Result<Arc<Table>, Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_alter(next).await }).await
+    }
+
+    /// Completes once no DDL of this node is under way: a table that was between two definitions is public as one.
+    pub async fn schema_settled(&self) {
+        drop(self.ddl.acquire().await);
     }
 
     /// Drops a table with its rows (D15): invisible at once, objects deleted when nothing names them any more.

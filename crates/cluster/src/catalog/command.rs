@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{GroupId, TableId};
+use event::{GroupId, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
@@ -40,6 +40,16 @@ pub(crate) enum CatalogCommand {
         /// The table.
         table: TableId,
     },
+    /// First step of ALTER TABLE: the next definition is settled, everybody still sees the one before.
+    Alter {
+        /// The next definition; its version follows that of the public one.
+        next: Arc<TableDefinition>,
+    },
+    /// Last step of ALTER TABLE: its shards have the next definition, everybody sees it.
+    Adopt {
+        /// The table.
+        table: TableId,
+    },
     /// First step of DROP TABLE: nobody sees it any more, the name is free.
     Drop {
         /// The table.
@@ -62,6 +72,8 @@ pub(crate) enum CatalogOutcome {
     Table(Arc<Table>),
     /// The name is taken.
     TableExists,
+    /// The definition does not follow the one that is public.
+    SchemaChanged,
     /// There is no such table in a stage the command applies to.
     NoSuchTable,
 }

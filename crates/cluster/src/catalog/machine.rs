@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{Column, ColumnId, GroupId, SchemaVersion, ShardId, TableDefinition, TableId};
+use event::{Check, Column, ColumnId, GroupId, SchemaVersion, ShardId, TableDefinition, TableId};
 use parking_lot::RwLock;
 use replication::{MachineCheckpoint, StateMachine};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ struct CatalogState {
 struct TableState {
     stage: Stage,
     table: Arc<Table>,
+    /// What the definition is becoming, while altering.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<Arc<TableDefinition>>,
 }
 
 /// How far the newest DDL job of a table is.
@@ -53,6 +56,8 @@ pub(crate) enum Stage {
     Creating,
     /// In use.
     Public,
+    /// In use as it was, the shards are being given the next definition.
+    Altering,
     /// The name is free, the shards are being dropped.
     Dropping,
 }
@@ -74,13 +79,15 @@ impl CatalogMachine {
     }
 
     /// Jobs that have begun and not ended, in order of their tables.
+    ///
+    /// A table that is being altered comes with its next definition.
     pub(crate) fn unfinished(&self) -> Vec<(Stage, Arc<Table>)> {
         let tables = self.state.tables.values();
-        tables.filter(|t| t.stage != Stage::Public).map(|t| (t.stage, t.table.clone())).collect()
+        tables.filter(|t| t.stage != Stage::Public).map(|t| (t.stage, t.coming())).collect()
     }
 
     fn publish(&self, index: u64) {
-        let public = self.state.tables.iter().filter(|(_, t)| t.stage == Stage::Public);
+        let public = self.state.tables.iter().filter(|(_, t)| matches!(t.stage, Stage::Public | Stage::Altering));
         let tables = public.map(|(id, t)| (*id, t.table.clone())).collect();
         *self.published.write() = Arc::new(Catalog { index, tables });
     }
@@ -97,6 +104,8 @@ impl CatalogState {
             }
             CatalogCommand::Create { spec } => self.create(spec),
             CatalogCommand::Publish { table } => self.advance(*table, Stage::Creating, Stage::Public),
+            CatalogCommand::Alter { next } => self.alter(next),
+            CatalogCommand::Adopt { table } => self.adopt(*table),
             CatalogCommand::Drop { table } => self.advance(*table, Stage::Public, Stage::Dropping),
             CatalogCommand::Forget { table } => match self.tables.get(table) {
                 Some(found) if found.stage == Stage::Dropping => {
@@ -110,11 +119,7 @@ impl CatalogState {
     }
 
     fn create(&mut self, spec: &TableSpec) -> CatalogOutcome {
-        let taken = |t: &TableState| {
-            let definition = &t.table.definition;
-            t.stage != Stage::Dropping && definition.namespace == spec.namespace && definition.name == spec.name
-        };
-        if self.tables.values().any(taken) {
+        if self.tables.values().any(|t| t.takes(&spec.namespace, &spec.name)) {
             return CatalogOutcome::TableExists;
         }
         let id = TableId(self.next_table);
@@ -125,8 +130,39 @@ impl CatalogState {
         let group = self.groups[(shard.0 % self.groups.len() as u64) as usize];
         let definition = Arc::new(define(id, spec));
         let table = Arc::new(Table { definition, shards: vec![ShardPlacement { shard, group }] });
-        self.tables.insert(id, TableState { stage: Stage::Creating, table: table.clone() });
+        self.tables.insert(id, TableState { stage: Stage::Creating, table: table.clone(), next: None });
         CatalogOutcome::Table(table)
+    }
+
+    /// Settles the next definition of a public table. That it is settled already is fine, so that a job may be repeated.
+    fn alter(&mut self, next: &Arc<TableDefinition>) -> CatalogOutcome {
+        let others = self.tables.iter().filter(|(id, _)| **id != next.id);
+        let taken = others.map(|(_, t)| t).any(|t| t.takes(&next.namespace, &next.name));
+        let Some(found) = self.tables.get_mut(&next.id) else { return CatalogOutcome::NoSuchTable };
+        match found.stage {
+            Stage::Public if taken => CatalogOutcome::TableExists,
+            Stage::Public if found.table.definition.version.0 + 1 == next.version.0 => {
+                found.stage = Stage::Altering;
+                found.next = Some(next.clone());
+                CatalogOutcome::Table(found.coming())
+            }
+            Stage::Altering if found.next.as_ref() == Some(next) => CatalogOutcome::Table(found.coming()),
+            Stage::Public | Stage::Altering => CatalogOutcome::SchemaChanged,
+            Stage::Creating | Stage::Dropping => CatalogOutcome::NoSuchTable,
+        }
+    }
+
+    /// Makes the next definition the public one.
+    fn adopt(&mut self, id: TableId) -> CatalogOutcome {
+        match self.tables.get_mut(&id) {
+            Some(found) if matches!(found.stage, Stage::Public | Stage::Altering) => {
+                found.table = found.coming();
+                found.next = None;
+                found.stage = Stage::Public;
+                CatalogOutcome::Table(found.table.clone())
+            }
+            _ => CatalogOutcome::NoSuchTable,
+        }
     }
 
     /// Takes the table from one stage to the next; being there already is fine, so that a job may be repeated.
@@ -138,6 +174,23 @@ impl CatalogState {
             }
             _ => CatalogOutcome::NoSuchTable,
         }
+    }
+}
+
+impl TableState {
+    /// The table as it will be once its job has ended.
+    fn coming(&self) -> Arc<Table> {
+        match &self.next {
+            Some(next) => Arc::new(Table { definition: next.clone(), shards: self.table.shards.clone() }),
+            None => self.table.clone(),
+        }
+    }
+
+    /// Whether no other table may have that name.
+    fn takes(&self, namespace: &str, name: &str) -> bool {
+        let is_named = |definition: &TableDefinition| definition.namespace == namespace && definition.name == name;
+        self.stage != Stage::Dropping
+            && (is_named(&self.table.definition) || self.next.as_deref().is_some_and(is_named))
     }
 }
 
@@ -157,6 +210,14 @@ fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
     }
 }
 
+/// About what columns and constraints take in an entry.
+fn written_bytes(columns: &[Column], checks: &[Check]) -> usize {
+    const COLUMN_BYTES: usize = 128;
+    let text = |c: &Column| c.name.len() + c.default.as_ref().map_or(0, String::len);
+    let columns: usize = columns.iter().map(|c| COLUMN_BYTES + text(c)).sum();
+    columns + checks.iter().map(|check| check.name.len() + check.expression.len()).sum::<usize>()
+}
+
 impl StateMachine for CatalogMachine {
     type Statement = CatalogCommand;
     type Entry = CatalogEntry;
@@ -173,19 +234,15 @@ impl StateMachine for CatalogMachine {
 
     fn statement_bytes(command: &CatalogCommand) -> usize {
         const STEP_BYTES: usize = 64;
-        const COLUMN_BYTES: usize = 128;
         match command {
-            CatalogCommand::Create { spec } => {
-                let text = |c: &Column| c.name.len() + c.default.as_ref().map_or(0, String::len);
-                let checks: usize = spec.checks.iter().map(|check| check.name.len() + check.expression.len()).sum();
-                STEP_BYTES + spec.columns.iter().map(|c| COLUMN_BYTES + text(c)).sum::<usize>() + checks
-            }
+            CatalogCommand::Create { spec } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
+            CatalogCommand::Alter { next } => STEP_BYTES + written_bytes(&next.columns, &next.checks),
             _ => STEP_BYTES,
         }
     }
 
     fn makes_room(command: &CatalogCommand) -> bool {
-        !matches!(command, CatalogCommand::Create { .. })
+        !matches!(command, CatalogCommand::Create { .. } | CatalogCommand::Alter { .. })
     }
 
     fn time_us(entry: &CatalogEntry) -> i64 {

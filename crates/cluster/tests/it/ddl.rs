@@ -1,8 +1,10 @@
-//! CREATE and DROP as jobs: each ends, whichever step a crash comes after.
+//! CREATE, ALTER and DROP as jobs: each ends, whichever step a crash comes after.
 
 use std::sync::Arc;
 
-use cluster::Error;
+use arrow::array::{RecordBatch, new_null_array};
+use cluster::{Error, Table};
+use event::{Column, ColumnId, ColumnType, SchemaVersion, TableDefinition};
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
 
@@ -13,6 +15,97 @@ const SEEDS: usize = 4;
 
 fn block_on<F: Future>(work: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// The next definition: another name, and one more column.
+fn altered(table: &Table) -> TableDefinition {
+    let mut next = table.definition.as_ref().clone();
+    next.version = SchemaVersion(next.version.0 + 1);
+    next.name = "u".to_owned();
+    let (id, column_type) = (ColumnId(next.columns.len() as u32 + 1), ColumnType::Text);
+    next.columns.push(Column { id, name: "note".to_owned(), column_type, nullable: true, default: None });
+    next
+}
+
+/// The rows with NULL in the columns the table has besides.
+fn widened(table: &Table, rows: &RecordBatch) -> RecordBatch {
+    let schema = table.definition.arrow_schema();
+    let added = schema.fields()[rows.num_columns()..].iter().map(|f| new_null_array(f.data_type(), rows.num_rows()));
+    let columns = rows.columns().iter().cloned().chain(added).collect();
+    RecordBatch::try_new(schema.clone(), columns).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_definition_follows_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let table = node.create_table(events("t")).await.unwrap();
+    insert(&node, &table, rows("a", 0..3)).await.unwrap();
+    let (one, two) = tokio::join!(node.alter_table(altered(&table)), node.alter_table(altered(&table)));
+    let refused = if one.is_err() { &one } else { &two }.as_ref().unwrap_err();
+    assert!(matches!(refused, Error::SchemaChanged(_)), "{refused:?}");
+
+    // Rows made for the definition before are refused, those there are read as rows of the new one.
+    let refused = insert(&node, &table, rows("a", 3..6)).await.unwrap_err();
+    assert!(matches!(refused, Error::SchemaChanged(_)), "{refused:?}");
+    let now = find(&node, "u").unwrap();
+    insert(&node, &now, widened(&now, &rows("a", 3..6))).await.unwrap();
+    assert_eq!(read(&node, &now).await, once("a", 0..6));
+
+    // The old name is free, the new one is not.
+    let again = node.create_table(events("t")).await.unwrap();
+    let refused = node.alter_table(altered(&again)).await.unwrap_err();
+    assert!(matches!(refused, Error::TableExists(_)), "{refused:?}");
+    node.shutdown().await.unwrap();
+}
+
+#[test]
+fn an_alter_job_cut_off_anywhere_is_finished_or_was_never_begun() {
+    let (mut finished, mut never, mut seed) = (0, 0, 0);
+    for n in (1..).flat_map(|n| [n; SEEDS]) {
+        seed += 1;
+        let disk = Arc::new(SimulatedDisk::new(seed));
+        let acknowledged = block_on(async {
+            let node = start(disk.clone()).await.unwrap();
+            let table = node.create_table(events("t")).await.unwrap();
+            insert(&node, &table, rows("a", 0..3)).await.unwrap();
+            node.flush().await.unwrap();
+            insert(&node, &table, rows("a", 3..6)).await.unwrap();
+            disk.freeze_at_sync(disk.syncs() + n, Frozen::Succeed);
+            let table = node.alter_table(altered(&table)).await.unwrap();
+            let acknowledged = !disk.is_frozen();
+            node.flush().await.unwrap();
+            insert(&node, &table, widened(&table, &rows("b", 0..3))).await.unwrap();
+            acknowledged
+        });
+        let crashed = Arc::new(disk.crash(seed));
+        block_on(async {
+            let node = start(crashed).await.unwrap();
+            let table = match (find(&node, "t"), find(&node, "u")) {
+                (None, Some(table)) => {
+                    finished += u32::from(!acknowledged);
+                    assert_eq!(table.definition.columns.len(), 4);
+                    table
+                }
+                (Some(table), None) => {
+                    assert!(!acknowledged, "an acknowledged change is done");
+                    never += 1;
+                    assert_eq!(table.definition.columns.len(), 3);
+                    table
+                }
+                found => panic!("one table of one name: {found:?}"),
+            };
+            let there = read(&node, &table).await;
+            assert!(once("a", 0..6).iter().all(|(row, times)| there.get(row) == Some(times)), "{there:?}");
+            insert(&node, &table, widened(&table, &rows("c", 0..3))).await.unwrap();
+            node.flush().await.unwrap();
+            assert_eq!(read(&node, &table).await.len(), there.len() + 3);
+        });
+        if acknowledged {
+            break;
+        }
+    }
+    assert!(finished > 0 && never > 0, "finished {finished}, never begun {never}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

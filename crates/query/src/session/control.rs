@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set,
     Statement as Ast, Value,
 };
-use event::TableKind;
+use event::{Column, TableKind};
 use futures::{StreamExt, stream};
 
 use super::checks::Checks;
@@ -41,7 +41,7 @@ impl Session {
                 let rows = Box::pin(self.explain(statement, inner, analyze, verbose, &parameters)).await?;
                 Ok(Outcome::Rows(rows))
             }
-            Ast::Insert(insert) => Box::pin(self.insert(statement, insert, &parameters)).await,
+            Ast::Insert(insert) => self.insert_anew(statement, insert, &parameters).await,
             Ast::Copy { source, to, target, options: written, legacy_options, .. } => {
                 check_target(target, *to)?;
                 let options = options(written, legacy_options)?;
@@ -53,6 +53,7 @@ impl Session {
                 }
             }
             Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
+            Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
             Ast::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
                 self.refuse_in_block("DROP TABLE").await?;
                 for name in names {
@@ -110,7 +111,7 @@ impl Session {
     // Tables
 
     /// The public table of that name, with PostgreSQL's refusal and a guess.
-    fn table(&self, (namespace, name): &(String, String)) -> Result<Arc<Table>, Error> {
+    pub(super) fn table(&self, (namespace, name): &(String, String)) -> Result<Arc<Table>, Error> {
         let catalog = self.engine.node().catalog();
         if let Some(table) = catalog.table(namespace, name) {
             return Ok(Arc::clone(table));
@@ -128,7 +129,7 @@ impl Session {
     }
 
     /// DDL commits by itself. Before it, what an implicit transaction has written so far is committed.
-    async fn refuse_in_block(&mut self, what: &str) -> Result<(), Error> {
+    pub(super) async fn refuse_in_block(&mut self, what: &str) -> Result<(), Error> {
         match self.block {
             Block::Explicit { .. } => Err(Error::hinted(
                 Condition::ActiveTransaction,
@@ -143,13 +144,8 @@ impl Session {
     async fn create_table(&mut self, create: &datafusion::sql::sqlparser::ast::CreateTable) -> Result<Outcome, Error> {
         self.refuse_in_block("CREATE TABLE").await?;
         let spec = table_spec(create)?;
-        for column in spec.columns.iter().filter(|column| column.default.is_some()) {
-            let text = column.default.as_deref().expect("filtered");
-            let value = match insert::plain_default(text) {
-                Some(value) => value,
-                None => self.value_of(text).await?,
-            };
-            super::rows::default_column(&value, column, 1)?;
+        for column in &spec.columns {
+            self.check_default(column).await?;
         }
         self.ready_checks(&spec.name, &spec.columns, &spec.checks).await?;
         let name = spec.name.clone();
@@ -175,6 +171,16 @@ impl Session {
             );
         }
         Ok(done)
+    }
+
+    /// Refuses a DEFAULT that cannot be computed, or is no value of its column.
+    pub(super) async fn check_default(&self, column: &Column) -> Result<(), Error> {
+        let Some(text) = &column.default else { return Ok(()) };
+        let value = match insert::plain_default(text) {
+            Some(value) => value,
+            None => self.value_of(text).await?,
+        };
+        super::rows::default_column(&value, column, 1).map(drop)
     }
 
     async fn drop_table(&mut self, name: &(String, String), if_exists: bool) -> Result<(), Error> {
@@ -222,6 +228,26 @@ impl Session {
     pub(super) fn insert_plan(&self, statement: &Statement, insert: &Insert) -> Result<InsertPlan, Error> {
         let table = self.table(&insert::target_name(&insert.table)?)?;
         insert::plan(insert, statement.rows.as_ref(), table)
+    }
+
+    /// INSERT; one that commits by itself is done anew when its table was altered meanwhile.
+    async fn insert_anew(
+        &mut self,
+        statement: &Statement,
+        insert: &Insert,
+        parameters: &[ScalarValue],
+    ) -> Result<Outcome, Error> {
+        for attempt in 0.. {
+            match Box::pin(self.insert(statement, insert, parameters)).await {
+                Err(Error::Cluster(cluster::Error::SchemaChanged(_)))
+                    if self.block == Block::None && attempt < super::plan::REPLANS_MAX =>
+                {
+                    self.engine.node().schema_settled().await;
+                }
+                outcome => return outcome,
+            }
+        }
+        unreachable!("the loop ends by returning")
     }
 
     async fn insert(

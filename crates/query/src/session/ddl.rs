@@ -2,8 +2,8 @@
 
 use cluster::TableSpec;
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo, Expr, Ident, IndexColumn,
-    ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
+    ColumnDef, ColumnOption, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo, Expr, Ident,
+    IndexColumn, ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
 };
 use event::{Column, ColumnId, ColumnType, Compression, EventOptions, TableKind};
 
@@ -36,12 +36,21 @@ const OPTIONS: [(&str, &str); 13] = [
 
 /// Options as written, values as text.
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     time_column: Option<String>,
     series: Option<String>,
     split_interval: Option<String>,
-    retention: Option<String>,
-    compression: Option<String>,
+    pub(super) retention: Option<String>,
+    pub(super) compression: Option<String>,
+}
+
+impl Options {
+    /// The first option that was given of those that stay as they are for the life of a table.
+    pub(super) fn fixed(&self) -> Option<&'static str> {
+        let fixed =
+            [("time_column", &self.time_column), ("series", &self.series), ("split_interval", &self.split_interval)];
+        fixed.into_iter().find(|(_, value)| value.is_some()).map(|(name, _)| name)
+    }
 }
 
 /// A name with its schema; `public` when none is written.
@@ -86,12 +95,12 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
             _ => Error::report(Condition::UndefinedSchema, format!("schema \"{namespace}\" does not exist")),
         });
     }
-    let mut columns = columns(create)?;
+    let mut columns = columns(&create.columns)?;
     let primary_key = primary_key(create, &columns)?;
     for position in &primary_key {
         columns[*position].nullable = false;
     }
-    let options = options(&create.table_options)?;
+    let options = table_options(&create.table_options)?;
     let kind = kind(&options, &columns, &primary_key)?;
     if kind == TableKind::Reference && !primary_key.is_empty() {
         return Err(Error::hinted(
@@ -100,7 +109,14 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
             "A table becomes an event table with a NOT NULL timestamp column that is part of the key; otherwise leave out PRIMARY KEY.",
         ));
     }
-    let compression = match options.compression.as_deref().map(str::to_lowercase).as_deref() {
+    let compression = compression(options.compression.as_deref())?;
+    let checks = checks::stated(create, &name, &columns)?;
+    Ok(TableSpec { namespace, name, columns, primary_key, kind, compression, checks })
+}
+
+/// The compression of that name, the default when none is said.
+pub(super) fn compression(written: Option<&str>) -> Result<Compression, Error> {
+    Ok(match written.map(str::to_lowercase).as_deref() {
         None | Some("zstd") => Compression::Zstd,
         Some("lz4") => Compression::Lz4,
         Some("snappy") => Compression::Snappy,
@@ -113,9 +129,7 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
                 "Valid values are zstd, lz4, snappy and none.",
             ));
         }
-    };
-    let checks = checks::stated(create, &name, &columns)?;
-    Ok(TableSpec { namespace, name, columns, primary_key, kind, compression, checks })
+    })
 }
 
 fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
@@ -141,9 +155,10 @@ fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
     }
 }
 
-fn columns(create: &CreateTable) -> Result<Vec<Column>, Error> {
+/// The columns of these definitions, numbered from 1.
+pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
     let mut columns: Vec<Column> = Vec::new();
-    for definition in &create.columns {
+    for definition in written {
         let name = folded(&definition.name);
         if columns.iter().any(|column| column.name == name) {
             return Err(Error::report(
@@ -273,17 +288,16 @@ fn position(columns: &[Column], name: &str) -> Option<usize> {
     columns.iter().position(|column| column.name == name)
 }
 
-fn options(written: &CreateTableOptions) -> Result<Options, Error> {
-    let list = match written {
-        CreateTableOptions::None => return Ok(Options::default()),
-        CreateTableOptions::With(list) => list,
-        other => {
-            return Err(Error::report(
-                Condition::FeatureNotSupported,
-                format!("table options {other} are not supported"),
-            ));
-        }
-    };
+fn table_options(written: &CreateTableOptions) -> Result<Options, Error> {
+    match written {
+        CreateTableOptions::None => Ok(Options::default()),
+        CreateTableOptions::With(list) => options(list),
+        other => Err(Error::report(Condition::FeatureNotSupported, format!("table options {other} are not supported"))),
+    }
+}
+
+/// The options of WITH or SET.
+pub(super) fn options(list: &[SqlOption]) -> Result<Options, Error> {
     let mut options = Options::default();
     for option in list {
         let (name, value) = match option {
@@ -355,11 +369,7 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         let (series, interval, retention) = (&options.series, &options.split_interval, &options.retention);
         for (option, written) in [("series", series), ("split_interval", interval), ("retention", retention)] {
             if written.is_some() {
-                return Err(Error::hinted(
-                    Condition::InvalidTableDefinition,
-                    format!("option \"{option}\" needs a time column"),
-                    "Give the table a NOT NULL timestamp or timestamptz column.",
-                ));
+                return Err(needs_time(option));
             }
         }
         return Ok(TableKind::Reference);
@@ -374,6 +384,15 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
     };
     let retention_us = options.retention.as_ref().map(|text| interval_us("retention", text)).transpose()?;
     Ok(TableKind::Event(EventOptions { time_column, series, split_interval_us, retention_us }))
+}
+
+/// The option is of event tables alone.
+pub(super) fn needs_time(option: &str) -> Error {
+    Error::hinted(
+        Condition::InvalidTableDefinition,
+        format!("option \"{option}\" needs a time column"),
+        "Give the table a NOT NULL timestamp or timestamptz column.",
+    )
 }
 
 fn named_time_column(name: &str, columns: &[Column]) -> Result<usize, Error> {
@@ -408,7 +427,7 @@ fn series_columns(list: &str, columns: &[Column], time_column: usize) -> Result<
 }
 
 /// A fixed width in microseconds: `12 hours`, `1 day`, `7d`. Months have no fixed width.
-fn interval_us(option: &str, text: &str) -> Result<i64, Error> {
+pub(super) fn interval_us(option: &str, text: &str) -> Result<i64, Error> {
     let invalid = || {
         Error::report(Condition::InvalidParameterValue, format!("invalid value for option \"{option}\": \"{text}\""))
     };

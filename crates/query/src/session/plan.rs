@@ -27,7 +27,7 @@ use crate::run::ResultStream;
 use crate::table::{Reads, Snapshots, StatementCatalog};
 
 /// Replans after a table changed under a statement.
-const REPLANS_MAX: u32 = 3;
+pub(super) const REPLANS_MAX: u32 = 3;
 
 /// A plan ready to run.
 pub(super) struct Runnable {
@@ -197,7 +197,9 @@ impl Session {
                 Ok(Runnable { plan, context: state.task_ctx() })
             });
             match runnable.await.map_err(|error| self.worded(error, statement)) {
-                Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if attempt < REPLANS_MAX => {}
+                Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if attempt < REPLANS_MAX => {
+                    self.engine.node().schema_settled().await;
+                }
                 outcome => return outcome,
             }
         }

@@ -137,6 +137,7 @@ fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
             tokens.push(TokenWithSpan::wrap(Token::SemiColon));
         }
         ["CREATE", "TABLE" | "UNLOGGED", ..] => join_dotted_options(tokens),
+        ["ALTER", "TABLE", ..] => reset_as_set(tokens),
         ["ABORT", ..] => tokens[words[0].0].token = Token::make_keyword("ROLLBACK"),
         ["RESET", "TIME", "ZONE"] => {
             tokens[words[1].0].token = Token::make_word("timezone", None);
@@ -189,6 +190,26 @@ fn join_dotted_options(tokens: &mut Vec<TokenWithSpan>) {
         if tokens.get(at).is_some_and(|token| token.token == Token::Comma) {
             at += 1;
         }
+    }
+}
+
+/// `RESET (a, b)` of a table's options becomes `SET (a = default, b = default)`.
+fn reset_as_set(tokens: &mut Vec<TokenWithSpan>) {
+    let is = |token: &TokenWithSpan, word: &str| token.token.to_string().eq_ignore_ascii_case(word);
+    if !tokens.iter().any(|token| is(token, "reset")) {
+        return;
+    }
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    let reset = tokens.windows(2).rposition(|pair| is(&pair[0], "reset") && pair[1].token == Token::LParen);
+    let Some(reset) = reset else { return };
+    tokens[reset].token = Token::make_keyword("SET");
+    let rest = tokens.split_off(reset + 2);
+    for token in rest {
+        if matches!(token.token, Token::Comma | Token::RParen) {
+            tokens.push(TokenWithSpan::new(Token::Eq, token.span));
+            tokens.push(TokenWithSpan::new(Token::make_word("default", None), token.span));
+        }
+        tokens.push(token);
     }
 }
 

@@ -44,6 +44,7 @@ files! {
     differences,
     errors,
     pg_aggregate,
+    pg_alter,
     pg_catalog,
     pg_constraints,
     pg_copy,

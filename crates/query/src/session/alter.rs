@@ -1,0 +1,185 @@
+//! ALTER TABLE: from the parsed statement to a new version of the table's definition.
+//!
+//! A change never rewrites rows. Columns keep their ids, rows of older versions read NULL in columns they do not have.
+
+use datafusion::sql::sqlparser::ast::{
+    AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, Ident, RenameTableNameKind,
+    SqlOption,
+};
+use event::{Column, ColumnId, SchemaVersion, TableDefinition, TableKind};
+
+use super::ddl::{self, folded, relation};
+use super::insert::position;
+use super::{Outcome, Session};
+use crate::error::{Condition, Error};
+
+/// Attempts when somebody else changes the same table meanwhile.
+const ATTEMPTS_MAX: u32 = 3;
+
+impl Session {
+    pub(super) async fn alter_table(&mut self, alter: &AlterTable) -> Result<Outcome, Error> {
+        self.refuse_in_block("ALTER TABLE").await?;
+        let name = relation(&alter.name)?;
+        for attempt in 1.. {
+            let table = match self.table(&name) {
+                Ok(table) => table,
+                Err(_) if alter.if_exists => {
+                    self.notice("NOTICE", "00000", format!("relation \"{}\" does not exist, skipping", name.1));
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            let mut changed = table.definition.as_ref().clone();
+            for operation in &alter.operations {
+                self.alter(&mut changed, operation).await?;
+            }
+            if changed == *table.definition {
+                break;
+            }
+            changed.version = SchemaVersion(changed.version.0 + 1);
+            let new_name = changed.name.clone();
+            match self.engine.node().alter_table(changed).await {
+                Ok(_) => break,
+                Err(cluster::Error::SchemaChanged(_)) if attempt < ATTEMPTS_MAX => {}
+                Err(cluster::Error::TableExists(_)) => {
+                    let message = format!("relation \"{new_name}\" already exists");
+                    return Err(Error::report(Condition::DuplicateTable, message));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Outcome::Done("ALTER TABLE".to_owned()))
+    }
+
+    async fn alter(&mut self, table: &mut TableDefinition, operation: &AlterTableOperation) -> Result<(), Error> {
+        match operation {
+            AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
+                self.add_column(table, column_def, *if_not_exists)
+            }
+            AlterTableOperation::AlterColumn { column_name, op } => self.alter_column(table, column_name, op).await,
+            AlterTableOperation::RenameTable { table_name: RenameTableNameKind::To(name) } => {
+                (_, table.name) = relation(name)?;
+                Ok(())
+            }
+            AlterTableOperation::DropConstraint { if_exists, name, .. } => {
+                self.drop_constraint(table, &folded(name), *if_exists)
+            }
+            AlterTableOperation::SetOptionsParens { options } => set_options(table, options),
+            other => Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("ALTER TABLE {other} is not supported"),
+                "ALTER TABLE can ADD COLUMN, RENAME TO, DROP CONSTRAINT, SET and RESET options, and of a column SET and DROP DEFAULT and DROP NOT NULL.",
+            )),
+        }
+    }
+
+    fn add_column(
+        &mut self,
+        table: &mut TableDefinition,
+        written: &ColumnDef,
+        if_not_exists: bool,
+    ) -> Result<(), Error> {
+        let name = folded(&written.name);
+        if table.position(&name).is_some() {
+            let message = format!("column \"{name}\" of relation \"{}\" already exists", table.name);
+            if if_not_exists {
+                self.notice("NOTICE", "42701", format!("{message}, skipping"));
+                return Ok(());
+            }
+            return Err(Error::report(Condition::DuplicateColumn, message));
+        }
+        let mut added = ddl::columns(std::slice::from_ref(written))?;
+        let column = Column { id: next_id(table), ..added.remove(0) };
+        if written.options.iter().any(|option| option.option != ColumnOption::Null) {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                "added columns cannot have constraints or a default",
+                "Rows that are there read NULL in the column. Give it its default afterwards: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT.",
+            ));
+        }
+        table.columns.push(column);
+        Ok(())
+    }
+
+    async fn alter_column(
+        &mut self,
+        table: &mut TableDefinition,
+        name: &Ident,
+        operation: &AlterColumnOperation,
+    ) -> Result<(), Error> {
+        let at = position(table, &folded(name))?;
+        match operation {
+            AlterColumnOperation::SetDefault { value } => {
+                table.columns[at].default = Some(value.to_string());
+                self.check_default(&table.columns[at]).await
+            }
+            AlterColumnOperation::DropDefault => {
+                table.columns[at].default = None;
+                Ok(())
+            }
+            AlterColumnOperation::DropNotNull => drop_not_null(table, at),
+            other => Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("ALTER COLUMN {other} is not supported"),
+                "A column can SET and DROP DEFAULT, and DROP NOT NULL.",
+            )),
+        }
+    }
+
+    fn drop_constraint(&mut self, table: &mut TableDefinition, name: &str, if_exists: bool) -> Result<(), Error> {
+        let Some(at) = table.checks.iter().position(|check| check.name == name) else {
+            let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name);
+            if if_exists {
+                self.notice("NOTICE", "00000", format!("{message}, skipping"));
+                return Ok(());
+            }
+            return Err(Error::report(Condition::UndefinedObject, message));
+        };
+        table.checks.remove(at);
+        Ok(())
+    }
+}
+
+/// Ids are never given twice while columns only come.
+fn next_id(table: &TableDefinition) -> ColumnId {
+    ColumnId(table.columns.iter().map(|column| column.id.0).max().unwrap_or(0) + 1)
+}
+
+fn drop_not_null(table: &mut TableDefinition, at: usize) -> Result<(), Error> {
+    let name = &table.columns[at].name;
+    if table.primary_key.contains(&at) {
+        let message = format!("column \"{name}\" is in a primary key");
+        return Err(Error::report(Condition::InvalidTableDefinition, message));
+    }
+    if table.event().is_some_and(|options| options.time_column == at) {
+        let message = format!("time column \"{name}\" must be NOT NULL");
+        return Err(Error::report(Condition::InvalidTableDefinition, message));
+    }
+    table.columns[at].nullable = true;
+    Ok(())
+}
+
+/// SET (name = value, ...); RESET comes here with `default` for a value.
+fn set_options(table: &mut TableDefinition, written: &[SqlOption]) -> Result<(), Error> {
+    let options = ddl::options(written)?;
+    if let Some(name) = options.fixed() {
+        return Err(Error::hinted(
+            Condition::FeatureNotSupported,
+            format!("option \"{name}\" of an existing table cannot be changed"),
+            "Options that can be changed are retention and compression.",
+        ));
+    }
+    let given = |value: &str| value != "default";
+    if let Some(said) = &options.retention {
+        let said = Some(said.as_str()).filter(|value| given(value));
+        let retention_us = said.map(|text| ddl::interval_us("retention", text)).transpose()?;
+        match &mut table.kind {
+            TableKind::Event(event) => event.retention_us = retention_us,
+            TableKind::Reference => return Err(ddl::needs_time("retention")),
+        }
+    }
+    if let Some(said) = &options.compression {
+        table.compression = ddl::compression(Some(said.as_str()).filter(|value| given(value)))?;
+    }
+    Ok(())
+}
