@@ -37,6 +37,8 @@ pub enum Condition {
     WrongObjectType,
     /// 22P02
     InvalidTextRepresentation,
+    /// 22P03
+    InvalidBinaryRepresentation,
     /// 22P04
     BadCopyFormat,
     /// 22007

@@ -14,6 +14,7 @@ mod functions;
 mod interrupt;
 mod memory;
 // What clients write: values and COPY data.
+pub mod binary;
 pub mod copy;
 pub mod text;
 // One connection's view.
@@ -28,6 +29,6 @@ pub use datafusion::common::ScalarValue;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Condition, Error, Report};
 pub use session::{
-    CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Prepared, Rows, Session, Statement, TransactionStatus,
-    split_statements,
+    CopyEncoding, CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Prepared, Rows, Session, Statement,
+    TransactionStatus, split_statements,
 };

@@ -98,7 +98,16 @@ pub enum CopyFormat {
     Csv,
 }
 
-/// Options of COPY.
+/// How the data of a COPY are encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyEncoding {
+    /// As lines.
+    Lines(CopyOptions),
+    /// As tuples of binary values.
+    Binary,
+}
+
+/// Options of COPY in lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyOptions {
     /// The format.
@@ -117,8 +126,8 @@ pub struct CopyOptions {
 
 /// A COPY … TO STDOUT under way; `wire` encodes the rows in the format asked for.
 pub struct CopyOut {
-    /// Its options.
-    pub options: CopyOptions,
+    /// How they are to be encoded.
+    pub encoding: CopyEncoding,
     /// The rows.
     pub rows: Rows,
 }

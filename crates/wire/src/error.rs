@@ -25,6 +25,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::InvalidTableDefinition => "42P16",
         Condition::WrongObjectType => "42809",
         Condition::InvalidTextRepresentation => "22P02",
+        Condition::InvalidBinaryRepresentation => "22P03",
         Condition::BadCopyFormat => "22P04",
         Condition::InvalidDatetimeFormat => "22007",
         Condition::DatetimeOverflow => "22008",

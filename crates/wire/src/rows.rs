@@ -115,7 +115,15 @@ impl Encoder {
         out.put_u8(b'D');
         let begin = out.len();
         out.put_i32(0);
-        out.put_i16(i16::try_from(self.columns.len()).expect("RowDescription has refused more columns"));
+        self.tuple(out, row, formats);
+        patch_length(out, begin, begin);
+    }
+
+    /// Appends the number of values of a row, and the values with their lengths.
+    pub(crate) fn tuple(&mut self, out: &mut BytesMut, row: usize, formats: &[Format]) {
+        out.put_i16(
+            i16::try_from(self.columns.len()).expect("the message that announces rows has refused more columns"),
+        );
         for (column, format) in self.columns.iter().zip(formats) {
             if column.is_null(row) {
                 out.put_i32(-1);
@@ -133,7 +141,6 @@ impl Encoder {
             }
             patch_length(out, length_at, length_at + 4);
         }
-        patch_length(out, begin, begin);
     }
 
     /// Calls `field` with the text of each value of a row, `None` for NULL.

@@ -12,11 +12,11 @@ use crate::session::{CopyFormat, CopyOptions};
 use crate::text::{ColumnBuilder, Refused, Zone, refused};
 
 /// Rows of a batch.
-const BATCH_ROWS: usize = 16 << 10;
+pub(super) const BATCH_ROWS: usize = 16 << 10;
 /// Bytes of a batch, about.
-const BATCH_BYTES: usize = 1 << 20;
+pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// One record may not be longer than this.
-const RECORD_BYTES_MAX: usize = 64 << 20;
+pub(super) const RECORD_BYTES_MAX: usize = 64 << 20;
 /// Characters of a bad value that an error shows.
 const VALUE_SHOWN_CHARS: usize = 100;
 

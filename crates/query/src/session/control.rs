@@ -15,7 +15,7 @@ use event::{Column, TableKind};
 use futures::{StreamExt, stream};
 
 use super::checks::Checks;
-use super::copy::{CopyPlan, check_target, options, source_sql};
+use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
 use super::plan::{OneTime, as_query, text_rows};
@@ -44,12 +44,12 @@ impl Session {
             Ast::Insert(insert) => self.insert_anew(statement, insert, &parameters).await,
             Ast::Copy { source, to, target, options: written, legacy_options, .. } => {
                 check_target(target, *to)?;
-                let options = options(written, legacy_options)?;
+                let encoding = encoding(written, legacy_options)?;
                 if *to {
                     let rows = Box::pin(self.copy_source(statement, source)).await?;
-                    Ok(Outcome::CopyOut(CopyOut { options, rows }))
+                    Ok(Outcome::CopyOut(CopyOut { encoding, rows }))
                 } else {
-                    Ok(Outcome::CopyIn(Box::pin(self.copy_in(source, options)).await?))
+                    Ok(Outcome::CopyIn(Box::pin(self.copy_in(source, encoding)).await?))
                 }
             }
             Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
@@ -346,7 +346,7 @@ impl Session {
         Ok(rows)
     }
 
-    async fn copy_in(&mut self, source: &CopySource, options: super::CopyOptions) -> Result<CopyIn, Error> {
+    async fn copy_in(&mut self, source: &CopySource, encoding: super::CopyEncoding) -> Result<CopyIn, Error> {
         let CopySource::Table { table_name, columns } = source else {
             return Err(Error::report(Condition::SyntaxError, "COPY FROM needs a table"));
         };
@@ -367,7 +367,7 @@ impl Session {
         let defaults = self.defaults(&table, &needed).await?;
         let checks = self.checks(&table.definition).await?;
         let writes = self.take_writes().await;
-        Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, checks, options, writes }))
+        Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, checks, encoding, writes }))
     }
 
     // Settings

@@ -15,16 +15,20 @@ use super::checks::Checks;
 use super::ddl::folded;
 use super::rows::Target;
 use super::transaction::Writing;
-use super::{CopyFormat, CopyOptions, Session};
-use crate::copy::Decoder;
+use super::{CopyEncoding, CopyFormat, CopyOptions, Session};
+use crate::copy::Input;
 use crate::error::{Condition, Error};
 
 /// Reads the options of a COPY, in today's and in the old syntax.
 ///
 /// # Errors
-/// 0A000 for options and formats of later releases, 22023 for contradictions.
-pub(crate) fn options(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions, Error> {
-    let mut options = CopyOptions::defaults(format(written, legacy)?);
+/// 0A000 for options and formats of later releases, 22023 and 42601 for contradictions.
+pub(crate) fn encoding(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyEncoding, Error> {
+    let Some(format) = format(written, legacy)? else {
+        refuse_in_binary(written, legacy)?;
+        return Ok(CopyEncoding::Binary);
+    };
+    let mut options = CopyOptions::defaults(format);
     for option in written {
         match option {
             CopyOption::Format(_) | CopyOption::Freeze(_) => {}
@@ -57,10 +61,40 @@ pub(crate) fn options(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Re
     if options.format == CopyFormat::Csv && options.delimiter == options.quote {
         return Err(Error::report(Condition::InvalidParameterValue, "COPY delimiter and quote must be different"));
     }
-    Ok(options)
+    Ok(CopyEncoding::Lines(options))
 }
 
-fn format(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyFormat, Error> {
+/// Binary data have nothing that these options speak of.
+fn refuse_in_binary(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<(), Error> {
+    let in_binary = |condition, name: &str| Error::report(condition, format!("cannot specify {name} in BINARY mode"));
+    let csv_only =
+        |name: &str| Error::report(Condition::FeatureNotSupported, format!("COPY {name} available only in CSV mode"));
+    for option in written {
+        return Err(match option {
+            CopyOption::Format(_) | CopyOption::Freeze(_) | CopyOption::Encoding(_) | CopyOption::Header(false) => {
+                continue;
+            }
+            CopyOption::Delimiter(_) => in_binary(Condition::SyntaxError, "DELIMITER"),
+            CopyOption::Null(_) => in_binary(Condition::SyntaxError, "NULL"),
+            CopyOption::Header(true) => in_binary(Condition::FeatureNotSupported, "HEADER"),
+            CopyOption::Quote(_) => csv_only("quote"),
+            CopyOption::Escape(_) => csv_only("escape"),
+            other => csv_only(&other.to_string()),
+        });
+    }
+    for option in legacy {
+        return Err(match option {
+            CopyLegacyOption::Binary => continue,
+            CopyLegacyOption::Delimiter(_) => in_binary(Condition::SyntaxError, "DELIMITER"),
+            CopyLegacyOption::Null(_) => in_binary(Condition::SyntaxError, "NULL"),
+            other => csv_only(&other.to_string()),
+        });
+    }
+    Ok(())
+}
+
+/// The format of lines; `None` for binary.
+fn format(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Option<CopyFormat>, Error> {
     let named = written.iter().find_map(|option| match option {
         CopyOption::Format(name) => Some(folded(name)),
         _ => None,
@@ -71,13 +105,9 @@ fn format(written: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyFor
         _ => None,
     });
     match named.as_deref().or(old).unwrap_or("text") {
-        "text" => Ok(CopyFormat::Text),
-        "csv" => Ok(CopyFormat::Csv),
-        "binary" => Err(Error::hinted(
-            Condition::FeatureNotSupported,
-            "COPY format \"binary\" is not supported",
-            "Use csv or text.",
-        )),
+        "text" => Ok(Some(CopyFormat::Text)),
+        "csv" => Ok(Some(CopyFormat::Csv)),
+        "binary" => Ok(None),
         other => {
             Err(Error::report(Condition::InvalidParameterValue, format!("COPY format \"{other}\" not recognized")))
         }
@@ -148,15 +178,18 @@ pub(crate) fn source_sql(source: &CopySource) -> String {
 pub struct CopyIn {
     /// Columns the client must send.
     pub columns: usize,
-    /// Its options.
-    pub options: CopyOptions,
+    /// How they are encoded.
+    pub encoding: CopyEncoding,
     pieces: Option<mpsc::Sender<Bytes>>,
     task: Option<JoinHandle<Result<(Writing, u64), Error>>>,
 }
 
 impl std::fmt::Debug for CopyIn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CopyIn").field("columns", &self.columns).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("CopyIn")
+            .field("columns", &self.columns)
+            .field("encoding", &self.encoding)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +207,7 @@ pub(crate) struct CopyPlan {
     pub(crate) positions: Vec<usize>,
     pub(crate) defaults: Vec<ScalarValue>,
     pub(crate) checks: Option<Arc<Checks>>,
-    pub(crate) options: CopyOptions,
+    pub(crate) encoding: CopyEncoding,
     pub(crate) writes: Writing,
 }
 
@@ -183,10 +216,10 @@ impl CopyIn {
     pub(crate) fn start(session: &Session, plan: CopyPlan) -> CopyIn {
         let (sender, receiver) = mpsc::channel(COPY_QUEUE_LEN);
         let columns = plan.positions.len();
-        let options = plan.options.clone();
+        let encoding = plan.encoding.clone();
         let zone = session.zone();
         let task = session.engine().runtime().spawn(decode(plan, receiver, zone));
-        CopyIn { columns, options, pieces: Some(sender), task: Some(task) }
+        CopyIn { columns, encoding, pieces: Some(sender), task: Some(task) }
     }
 
     /// Gives it bytes, cut anywhere. Waits while the decoder is behind. An error ends the COPY; nothing of it stays.
@@ -235,10 +268,10 @@ async fn decode(
     mut pieces: mpsc::Receiver<Bytes>,
     zone: crate::text::Zone,
 ) -> Result<(Writing, u64), Error> {
-    let CopyPlan { table, positions, defaults, checks, options, mut writes } = plan;
+    let CopyPlan { table, positions, defaults, checks, encoding, mut writes } = plan;
     let definition = Arc::clone(&table.definition);
     let whole = positions.iter().copied().eq(0..definition.columns.len());
-    let mut decoder = Decoder::new(Arc::clone(&definition), positions.clone(), options, zone);
+    let mut decoder = Input::new(Arc::clone(&definition), positions.clone(), encoding, zone);
     let target = Target { table: definition, positions, defaults, zone, checks };
     let complete = |batch: RecordBatch| if whole { target.verify(&batch).map(|()| batch) } else { target.rows(&batch) };
     let mut rows = 0;

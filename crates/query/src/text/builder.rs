@@ -1,4 +1,4 @@
-//! A column under construction, fed with text.
+//! A column under construction, fed with text, binary values or scalars.
 
 use std::sync::Arc;
 
@@ -14,9 +14,10 @@ use super::number::{parse_boolean, parse_decimal, parse_float, parse_integer};
 use super::time::{parse_date, parse_timestamp, parse_timestamptz};
 use super::zone::Zone;
 use super::{Refused, refused};
+use crate::binary;
 use crate::error::Condition;
 
-/// Builds an Arrow array of one column type from text.
+/// Builds an Arrow array of one column type from what clients send.
 #[derive(Debug)]
 pub struct ColumnBuilder {
     values: Values,
@@ -116,6 +117,38 @@ impl ColumnBuilder {
             Values::Date(builder) => builder.append_value(parse_date(text)?),
             Values::Timestamp(builder) => builder.append_value(parse_timestamp(text)?),
             Values::TimestampTz(builder) => builder.append_value(parse_timestamptz(text, &self.zone)?),
+        }
+        self.bytes += 8;
+        Ok(())
+    }
+
+    /// Adds the value whose binary form `bytes` are.
+    ///
+    /// # Errors
+    /// 22P03 for bytes that are no value of the type, 22008 beyond the calendar, 22003 for too many digits, 22021 for text that is none;
+    /// nothing is added then.
+    pub fn append_binary(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let instant = |bytes| {
+            let us = binary::read_instant(i64::from_be_bytes(binary::fixed(bytes)?))?;
+            binary::finite(us, [i64::MIN, i64::MAX], "timestamp")
+        };
+        match &mut self.values {
+            Values::SmallInt(builder) => builder.append_value(i16::from_be_bytes(binary::fixed(bytes)?)),
+            Values::Integer(builder) => builder.append_value(i32::from_be_bytes(binary::fixed(bytes)?)),
+            Values::BigInt(builder) => builder.append_value(i64::from_be_bytes(binary::fixed(bytes)?)),
+            Values::Real(builder) => builder.append_value(f32::from_be_bytes(binary::fixed(bytes)?)),
+            Values::Double(builder) => builder.append_value(f64::from_be_bytes(binary::fixed(bytes)?)),
+            Values::Numeric(builder, precision, scale) => {
+                let text = binary::numeric_text(bytes).ok_or_else(binary::malformed)?;
+                builder.append_value(parse_decimal(&text, *precision, *scale)?);
+            }
+            Values::Boolean(builder) => builder.append_value(binary::fixed::<1>(bytes)? != [0]),
+            Values::Text(_) => return self.append_text(binary::text(bytes)?),
+            Values::Date(builder) => {
+                let days = binary::read_day(i32::from_be_bytes(binary::fixed(bytes)?))?;
+                builder.append_value(binary::finite(days, [i32::MIN, i32::MAX], "date")?);
+            }
+            Values::Timestamp(builder) | Values::TimestampTz(builder) => builder.append_value(instant(bytes)?),
         }
         self.bytes += 8;
         Ok(())

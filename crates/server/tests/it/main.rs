@@ -31,6 +31,8 @@ mod python;
 mod fuzz;
 // What no client sends, byte by byte.
 mod protocol;
+// Values as bytes, beside PostgreSQL's.
+mod binary;
 // The house rules.
 mod tidy;
 

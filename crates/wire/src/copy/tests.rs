@@ -1,0 +1,161 @@
+//! What goes out by COPY comes in again as it was.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
+    Int64Array, StringArray, TimestampMicrosecondArray,
+};
+use arrow::compute::concat_batches;
+use arrow::record_batch::RecordBatch;
+use event::{Column, ColumnId, ColumnType, Compression, SchemaVersion, TableDefinition, TableId, TableKind};
+use proptest::prelude::*;
+use query::copy::{Decoder, TupleDecoder};
+use query::text::Zone;
+
+use super::*;
+
+fn line(format: CopyFormat, fields: &[Option<&str>]) -> String {
+    let options = CopyOptions::defaults(format);
+    let mut line = Line { options, text: String::new(), is_first: true, is_single: fields.len() == 1 };
+    for field in fields {
+        line.push(*field);
+    }
+    String::from_utf8(line.take().to_vec()).unwrap()
+}
+
+#[test]
+fn lines_can_be_read_back() {
+    let fields = [Some("a\tb\\c\nd"), None, Some("")];
+    assert_eq!(line(CopyFormat::Text, &fields), "a\\tb\\\\c\\nd\t\\N\t\n");
+    let fields = [Some("a,b"), Some("say \"x\""), None, Some(""), Some("plain")];
+    assert_eq!(line(CopyFormat::Csv, &fields), "\"a,b\",\"say \"\"x\"\"\",,\"\",plain\n");
+    assert_eq!(line(CopyFormat::Csv, &[Some("\\.")]), "\"\\.\"\n");
+}
+
+const TYPES: [ColumnType; 11] = [
+    ColumnType::SmallInt,
+    ColumnType::Integer,
+    ColumnType::BigInt,
+    ColumnType::Real,
+    ColumnType::Double,
+    ColumnType::Numeric { precision: 38, scale: 7 },
+    ColumnType::Boolean,
+    ColumnType::Text,
+    ColumnType::Date,
+    ColumnType::Timestamp,
+    ColumnType::TimestampTz,
+];
+/// Days and instants that both forms know, since 1970: from year 1 to about the year 200,000.
+const DAYS: std::ops::Range<i32> = -719_162..72_000_000;
+const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..6_200_000_000_000_000_000;
+
+fn table() -> Arc<TableDefinition> {
+    let column = |(at, column_type): (usize, &ColumnType)| Column {
+        id: ColumnId(at as u32 + 1),
+        name: format!("c{at}"),
+        column_type: *column_type,
+        nullable: true,
+        default: None,
+    };
+    Arc::new(TableDefinition {
+        id: TableId(1),
+        namespace: "public".to_owned(),
+        name: "t".to_owned(),
+        version: SchemaVersion(1),
+        columns: TYPES.iter().enumerate().map(column).collect(),
+        primary_key: Vec::new(),
+        kind: TableKind::Reference,
+        compression: Compression::Zstd,
+        checks: Vec::new(),
+    })
+}
+
+/// Some values of a type, NULLs among them.
+fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
+    macro_rules! of {
+        ($values:expr, $array:ty) => {
+            prop::collection::vec(prop::option::of($values), rows)
+                .prop_map(|values| Arc::new(<$array>::from(values)) as ArrayRef)
+                .boxed()
+        };
+    }
+    let data_type = TYPES[at].arrow();
+    let whole = prop::num::i64::ANY.prop_map(i128::from);
+    match TYPES[at] {
+        ColumnType::SmallInt => of!(any::<i16>(), Int16Array),
+        ColumnType::Integer => of!(any::<i32>(), Int32Array),
+        ColumnType::BigInt => of!(any::<i64>(), Int64Array),
+        ColumnType::Real => of!(any::<f32>(), Float32Array),
+        ColumnType::Double => of!(any::<f64>(), Float64Array),
+        ColumnType::Numeric { .. } => prop::collection::vec(prop::option::of(whole), rows)
+            .prop_map(move |values| {
+                Arc::new(Decimal128Array::from(values).with_data_type(data_type.clone())) as ArrayRef
+            })
+            .boxed(),
+        ColumnType::Boolean => of!(any::<bool>(), BooleanArray),
+        ColumnType::Text => of!("[a-zé,;\"\\\\.\t\n\r\u{b}N ]{0,6}", StringArray),
+        ColumnType::Date => of!(DAYS, Date32Array),
+        ColumnType::Timestamp => of!(INSTANTS, TimestampMicrosecondArray),
+        ColumnType::TimestampTz => prop::collection::vec(prop::option::of(INSTANTS), rows)
+            .prop_map(move |values| {
+                Arc::new(TimestampMicrosecondArray::from(values).with_data_type(data_type.clone())) as ArrayRef
+            })
+            .boxed(),
+    }
+}
+
+fn batch() -> impl Strategy<Value = RecordBatch> {
+    (1..5_usize).prop_flat_map(|rows| {
+        let columns: Vec<_> = (0..TYPES.len()).map(|at| column(at, rows)).collect();
+        columns.prop_map(|columns| RecordBatch::try_new(table().arrow_schema(), columns).unwrap())
+    })
+}
+
+/// The data in two pieces.
+fn cut(data: &[u8], at: prop::sample::Index) -> [&[u8]; 2] {
+    let (front, back) = data.split_at(at.index(data.len()));
+    [front, back]
+}
+
+fn whole(mut batches: Vec<RecordBatch>, last: Option<RecordBatch>) -> RecordBatch {
+    batches.extend(last);
+    concat_batches(&table().arrow_schema(), &batches).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn tuples_come_back_as_they_were(batch in batch(), at in any::<prop::sample::Index>()) {
+        let mut data = BytesMut::from(&SIGNATURE[..]);
+        data.put_bytes(0, 8);
+        let mut encoder = Encoder::new(&batch, Zone::UTC).unwrap();
+        for row in 0..encoder.rows() {
+            encoder.tuple(&mut data, row, &[Format::Binary; TYPES.len()]);
+        }
+        data.put_i16(END_OF_TUPLES);
+        let mut decoder = TupleDecoder::new(table(), (0..TYPES.len()).collect());
+        let mut batches = Vec::new();
+        for piece in cut(&data, at) {
+            batches.extend(decoder.push(piece).unwrap());
+        }
+        prop_assert_eq!(whole(batches, decoder.finish().unwrap()), batch);
+    }
+
+    #[test]
+    fn lines_come_back_as_they_were(batch in batch(), at in any::<prop::sample::Index>(), is_csv in any::<bool>()) {
+        let options = CopyOptions::defaults(if is_csv { CopyFormat::Csv } else { CopyFormat::Text });
+        let mut line = Line { options: options.clone(), text: String::new(), is_first: true, is_single: false };
+        let mut encoder = Encoder::new(&batch, Zone::UTC).unwrap();
+        let mut data = Vec::new();
+        for row in 0..encoder.rows() {
+            encoder.fields(row, |field| line.push(field));
+            data.extend(line.take());
+        }
+        let mut decoder = Decoder::new(table(), (0..TYPES.len()).collect(), options, Zone::UTC);
+        let mut batches = Vec::new();
+        for piece in cut(&data, at) {
+            batches.extend(decoder.push(piece).unwrap());
+        }
+        prop_assert_eq!(whole(batches, decoder.finish().unwrap()), batch);
+    }
+}
