@@ -13,7 +13,7 @@ use storage::command::Replace;
 use storage::encode::SegmentPlace;
 use storage::merge::merge_segments;
 use storage::segment::SegmentRef;
-use storage::{Command, Outcome, Statement};
+use storage::{Command, Outcome, SequenceSet, Statement};
 
 use crate::ddl::defect;
 use crate::error::Error;
@@ -49,6 +49,24 @@ pub(crate) struct Merge {
     pub(crate) table: Arc<TableDefinition>,
     pub(crate) split: SplitId,
     pub(crate) inputs: Vec<SegmentRef>,
+    /// Rows of the split that shall not be in the output.
+    pub(crate) deleted: Option<Deleted>,
+}
+
+/// Deleted rows of a split.
+#[derive(Clone, Debug)]
+pub(crate) struct Deleted {
+    pub(crate) rows: Arc<SequenceSet>,
+    /// Whether none of them is anywhere but in the inputs.
+    pub(crate) all: bool,
+}
+
+/// Whether all segments of a split are rewritten for the sake of its deleted rows: an eighth of it, or some when somebody asked.
+pub(crate) fn is_worth_a_rewrite(segments: &[SegmentRef], deleted: &SequenceSet, occasion: Occasion) -> bool {
+    let rows: u64 = segments.iter().map(|segment| segment.meta.rows).sum();
+    let bytes: u64 = segments.iter().map(|segment| segment.meta.bytes).sum();
+    let fits = segments.len() <= limits::COMPACT_INPUTS_MAX && bytes <= limits::COMPACT_BYTES_MAX;
+    !segments.is_empty() && fits && (occasion == Occasion::Forced || deleted.len().saturating_mul(8) >= rows)
 }
 
 /// Chooses among the segments of one split: the most that are of like size, smallest first. Each row is so rewritten about once for each
@@ -73,7 +91,7 @@ pub(crate) fn choose(segments: &[SegmentRef], occasion: Occasion) -> Option<Vec<
 impl Node {
     /// Merges segments and swaps them; whether they were still there to be swapped.
     pub(crate) async fn merge(&self, data: &DataGroup, merge: Merge) -> Result<bool, Error> {
-        let Merge { shard, table, split, inputs } = merge;
+        let Merge { shard, table, split, inputs, deleted } = merge;
         let bytes: u64 = inputs.iter().map(|segment| segment.meta.bytes).sum();
         let mut memory = Reservation::empty(self.memory.clone());
         if !memory.try_grow(bytes as usize) {
@@ -83,8 +101,10 @@ impl Node {
         let name = format!("{}/{shard}/{split}/merged-{term}-{node}-{}.parquet", table.id, self.next_object());
         let place = SegmentPlace { shard, split, seal: None, name };
         let (store, turns, sources) = (self.store.clone(), self.encoder.clone(), inputs.clone());
-        let merged = self.encode.spawn(async move { merge_segments(&store, &table, &sources, place, &turns).await });
-        let merged = merged.await.map_err(|e| Error::ShuttingDown(e.to_string()))??;
+        let left_out = deleted.as_ref().map(|deleted| Arc::clone(&deleted.rows)).unwrap_or_default();
+        let merged =
+            self.encode.spawn(async move { merge_segments(&store, &table, &sources, &left_out, place, &turns).await });
+        let (merged, purged) = merged.await.map_err(|e| Error::ShuttingDown(e.to_string()))??;
         let mut staged = None;
         if let Some((meta, object)) = merged {
             self.counters.count_segment(meta.bytes);
@@ -97,6 +117,7 @@ impl Node {
             split,
             inputs: inputs.iter().map(|segment| segment.meta.name.clone()).collect(),
             outputs: staged.iter().map(|staged| staged.segment.meta.clone()).collect(),
+            purged: deleted.filter(|deleted| deleted.all).map_or(purged, |deleted| SequenceSet::clone(&deleted.rows)),
         };
         self.swap(data, replace, staged).await
     }

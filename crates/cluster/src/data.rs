@@ -57,6 +57,7 @@ impl StateMachine for DataMachine {
                 let outputs = replace.outputs.iter().map(|s| SEGMENT_BYTES + s.columns.len() * COLUMN_BYTES);
                 outputs.sum::<usize>() + replace.inputs.iter().map(String::len).sum::<usize>()
             }
+            Command::Delete(delete) => delete.splits.iter().map(|(_, rows)| rows.bytes()).sum(),
             Command::Seal | Command::Schema(_) | Command::Expire { .. } => 0,
         };
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
@@ -66,7 +67,9 @@ impl StateMachine for DataMachine {
         let brings_rows = |command: &Command| match command {
             Command::Append { .. } => true,
             Command::Install(install) => install.seal.is_none(),
-            Command::Seal | Command::Schema(_) | Command::Replace(_) | Command::Expire { .. } => false,
+            Command::Delete(_) | Command::Seal | Command::Schema(_) | Command::Replace(_) | Command::Expire { .. } => {
+                false
+            }
         };
         !statement.commands.iter().any(brings_rows)
     }

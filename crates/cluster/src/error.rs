@@ -12,6 +12,9 @@ pub enum Error {
     /// The statement was planned against another schema version; plan again.
     #[error("the schema of relation \"{0}\" has changed")]
     SchemaChanged(String),
+    /// Rows that the statement changes were changed by another one since it read them.
+    #[error("could not serialize access due to concurrent update")]
+    Conflict,
     /// A bounded queue or memory budget is full; may work later.
     #[error("{0}")]
     Overloaded(String),

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::catalog::Table;
-use crate::compaction::{Merge, Occasion, choose};
+use crate::compaction::{Deleted, Merge, Occasion, choose, is_worth_a_rewrite};
 use crate::ddl::defect;
 use crate::error::Error;
 use crate::node::{DataGroup, Node};
@@ -205,8 +205,12 @@ impl Node {
                 false if !in_memory && quiet_us > GRACE_US && has_ended(table, split, now_us) => Occasion::Ended,
                 false => Occasion::Open,
             };
-            let inputs = choose(&segments, occasion)?;
-            Some(Merge { shard, table: Arc::clone(table), split, inputs })
+            let deleted = snapshot.deleted.get(&split);
+            let holed = deleted.is_some_and(|deleted| !in_memory && is_worth_a_rewrite(&segments, deleted, occasion));
+            let inputs = if holed { segments.clone() } else { choose(&segments, occasion)? };
+            let deleted = deleted
+                .map(|rows| Deleted { rows: Arc::clone(rows), all: !in_memory && inputs.len() == segments.len() });
+            Some(Merge { shard, table: Arc::clone(table), split, inputs, deleted })
         })
     }
 

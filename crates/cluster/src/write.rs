@@ -12,10 +12,12 @@ use std::time::Duration;
 use arrow::array::Array;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
-use event::{GroupId, StatementId, TableId, limits};
-use storage::command::Install;
+use event::{GroupId, SplitId, StatementId, TableId, limits};
+use storage::command::{Delete, Install};
 use storage::segment::SegmentRef;
-use storage::{Command, Outcome, SegmentMeta, Statement};
+use storage::sequence::{SEQUENCE_ROW_BITS, sequenced_schema, with_sequence};
+use storage::sequences::OWN_ROW;
+use storage::{Command, Outcome, SegmentMeta, SequenceSet, Statement};
 use tokio::task::JoinHandle;
 
 use crate::catalog::Table;
@@ -67,19 +69,25 @@ struct TableRows {
     /// Rows on their way into segments, until those are there.
     staging: Vec<RecordBatch>,
     staged: Vec<StagedSegment>,
+    /// Rows that are deleted, committed ones and own ones.
+    deleted: BTreeMap<SplitId, SequenceSet>,
+    /// The oldest snapshot the deleted rows were read from.
+    read: Option<u64>,
 }
 
-/// A place in a [`WriteSet`]: how many rows of each table were there.
+/// A place in a [`WriteSet`]: how many rows of each table were there, and which were deleted.
 #[derive(Clone, Debug)]
-pub struct Mark(BTreeMap<TableId, u64>);
+pub struct Mark(BTreeMap<TableId, (u64, BTreeMap<SplitId, SequenceSet>)>);
 
 /// Own, uncommitted rows of one table, for reading inside the transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Uncommitted {
-    /// Rows in memory: the table's columns, without system columns.
+    /// Rows in memory: the table's columns and `__seq`, which has [`storage::sequences::OWN_ROW`] set.
     pub batches: Vec<RecordBatch>,
-    /// Rows already staged.
+    /// Rows already staged. Their numbers have that bit added.
     pub segments: Vec<SegmentRef>,
+    /// Rows that the transaction deleted, its own and committed ones.
+    pub deleted: BTreeMap<SplitId, SequenceSet>,
 }
 
 impl WriteSet {
@@ -113,37 +121,66 @@ impl WriteSet {
     pub fn uncommitted(&self, table: &Table) -> Uncommitted {
         let Some(rows) = self.tables.get(&table.definition.id) else { return Uncommitted::default() };
         Uncommitted {
-            batches: rows.staging.iter().chain(&rows.batches).cloned().collect(),
+            batches: rows.numbered(),
             segments: rows.staged.iter().map(|s| s.segment.clone()).collect(),
+            deleted: rows.deleted.clone(),
         }
     }
 
     /// A place to go back to.
     pub fn mark(&self) -> Mark {
-        Mark(self.tables.iter().map(|(table, rows)| (*table, rows.rows)).collect())
+        Mark(self.tables.iter().map(|(table, rows)| (*table, (rows.rows, rows.deleted.clone()))).collect())
     }
 
-    /// Takes back the rows written since `mark`.
+    /// Deletes rows of `table`, which were read from the snapshot of index `read` and, those with [`OWN_ROW`], from this set.
     ///
     /// # Errors
-    /// [`Error::Limit`] when rows written since are on their way into segments.
-    pub fn roll_back_to(&mut self, mark: &Mark) -> Result<(), Error> {
-        let kept = |table: &TableId| mark.0.get(table).copied().unwrap_or(0);
-        if let Some((_, rows)) = self.tables.iter().find(|(table, rows)| rows.rows - rows.buffered() > kept(table)) {
-            return Err(Error::Limit(format!(
-                "cannot roll back to the savepoint: too many rows of \"{}\" were written since",
-                rows.table.definition.name
-            )));
+    /// [`Error::Limit`] when they are too many for one entry.
+    pub fn delete(
+        &mut self,
+        table: &Arc<Table>,
+        read: u64,
+        splits: &BTreeMap<SplitId, SequenceSet>,
+    ) -> Result<(), Error> {
+        if splits.values().all(SequenceSet::is_empty) {
+            return Ok(());
         }
+        self.check(table)?;
+        let rows = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
+        if rows.table.definition.version != table.definition.version {
+            return Err(Error::SchemaChanged(table.definition.name.clone()));
+        }
+        for (split, numbers) in splits {
+            let deleted = rows.deleted.entry(*split).or_default();
+            *deleted = deleted.union(numbers);
+        }
+        rows.read = Some(rows.read.map_or(read, |before| before.min(read)));
+        if self.deleted_bytes() > limits::DELETE_BYTES_MAX {
+            return Err(Error::Limit(
+                "too many scattered rows are deleted at once: delete them in several parts".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn deleted_bytes(&self) -> usize {
+        self.tables.values().flat_map(|rows| rows.deleted.values()).map(SequenceSet::bytes).sum()
+    }
+
+    /// Takes back what was written since `mark`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when rows have no number of their own.
+    pub async fn roll_back_to(&mut self, mark: &Mark) -> Result<(), Error> {
+        self.settle().await?;
         for (table, rows) in &mut self.tables {
-            rows.truncate(kept(table));
+            let (kept, deleted) = mark.0.get(table).cloned().unwrap_or_default();
+            rows.roll_back_to(kept, deleted)?;
         }
-        self.tables.retain(|table, _| mark.0.contains_key(table));
+        self.tables.retain(|_, rows| rows.rows > 0 || !rows.deleted.is_empty());
         let left = self.tables.values().flat_map(|rows| &rows.batches);
         self.buffered = left.map(rows_bytes).sum();
-        if self.staging.is_none() {
-            self.memory.shrink_to(self.buffered);
-        }
+        self.memory.shrink_to(self.buffered);
         Ok(())
     }
 
@@ -231,7 +268,7 @@ impl WriteSet {
             return Err(not_staged(reason));
         }
         let bulk = self.staging.is_some()
-            || self.buffered > limits::ENTRY_BYTES_MAX
+            || self.buffered + self.deleted_bytes() > limits::ENTRY_BYTES_MAX
             || self.tables.values().any(|rows| !rows.staged.is_empty());
         if bulk {
             self.stage().await?;
@@ -247,7 +284,10 @@ impl WriteSet {
         let mut commands = Vec::with_capacity(self.tables.len());
         for rows in self.tables.values() {
             let definition = &rows.table.definition;
-            let all = match &rows.batches[..] {
+            commands.extend(rows.delete(false));
+            let batches = rows.kept()?;
+            let all = match &batches[..] {
+                [] => continue,
                 [one] => one.clone(),
                 many => concat_batches(&many[0].schema(), many).map_err(|e| storage::Error::Columns(e.to_string()))?,
             };
@@ -264,7 +304,9 @@ impl WriteSet {
         let staged = self.tables.values().flat_map(|rows| &rows.staged);
         let install = Install { seal: None, segments: staged.map(|s| s.segment.meta.clone()).collect() };
         check_install(&install)?;
-        Ok(vec![Command::Install(install)])
+        let mut commands = vec![Command::Install(install)];
+        commands.extend(self.tables.values().filter_map(|rows| rows.delete(true)));
+        Ok(commands)
     }
 
     async fn propose(&mut self, commands: Vec<Command>, bytes: u64) -> Result<Commit, Error> {
@@ -288,6 +330,7 @@ impl WriteSet {
             }
             Outcome::SchemaMismatch { .. } => Err(self.schema_error()),
             Outcome::Superseded => Err(defect("a write replaces nothing".to_owned())),
+            Outcome::Conflict => Err(Error::Conflict),
             Outcome::Invalid { reason } => Err(defect(reason)),
         }
     }
@@ -350,12 +393,80 @@ impl Node {
 
 impl TableRows {
     fn new(table: Arc<Table>) -> TableRows {
-        TableRows { table, rows: 0, batches: Vec::new(), staging: Vec::new(), staged: Vec::new() }
+        TableRows {
+            table,
+            rows: 0,
+            batches: Vec::new(),
+            staging: Vec::new(),
+            staged: Vec::new(),
+            deleted: BTreeMap::new(),
+            read: None,
+        }
     }
 
-    /// Rows in `batches`.
-    fn buffered(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
+    /// The rows in memory with their numbers.
+    fn numbered(&self) -> Vec<RecordBatch> {
+        let schema = sequenced_schema(&self.table.definition);
+        let in_memory = || self.staging.iter().chain(&self.batches);
+        let mut row = self.rows - in_memory().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        let number = |batch: &RecordBatch| {
+            let first = row;
+            row += batch.num_rows() as u64;
+            with_sequence(&schema, batch, OWN_ROW, first).expect("rows of a table have its columns")
+        };
+        in_memory().map(number).collect()
+    }
+
+    /// The buffered rows that are not deleted, without numbers.
+    fn kept(&self) -> Result<Vec<RecordBatch>, Error> {
+        let own = self.deleted.values().map(|rows| rows.split_at(OWN_ROW).0);
+        let own = own.fold(SequenceSet::default(), |all, rows| all.union(&rows));
+        if own.is_empty() {
+            return Ok(self.batches.clone());
+        }
+        let mut kept = Vec::with_capacity(self.batches.len());
+        let positions: Vec<usize> = (0..self.table.definition.columns.len()).collect();
+        for batch in self.numbered() {
+            let rows = own.filter(&batch, 0).and_then(|rows| rows.project(&positions));
+            kept.push(rows.map_err(|error| storage::Error::Columns(error.to_string()))?);
+        }
+        kept.retain(|batch| batch.num_rows() > 0);
+        Ok(kept)
+    }
+
+    /// The command that deletes what is deleted; `own` says whether rows of the statement itself are installed first.
+    fn delete(&self, own: bool) -> Option<Command> {
+        let part = |rows: &SequenceSet| if own { rows.clone() } else { rows.split_at(OWN_ROW).1 };
+        let splits = self.deleted.iter().map(|(split, rows)| (*split, part(rows)));
+        let splits: Vec<(SplitId, SequenceSet)> = splits.filter(|(_, rows)| !rows.is_empty()).collect();
+        if splits.is_empty() {
+            return None;
+        }
+        Some(Command::Delete(Delete {
+            shard: self.table.shards[0].shard,
+            version: self.table.definition.version,
+            read: self.read.unwrap_or(u64::MAX),
+            splits,
+        }))
+    }
+
+    /// Keeps the first `kept` rows, with `deleted` deleted. Those that are staged already are deleted; the others go.
+    fn roll_back_to(&mut self, kept: u64, deleted: BTreeMap<SplitId, SequenceSet>) -> Result<(), Error> {
+        self.deleted = deleted;
+        let staged = self.rows - self.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        self.truncate(kept.max(staged));
+        if staged <= kept {
+            return Ok(());
+        }
+        if staged >= 1 << SEQUENCE_ROW_BITS {
+            return Err(Error::Limit("too many rows were written to roll some of them back to a savepoint".into()));
+        }
+        let since = SequenceSet::range(OWN_ROW + kept, OWN_ROW + staged - 1);
+        for segment in &self.staged {
+            let deleted = self.deleted.entry(segment.segment.meta.split).or_default();
+            *deleted = deleted.union(&since);
+        }
+        Ok(())
     }
 
     /// Keeps the first `rows` rows, which all those not in `batches` are among.

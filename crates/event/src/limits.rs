@@ -4,6 +4,8 @@
 
 /// The largest Raft entry. What a statement or transaction holds beyond this goes the bulk way.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the rows that one statement or transaction deletes, as an entry names them.
+pub const DELETE_BYTES_MAX: usize = 3 << 20;
 /// Reading the log for replication or re-apply stops after this many bytes.
 pub const LOG_READ_BYTES_MAX: usize = 8 << 20;
 /// The size at which the node's log rolls to the next file.
@@ -88,9 +90,12 @@ pub const HOLDS_MAX: usize = 64;
 pub const VERIFIED_SEGMENTS_MAX: usize = 1 << 16;
 /// Decoded Parquet footers kept for the next query.
 pub const SEGMENT_FOOTER_CACHE_BYTES: usize = 64 << 20;
+/// Bytes of the rows that RETURNING gives back.
+pub const RETURNING_BYTES_MAX: usize = 64 << 20;
 /// Result batches waiting between a query and its socket.
 pub const RESULT_QUEUE_LEN: usize = 4;
 
+const _: () = assert!(DELETE_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_READ_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);

@@ -19,9 +19,11 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
+use event::TableId;
 use event::limits::SEGMENT_FOOTER_CACHE_BYTES;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::functions;
 use crate::interrupt::InterruptibleJoins;
@@ -54,6 +56,8 @@ pub struct Engine {
     environment: Environment,
     /// What sessions of a database share, by its name.
     shared: Mutex<BTreeMap<String, Arc<Shared>>>,
+    /// Whose turn it is to change rows of a table, so that statements do not evaluate in vain.
+    turns: Mutex<BTreeMap<TableId, Arc<Semaphore>>>,
 }
 
 impl Engine {
@@ -64,7 +68,7 @@ impl Engine {
             let memory = QueryMemory::new(memory_bytes, node.memory().clone());
             Environment::new(node.segment_store(), memory, partitions, functions::of_node(&node))
         };
-        Arc::new(Engine { node, runtime, environment, shared: Mutex::default() })
+        Arc::new(Engine { node, runtime, environment, shared: Mutex::default(), turns: Mutex::default() })
     }
 
     /// A session with its own settings, prepared plans and transaction.
@@ -80,6 +84,12 @@ impl Engine {
     /// Where segments are read.
     pub(crate) fn segments(&self) -> &Arc<SegmentSource> {
         self.environment.segments()
+    }
+
+    /// Waits for the turn to change rows of a table, until the answer is dropped.
+    pub(crate) async fn turn(&self, table: TableId) -> OwnedSemaphorePermit {
+        let turns = Arc::clone(self.turns.lock().entry(table).or_insert_with(|| Arc::new(Semaphore::new(1))));
+        turns.acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// What sessions of `database` share, made by the first of them.

@@ -155,7 +155,7 @@ impl Error {
         let condition = match &error {
             cluster::Error::TableExists(_) => Condition::DuplicateTable,
             cluster::Error::NoSuchTable(_) => Condition::UndefinedTable,
-            cluster::Error::SchemaChanged(_) => Condition::SerializationFailure,
+            cluster::Error::SchemaChanged(_) | cluster::Error::Conflict => Condition::SerializationFailure,
             cluster::Error::Overloaded(_) => Condition::OutOfMemory,
             cluster::Error::DiskFull(_) => Condition::DiskFull,
             cluster::Error::Limit(_) => Condition::LimitExceeded,

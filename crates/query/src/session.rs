@@ -4,6 +4,7 @@
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
 mod alter;
+mod change;
 mod checks;
 mod control;
 mod copy;
@@ -15,6 +16,7 @@ mod names;
 mod pg_catalog;
 mod plan;
 mod report;
+mod returning;
 mod rows;
 mod settings;
 mod statement;

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use event::{GroupId, ShardId, TableDefinition};
+use event::{GroupId, ShardId, SplitId, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::command::codec::check_definition;
 use crate::document::{decode_document, encode_document};
 use crate::segment::SegmentMeta;
+use crate::sequences::SequenceSet;
 
 const MAGIC: &[u8; 8] = b"ANNALCKP";
 const VERSION: u16 = 1;
@@ -44,6 +45,16 @@ pub(crate) struct ShardBody {
     /// The latest time before which splits were forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expired_us: Option<i64>,
+    /// Sequence numbers of deleted rows that are still in segments, by split.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deleted: Vec<(SplitId, Arc<SequenceSet>)>,
+    /// Index of the last entry that made room by taking deleted rows out of segments, 0 without one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) purged: u64,
+}
+
+fn is_zero(index: &u64) -> bool {
+    *index == 0
 }
 
 impl CheckpointBody {

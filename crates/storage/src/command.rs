@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::segment::SegmentMeta;
+use crate::sequences::SequenceSet;
 
 /// One Raft entry of a data group: the statements that were waiting together, each with its own identity and result.
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub enum Command {
     Seal,
     /// Puts segments into the manifests.
     Install(Install),
+    /// Deletes rows of one shard, as evaluated by whoever proposed it.
+    Delete(Delete),
     /// Creates a shard, changes its schema, or drops it; idempotent by version.
     Schema(SchemaChange),
     /// Swaps segments of one split for others with the same rows.
@@ -75,6 +78,22 @@ pub struct Replace {
     pub inputs: Vec<String>,
     /// The segments that take their place; none when no row is left.
     pub outputs: Vec<SegmentMeta>,
+    /// Deleted rows of the inputs that the outputs do not hold any more.
+    #[serde(default, skip_serializing_if = "SequenceSet::is_empty")]
+    pub purged: SequenceSet,
+}
+
+/// Rows that are there no longer. The statement is refused when one of them was deleted since they were read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delete {
+    /// The shard.
+    pub shard: ShardId,
+    /// The schema version they were read with.
+    pub version: event::SchemaVersion,
+    /// The index of the snapshot they were read from.
+    pub read: u64,
+    /// Their sequence numbers by split, ascending. Those with [`crate::sequences::OWN_ROW`] are rows the statement itself installs.
+    pub splits: Vec<(SplitId, SequenceSet)>,
 }
 
 /// Segments to be put into manifests at once.

@@ -86,7 +86,14 @@ mod tests {
         check_corpus("entry", &entries());
         check_corpus("log_frame", &crate::log::frame::tests::some_frames());
         let table = std::sync::Arc::new(small_table(1));
-        let shard = crate::checkpoint::ShardBody { shard: ShardId(1), table, segments: vec![], expired_us: None };
+        let shard = crate::checkpoint::ShardBody {
+            shard: ShardId(1),
+            table,
+            segments: vec![],
+            expired_us: None,
+            deleted: vec![],
+            purged: 0,
+        };
         let body = CheckpointBody { group: GroupId(1), seal: 9, shards: vec![shard], dropped: vec![ShardId(2)] };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);
     }

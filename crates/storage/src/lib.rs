@@ -16,6 +16,7 @@ mod memtable;
 pub mod routing;
 pub mod segment;
 pub mod sequence;
+pub mod sequences;
 pub mod shards;
 pub mod snapshot;
 // Segments in bytes.
@@ -37,5 +38,6 @@ pub use disk::{Disk, RealDisk, SimulatedDisk};
 pub use error::{Error, disk_is_full};
 pub use log::{Log, LogRecord};
 pub use segment::{Segment, SegmentMeta};
+pub use sequences::SequenceSet;
 pub use shards::{Outcome, Shards, ShardsReader};
 pub use snapshot::ShardSnapshot;

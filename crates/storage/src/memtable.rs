@@ -10,10 +10,12 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use event::SplitId;
+use event::{SplitId, TableDefinition};
 
+use crate::Error;
 use crate::command::columns::slice_bytes;
-use crate::routing::SplitRows;
+use crate::routing::{SplitRows, split_rows};
+use crate::sequences::SequenceSet;
 use crate::snapshot::MemorySplit;
 
 /// Batches are not merged beyond this many rows.
@@ -106,6 +108,26 @@ impl Memtable {
 }
 
 impl MemorySplit {
+    /// The rows that are not deleted.
+    ///
+    /// # Errors
+    /// When the batches are not those of a memtable of `table`.
+    pub fn without(&self, deleted: &SequenceSet, table: &TableDefinition) -> Result<MemorySplit, Error> {
+        let columns = |error: ArrowError| Error::Columns(error.to_string());
+        let mut left = MemorySplit { rows: 0, batches: Vec::new(), ..self.clone() };
+        (left.time_min_us, left.time_max_us) = (None, None);
+        for batch in &self.batches {
+            let batch = deleted.filter(batch, 0).map_err(columns)?;
+            for part in split_rows(table, &batch)? {
+                left.rows += part.rows.num_rows() as u64;
+                left.time_min_us = smaller(left.time_min_us, part.time_min_us);
+                left.time_max_us = larger(left.time_max_us, part.time_max_us);
+                left.batches.push(part.rows);
+            }
+        }
+        Ok(left)
+    }
+
     /// Adds rows of the same split that were committed later.
     pub(crate) fn extend(&mut self, later: MemorySplit) {
         assert_eq!(self.split, later.split, "rows of one split");

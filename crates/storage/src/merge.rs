@@ -33,13 +33,15 @@ use crate::encode::{SORT_ORDER, SegmentPlace, columns_error, sort_columns};
 use crate::objects::DiskObjectStore;
 use crate::segment::{SegmentMeta, SegmentRef};
 use crate::sequence::sequenced_schema;
+use crate::sequences::SequenceSet;
 
 /// Rows decoded of an input at once.
 const INPUT_ROWS: usize = 4096;
 /// Rows handed to the encoder at once.
 const OUTPUT_ROWS: usize = 8192;
 
-/// Merges `inputs`, all of one split, into the object of one segment; `None` when they have no rows. Takes a turn of `turns` for each
+/// Merges `inputs`, all of one split, into the object of one segment without the rows in `deleted`; `None` when no row is left. Answers
+/// also with the deleted rows there were. Takes a turn of `turns` for each
 /// piece it encodes, so that others who encode wait for a piece at most.
 ///
 /// # Errors
@@ -48,14 +50,15 @@ pub async fn merge_segments(
     store: &DiskObjectStore,
     table: &TableDefinition,
     inputs: &[SegmentRef],
+    deleted: &Arc<SequenceSet>,
     place: SegmentPlace,
     turns: &Semaphore,
-) -> Result<Option<(SegmentMeta, Bytes)>, Error> {
+) -> Result<(Option<(SegmentMeta, Bytes)>, SequenceSet), Error> {
     let schema = sequenced_schema(table);
     let mut cursors = Vec::with_capacity(inputs.len());
     for input in inputs {
         verify(store, &input.meta).await?;
-        cursors.push(Cursor::open(store, &input.meta, table, &schema).await?);
+        cursors.push(Cursor::open(store, &input.meta, table, &schema, deleted).await?);
     }
     let mut merge = Merge { cursors, pieces: Vec::new(), rows: Vec::new() };
     let mut writer = SegmentWriter::new(table, place);
@@ -66,7 +69,8 @@ pub async fn merge_segments(
             writer.push(merge.take(&schema)?)?;
         }
         if !more {
-            return writer.finish();
+            let purged = merge.cursors.iter().fold(SequenceSet::default(), |all, cursor| all.union(&cursor.purged));
+            return Ok((writer.finish()?, purged));
         }
         tokio::task::yield_now().await;
     }
@@ -181,6 +185,9 @@ struct Cursor {
     at: usize,
     /// The batch's number among the pieces.
     piece: Option<usize>,
+    deleted: Arc<SequenceSet>,
+    /// Deleted rows that were read.
+    purged: SequenceSet,
 }
 
 impl Cursor {
@@ -189,6 +196,7 @@ impl Cursor {
         meta: &SegmentMeta,
         table: &TableDefinition,
         schema: &SchemaRef,
+        deleted: &Arc<SequenceSet>,
     ) -> Result<Cursor, Error> {
         let reader = ObjectReader { store: store.clone(), path: Path::from(meta.name.as_str()), len: meta.bytes };
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| unreadable(&meta.name, &e))?;
@@ -200,7 +208,8 @@ impl Cursor {
         let batch = RecordBatch::new_empty(Arc::clone(schema));
         let keys = converter.empty_rows(0, 0);
         let name = meta.name.clone();
-        let mut cursor = Cursor { name, stream, columns, converter, batch, keys, at: 0, piece: None };
+        let (deleted, purged) = (Arc::clone(deleted), SequenceSet::default());
+        let mut cursor = Cursor { name, stream, columns, converter, batch, keys, at: 0, piece: None, deleted, purged };
         cursor.advance().await?;
         Ok(cursor)
     }
@@ -213,10 +222,24 @@ impl Cursor {
         self.keys.row(self.at)
     }
 
+    fn without_deleted(&mut self, batch: RecordBatch) -> Result<RecordBatch, Error> {
+        if self.deleted.is_empty() {
+            return Ok(batch);
+        }
+        let left = self.deleted.filter(&batch, 0).map_err(columns_error)?;
+        if left.num_rows() < batch.num_rows() {
+            let numbers = batch.columns().last().expect("rows have numbers").as_primitive::<UInt64Type>();
+            let gone = numbers.values().iter().copied().filter(|number| self.deleted.contains(*number));
+            self.purged = self.purged.union(&SequenceSet::of(gone.collect()));
+        }
+        Ok(left)
+    }
+
     /// Goes on to the next batch with rows, if there is one.
     async fn advance(&mut self) -> Result<(), Error> {
         while let Some(batch) = self.stream.next().await {
             let batch = self.columns.adapt(&self.name, &batch.map_err(|e| unreadable(&self.name, &e))?)?;
+            let batch = self.without_deleted(batch)?;
             if batch.num_rows() == 0 {
                 continue;
             }

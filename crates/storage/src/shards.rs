@@ -40,6 +40,8 @@ pub enum Outcome {
     },
     /// Not applied: what it would have replaced is not there any more.
     Superseded,
+    /// Not applied: what it was evaluated against has changed since. To be evaluated again.
+    Conflict,
     /// Not applied: the statement contradicts the state it was made for. A defect of whoever proposed it.
     Invalid {
         /// What does not fit.

@@ -1,11 +1,15 @@
 //! What a reader pins of one shard: a manifest version and a prefix of the memtable.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use arrow::record_batch::RecordBatch;
 use event::{ShardId, SplitId};
 
 use crate::segment::SegmentRef;
+use crate::sequences::SequenceSet;
 
-/// One consistent cut of a shard: `segments` and `memory` together hold each of its rows exactly once.
+/// One consistent cut of a shard: `segments` and `memory` without the `deleted` rows hold each of its rows exactly once.
 #[derive(Clone, Debug)]
 pub struct ShardSnapshot {
     /// The shard.
@@ -16,6 +20,8 @@ pub struct ShardSnapshot {
     pub segments: Vec<SegmentRef>,
     /// Rows not yet in segments (open and frozen), by split.
     pub memory: Vec<MemorySplit>,
+    /// Rows of `segments` and `memory` that are deleted, by split.
+    pub deleted: BTreeMap<SplitId, Arc<SequenceSet>>,
 }
 
 /// Rows of one split that are still in memory. The batches have the table's columns followed by `__seq`.

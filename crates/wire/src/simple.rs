@@ -82,8 +82,11 @@ impl Connection<'_> {
 
     /// CommandComplete after rows.
     pub(crate) fn complete_rows(&mut self, tag: &str, sent: usize) {
-        // Only SELECT counts.
-        self.complete(if tag == "SELECT" { format!("SELECT {sent}") } else { tag.to_owned() });
+        self.complete(match tag {
+            "SELECT" | "UPDATE" | "DELETE" => format!("{tag} {sent}"),
+            "INSERT" => format!("INSERT 0 {sent}"),
+            _ => tag.to_owned(),
+        });
     }
 
     /// CommandComplete, after everything the statement has to say.

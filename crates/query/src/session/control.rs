@@ -20,7 +20,9 @@ use super::ddl::{folded, relation, table_spec};
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
 use super::plan::{OneTime, as_query, text_rows};
 use super::report::nearest;
+use super::returning::Returning;
 use super::rows::Target;
+use super::transaction::Writing;
 use super::{Block, CopyIn, CopyOut, Outcome, Prepared, Rows, Session, Statement};
 use crate::error::{Condition, Error};
 
@@ -52,6 +54,7 @@ impl Session {
                     Ok(Outcome::CopyIn(Box::pin(self.copy_in(source, encoding)).await?))
                 }
             }
+            Ast::Delete(_) | Ast::Update(_) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
             Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
             Ast::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
@@ -262,18 +265,20 @@ impl Session {
         let zone = self.zone();
         let definition = Arc::clone(&table.definition);
         let checks = self.checks(&definition).await?;
-        let rows = match source {
+        let mut returned = Vec::new();
+        let keep = insert.returning.is_some();
+        let (rows, writes) = match source {
             Source::Constants(rows) => {
                 let text = Arc::clone(&statement.text);
                 let read = move || read_constants(&rows, &text, &positions, &definition, &defaults, zone);
                 let batch = self.read_rows(statement, checks, read).await?;
-                self.write_batch(&table, batch).await?
+                self.write_batch(&table, batch, keep, &mut returned).await?
             }
             Source::Literals(values) => {
                 let parameters = parameters.to_vec();
                 let read = move || read_literals(&values, &positions, &definition, &defaults, &parameters, zone);
                 let batch = self.read_rows(statement, checks, read).await?;
-                self.write_batch(&table, batch).await?
+                self.write_batch(&table, batch, keep, &mut returned).await?
             }
             Source::Query(query) => {
                 let runnable = self.runnable(statement, &as_query(&query), parameters, &OneTime::default()).await?;
@@ -294,15 +299,26 @@ impl Session {
                     let checked = self.engine.work(async move { Ok(target.rows(&batch)) }).await;
                     let checked = checked.map_err(|error| self.worded(error, statement))??;
                     rows += checked.num_rows() as u64;
+                    if keep {
+                        returned.push(checked.clone());
+                    }
                     if checked.num_rows() > 0 {
                         writes.append(&table, checked).await?;
                     }
                 }
-                self.finish_write(writes).await?;
-                rows
+                (rows, writes)
             }
         };
-        Ok(Outcome::Done(format!("INSERT 0 {rows}")))
+        let Some(items) = &insert.returning else {
+            self.finish_write(writes).await?;
+            return Ok(Outcome::Done(format!("INSERT 0 {rows}")));
+        };
+        let from = self.table_of_insert(insert).await?;
+        let answer = self
+            .returning(statement, Returning { table: &table, from: &from, items }, returned, parameters, "INSERT")
+            .await?;
+        self.finish_write(writes).await?;
+        Ok(Outcome::Rows(answer))
     }
 
     /// Reads and checks the rows of a statement: here when that takes less than going to another thread, else on the query runtime.
@@ -323,13 +339,21 @@ impl Session {
         self.engine.work(async move { Ok(read()) }).await.map_err(|error| self.worded(error, statement))?
     }
 
-    /// Writes the only batch of a statement; its rows.
-    async fn write_batch(&mut self, table: &Arc<Table>, batch: RecordBatch) -> Result<u64, Error> {
+    /// Writes the only batch of a statement, and keeps it when it is to be returned; its rows.
+    async fn write_batch(
+        &mut self,
+        table: &Arc<Table>,
+        batch: RecordBatch,
+        keep: bool,
+        kept: &mut Vec<RecordBatch>,
+    ) -> Result<(u64, Writing), Error> {
         let rows = batch.num_rows() as u64;
         let mut writes = self.take_writes().await;
+        if keep {
+            kept.push(batch.clone());
+        }
         writes.append(table, batch).await?;
-        self.finish_write(writes).await?;
-        Ok(rows)
+        Ok((rows, writes))
     }
 
     async fn copy_source(&mut self, statement: &Statement, source: &CopySource) -> Result<Rows, Error> {
@@ -599,9 +623,6 @@ fn unsupported(ast: &Ast) -> Error {
         [first, ..] => (*first).to_owned(),
         [] => "this statement".to_owned(),
     };
-    let hint = match what.as_str() {
-        "UPDATE" | "DELETE" => "Events can be inserted, corrected by later events, and dropped with their table.",
-        _ => "docs/sql.md lists the statements of this release.",
-    };
+    let hint = "docs/sql.md lists the statements of this release.";
     Error::hinted(Condition::FeatureNotSupported, format!("{what} is not supported"), hint)
 }

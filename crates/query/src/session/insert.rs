@@ -54,19 +54,12 @@ pub(crate) fn target_name(table: &TableObject) -> Result<(String, String), Error
 /// Checks an INSERT against its table.
 ///
 /// # Errors
-/// 42703, 42701, 42601 as PostgreSQL; 0A000 for RETURNING and ON CONFLICT.
+/// 42703, 42701, 42601 as PostgreSQL; 0A000 for ON CONFLICT.
 pub(crate) fn plan(
     insert: &Insert,
     constants: Option<&Arc<ConstantRows>>,
     table: Arc<Table>,
 ) -> Result<InsertPlan, Error> {
-    if insert.returning.is_some() {
-        return Err(Error::hinted(
-            Condition::FeatureNotSupported,
-            "INSERT ... RETURNING is not supported",
-            "Leave RETURNING out.",
-        ));
-    }
     if insert.on.is_some() {
         return Err(Error::hinted(
             Condition::FeatureNotSupported,
@@ -184,7 +177,7 @@ fn width(first: usize, mut positions: Vec<usize>, explicit: bool) -> Result<Vec<
     Ok(positions)
 }
 
-fn is_default(expr: &Expr) -> bool {
+pub(crate) fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
 
@@ -405,7 +398,8 @@ fn type_cells(values: &mut Values, positions: &[usize], definition: &TableDefini
     Ok(())
 }
 
-fn cast(expr: Expr, type_name: &str) -> Result<Expr, Error> {
+/// `CAST(expr AS type_name)`.
+pub(crate) fn cast(expr: Expr, type_name: &str) -> Result<Expr, Error> {
     let template = parse_expression(&format!("CAST(NULL AS {type_name})"))?;
     match template {
         Expr::Cast { data_type, .. } => {

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::insert::{Source, cell_types};
 use super::report::{self, Known};
+use super::returning::Returning;
 use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -41,6 +42,13 @@ pub(super) struct Planned {
     plan: LogicalPlan,
     state: SessionState,
     moment: Moment,
+}
+
+impl Planned {
+    /// The columns it gives.
+    pub(super) fn columns(&self) -> &SchemaRef {
+        self.plan.schema().inner()
+    }
 }
 
 /// What planning looks at besides the statement.
@@ -68,14 +76,23 @@ impl OneTime {
 }
 
 impl Session {
-    /// The state a statement is planned in: the tables of this moment, with the block's own rows.
+    /// The state an expression is planned in: the tables of this moment, with the block's own rows.
     pub(super) fn planning_state(&self) -> SessionState {
-        let catalog = self.engine.node().catalog();
+        self.state_over(Arc::new(self.reads()))
+    }
+
+    /// What a statement reads now.
+    pub(super) fn reads(&self) -> Reads {
         let snapshots = match &self.pinned {
             Some(pinned) => Arc::clone(pinned),
             None => Arc::new(Snapshots::new(Arc::clone(self.engine.node()))),
         };
-        let reads = Arc::new(Reads::new(snapshots, self.own_rows(&catalog)));
+        Reads::new(snapshots, self.own_rows(&self.engine.node().catalog()))
+    }
+
+    /// The state a statement over given reads is planned in.
+    fn state_over(&self, reads: Arc<Reads>) -> SessionState {
+        let catalog = self.engine.node().catalog();
         let path = self.settings.lock().search_path();
         let list = StatementCatalog::new(&self.engine, &self.database, Arc::clone(&catalog), path, reads);
         self.catalog.describe(&self.engine, &catalog, &list);
@@ -92,7 +109,10 @@ impl Session {
         };
         let own = |table: &Arc<Table>| (table.definition.id, writes.uncommitted(table));
         let all = catalog.tables.values().map(own);
-        all.filter(|(_, rows)| !rows.batches.is_empty() || !rows.segments.is_empty()).collect()
+        let any = |rows: &cluster::Uncommitted| {
+            !rows.batches.is_empty() || !rows.segments.is_empty() || !rows.deleted.is_empty()
+        };
+        all.filter(|(_, rows)| any(rows)).collect()
     }
 
     /// Names a mistyped one could have meant.
@@ -138,7 +158,13 @@ impl Session {
                         parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?
                     }
                 };
+                if let Some(items) = &insert.returning {
+                    let from = self.table_of_insert(insert).await?;
+                    self.describe_returning(&mut prepared, Returning { table: &plan.table, from: &from, items }, given)
+                        .await?;
+                }
             }
+            Ast::Delete(_) | Ast::Update(_) => self.describe_change(&mut prepared, ast, given).await?,
             Ast::Explain { .. } => prepared.columns = Some(explain_schema()),
             Ast::ShowVariable { variable } => prepared.columns = Some(super::control::show_schema(variable)),
             Ast::Execute { name: Some(name), .. } => {
@@ -150,10 +176,20 @@ impl Session {
     }
 
     /// Plans on the query runtime. Types are settled as far as the parameters' allow.
-    async fn planned(&self, statement: &super::Statement, mut ast: Ast) -> Result<Planned, Error> {
+    pub(super) async fn planned(&self, statement: &super::Statement, ast: Ast) -> Result<Planned, Error> {
+        self.planned_over(statement, ast, Arc::new(self.reads())).await
+    }
+
+    /// The same over given reads.
+    pub(super) async fn planned_over(
+        &self,
+        statement: &super::Statement,
+        mut ast: Ast,
+        reads: Arc<Reads>,
+    ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
         let ast = pg_catalog::rewrite(ast, &statement.text, &self.engine.node().catalog())?;
-        let state = self.planning_state();
+        let state = self.state_over(reads);
         let moment = self.moment();
         let planned = self.engine.work(async move {
             let plan = state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await?;
@@ -182,21 +218,11 @@ impl Session {
     ) -> Result<Runnable, Error> {
         let mut ready = planned.take().filter(|planned| planned.moment == self.moment());
         for attempt in 0.. {
-            let Planned { plan, state, .. } = match ready.take() {
+            let planned = match ready.take() {
                 Some(planned) => planned,
                 None => self.planned(statement, ast.clone()).await?,
             };
-            let parameters = parameters.to_vec();
-            let state = self.begun(state);
-            let runnable = self.engine.work(async move {
-                let plan = match parameters.is_empty() {
-                    true => plan,
-                    false => plan.with_param_values(ParamValues::from(parameters))?,
-                };
-                let plan = state.create_physical_plan(&plan).await?;
-                Ok(Runnable { plan, context: state.task_ctx() })
-            });
-            match runnable.await.map_err(|error| self.worded(error, statement)) {
+            match self.made_ready(statement, planned, parameters).await {
                 Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if attempt < REPLANS_MAX => {
                     self.engine.node().schema_settled().await;
                 }
@@ -204,6 +230,36 @@ impl Session {
             }
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// A plan with its parameters, ready to run.
+    pub(super) async fn made_ready(
+        &self,
+        statement: &super::Statement,
+        Planned { plan, state, .. }: Planned,
+        parameters: &[ScalarValue],
+    ) -> Result<Runnable, Error> {
+        let parameters = parameters.to_vec();
+        let state = self.begun(state);
+        let runnable = self.engine.work(async move {
+            let plan = match parameters.is_empty() {
+                true => plan,
+                false => plan.with_param_values(ParamValues::from(parameters))?,
+            };
+            let plan = state.create_physical_plan(&plan).await?;
+            Ok(Runnable { plan, context: state.task_ctx() })
+        });
+        runnable.await.map_err(|error| self.worded(error, statement))
+    }
+
+    /// The types of a plan's parameters.
+    pub(super) fn types_of(
+        &self,
+        planned: &Planned,
+        given: &[Option<DataType>],
+        statement: &super::Statement,
+    ) -> Result<Vec<DataType>, Error> {
+        parameter_types(&planned.plan, given).map_err(|error| self.worded(error, statement))
     }
 
     /// Sets the time of `now()`: when the block began, else when the statement began; its defaults are planned apart and see the same.

@@ -14,18 +14,23 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::engine::EngineOptions;
 
-struct World {
-    _directory: tempfile::TempDir,
+pub(super) struct World {
+    directory: tempfile::TempDir,
     engine: Arc<Engine>,
 }
 
-async fn world() -> World {
+pub(super) async fn world() -> World {
     world_on(&Handle::current(), &Handle::current()).await
 }
 
 /// A node whose consensus and whose queries have threads of their own.
 async fn world_on(consensus: &Handle, queries: &Handle) -> World {
     let directory = tempfile::tempdir().expect("a directory");
+    let engine = engine(&directory, consensus, queries).await;
+    World { directory, engine }
+}
+
+async fn engine(directory: &tempfile::TempDir, consensus: &Handle, queries: &Handle) -> Arc<Engine> {
     let node = Node::start(NodeOptions {
         disk: Arc::new(RealDisk::new(directory.path())),
         clock: Arc::new(SystemClock),
@@ -38,18 +43,25 @@ async fn world_on(consensus: &Handle, queries: &Handle) -> World {
     })
     .await
     .expect("the node starts");
-    let engine = Engine::new(EngineOptions { node, runtime: queries.clone(), memory_bytes: 256 << 20, partitions: 2 });
-    World { _directory: directory, engine }
+    Engine::new(EngineOptions { node, runtime: queries.clone(), memory_bytes: 256 << 20, partitions: 2 })
 }
 
 impl World {
-    fn session(&self) -> Session {
+    /// The node stopped and started again.
+    pub(super) async fn restarted(self) -> World {
+        self.engine.node().shutdown().await.expect("the node stops");
+        drop(self.engine);
+        let engine = engine(&self.directory, &Handle::current(), &Handle::current()).await;
+        World { directory: self.directory, engine }
+    }
+
+    pub(super) fn session(&self) -> Session {
         self.engine.session("me", "annal")
     }
 }
 
 /// Runs all statements of a message and shows what each gives.
-async fn run(session: &mut Session, sql: &str) -> Result<String, Error> {
+pub(super) async fn run(session: &mut Session, sql: &str) -> Result<String, Error> {
     let mut shown = Vec::new();
     for statement in session.parse(sql).await? {
         let prepared = session.prepare(&statement, &[]).await?;

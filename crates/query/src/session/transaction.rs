@@ -263,7 +263,7 @@ impl Session {
         self.settings.lock().return_to(settings);
         self.modes = *modes;
         match (&self.writes, mark) {
-            (Some(writes), Some(mark)) => writes.lock().await.roll_back_to(mark)?,
+            (Some(writes), Some(mark)) => writes.lock().await.roll_back_to(mark).await?,
             _ => self.writes = None,
         }
         self.written += 1;

@@ -10,7 +10,7 @@ use event::TableDefinition;
 use storage::segment::SegmentRef;
 
 use super::statistics::statistics;
-use super::unit::ScanUnit;
+use super::unit::{HoledSegment, ScanUnit};
 
 /// Rows below which a second partition costs more than it gains.
 const PARALLEL_ROWS_MIN: u64 = 8 << 10;
@@ -24,6 +24,8 @@ pub(crate) struct Layout {
     pub(crate) files: Vec<FileGroup>,
     /// Batches in memory, with all columns of the table.
     pub(crate) memory: Vec<Vec<RecordBatch>>,
+    /// Segments whose rows are read with their numbers.
+    pub(crate) holed: Vec<Vec<HoledSegment>>,
 }
 
 /// Spreads `units` over at most `partitions` partitions, at least one. `newest_first` turns the time order within a partition round.
@@ -49,6 +51,13 @@ pub(crate) fn lay_out(
             _ => None,
         })
         .collect();
+    let holed: Vec<(u64, HoledSegment)> = ordered
+        .iter()
+        .filter_map(|unit| match unit {
+            ScanUnit::Holed(holed) => Some((holed.segment.meta.bytes, holed.clone())),
+            _ => None,
+        })
+        .collect();
     let batches: Vec<(u64, RecordBatch)> =
         ordered.iter().flat_map(|unit| unit.batches()).map(|batch| (batch.num_rows() as u64, batch.clone())).collect();
 
@@ -66,7 +75,7 @@ pub(crate) fn lay_out(
     });
     let mut files = cut.flatten().unwrap_or(files);
     files.resize_with(partitions, || FileGroup::new(Vec::new()));
-    Layout { files, memory: balance(batches, partitions) }
+    Layout { files, memory: balance(batches, partitions), holed: balance(holed, partitions) }
 }
 
 /// Deals items to the lightest bin, heaviest first; within a bin they keep their order.

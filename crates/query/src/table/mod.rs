@@ -13,6 +13,7 @@ pub(crate) mod unit;
 pub(crate) mod layout;
 pub(crate) mod prune;
 // Reading them.
+pub(crate) mod holed;
 pub(crate) mod memory;
 pub(crate) mod scan;
 pub(crate) mod segments;

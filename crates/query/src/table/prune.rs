@@ -56,7 +56,7 @@ pub(crate) fn prune(
         units.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(unit, _)| unit.clone()).collect();
     let pruning = Pruning {
         splits: Tally { total: count_splits(&units), read: count_splits(&left) },
-        segments: tally(&units, &left, |unit| matches!(unit, ScanUnit::Segment(_))),
+        segments: tally(&units, &left, |unit| matches!(unit, ScanUnit::Segment(_) | ScanUnit::Holed(_))),
         memory: tally(&units, &left, |unit| matches!(unit, ScanUnit::Memory { .. })),
     };
     Ok((left, pruning))

@@ -52,12 +52,25 @@ impl Snapshots {
 pub(crate) struct Reads {
     snapshots: Arc<Snapshots>,
     uncommitted: BTreeMap<TableId, Uncommitted>,
+    /// The table whose rows are given with their sequence numbers.
+    numbered: Option<TableId>,
 }
 
 impl Reads {
     /// `uncommitted` are the transaction's own rows, by table.
     pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
-        Reads { snapshots, uncommitted }
+        Reads { snapshots, uncommitted, numbered: None }
+    }
+
+    /// The same, with a column `__seq` in that table.
+    pub(crate) fn with_numbers(mut self, table: TableId) -> Reads {
+        self.numbered = Some(table);
+        self
+    }
+
+    /// Whether that table has a column `__seq`.
+    pub(crate) fn numbers(&self, table: TableId) -> bool {
+        self.numbered == Some(table)
     }
 
     /// The statement's snapshot of `table`, opened now if no scan needed it before.

@@ -14,6 +14,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, reassign_expr_columns};
@@ -36,12 +37,13 @@ use event::TableDefinition;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 
+use super::holed::HoledFiles;
 use super::layout::{Layout, lay_out};
 use super::memory::MemoryBatches;
 use super::prune::Pruning;
 use super::segments::SegmentSource;
 use super::statistics::{may_hold_nan, statistics};
-use super::unit::ScanUnit;
+use super::unit::{HoledSegment, ScanUnit};
 
 /// What a scan is made of.
 #[derive(Clone, Debug)]
@@ -77,6 +79,8 @@ pub(crate) struct SplitScanExec {
     memory: Vec<Vec<RecordBatch>>,
     /// Reads the segments, one file group for each partition; `None` when there are none.
     files: Option<Arc<DataSourceExec>>,
+    /// Reads those that may have deleted rows.
+    holed: Option<Arc<HoledFiles>>,
     metrics: ExecutionPlanMetricsSet,
     properties: Arc<PlanProperties>,
 }
@@ -86,20 +90,22 @@ impl SplitScanExec {
     pub(crate) fn try_new(scan: Scan) -> Result<SplitScanExec> {
         let schema = Arc::new(scan.schema.project(&scan.projection)?);
         let newest_first = scan.newest_first.unwrap_or(false);
-        let Layout { files, memory } =
+        let Layout { files, memory, holed } =
             lay_out(&scan.units, &scan.definition, &scan.projection, scan.partitions, newest_first);
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
+            EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(memory.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         let files = open_files(&scan, files)?;
+        let holed = open_holed(&scan, holed, schema)?;
         Ok(SplitScanExec {
             scan,
             memory,
             files,
+            holed,
             metrics: ExecutionPlanMetricsSet::new(),
             properties: Arc::new(properties),
         })
@@ -125,10 +131,14 @@ impl SplitScanExec {
             context.session_config().batch_size(),
         );
         let memory = stream::iter(memory);
-        Ok(match &self.files {
-            Some(files) => memory.chain(files.execute(partition, Arc::clone(context))?).boxed(),
-            None => memory.boxed(),
-        })
+        let mut rows = memory.boxed();
+        if let Some(files) = &self.files {
+            rows = rows.chain(files.execute(partition, Arc::clone(context))?).boxed();
+        }
+        if let Some(holed) = &self.holed {
+            rows = rows.chain(holed.rows(partition, context)?).boxed();
+        }
+        Ok(rows)
     }
 }
 
@@ -137,8 +147,18 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
     if groups.iter().all(FileGroup::is_empty) {
         return Ok(None);
     }
+    let source = parquet(scan, Arc::clone(&scan.schema));
+    let config = FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
+        .with_file_groups(groups)
+        .with_limit(scan.fetch)
+        .with_projection_indices(Some(scan.projection.clone()))?
+        .build();
+    Ok(Some(DataSourceExec::from_data_source(config)))
+}
+
+fn parquet(scan: &Scan, schema: impl Into<TableSchema>) -> ParquetSource {
     let options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
-    let mut source = ParquetSource::new(Arc::clone(&scan.schema))
+    let mut source = ParquetSource::new(schema)
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(scan.segments.readers());
     if let Some(hint) = scan.parquet.metadata_size_hint {
@@ -147,12 +167,16 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
     if let Some(predicate) = footer_predicate(scan) {
         source = source.with_predicate(predicate);
     }
-    let config = FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
-        .with_file_groups(groups)
-        .with_limit(scan.fetch)
-        .with_projection_indices(Some(scan.projection.clone()))?
-        .build();
-    Ok(Some(DataSourceExec::from_data_source(config)))
+    source
+}
+
+/// The reader of segments that may have deleted rows.
+fn open_holed(scan: &Scan, groups: Vec<Vec<HoledSegment>>, schema: SchemaRef) -> Result<Option<Arc<HoledFiles>>> {
+    let source = |schema| parquet(scan, schema);
+    let config =
+        |source, groups| FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source)).with_file_groups(groups);
+    let holed = HoledFiles::open(groups, &scan.definition, &scan.projection, schema, config, source)?;
+    Ok(holed.map(Arc::new))
 }
 
 /// The conjuncts the Parquet reader may prune by. Its row group and page statistics leave NaN out without saying so: what refers to a
@@ -262,7 +286,8 @@ impl ExecutionPlan for SplitScanExec {
     fn metrics(&self) -> Option<MetricsSet> {
         let mut metrics = self.metrics.clone_inner();
         let files = self.files.as_ref().and_then(|files| files.metrics()).unwrap_or_default();
-        for metric in files.iter() {
+        let holed = self.holed.as_ref().and_then(|holed| holed.files().metrics()).unwrap_or_default();
+        for metric in files.iter().chain(holed.iter()) {
             let again = matches!(
                 metric.value(),
                 MetricValue::OutputRows(_)

@@ -9,7 +9,7 @@ use datafusion::common::stats::{ColumnStatistics, Precision, Statistics};
 use event::{ColumnType, TableDefinition};
 use storage::segment::StatisticsValue;
 
-use super::unit::ScanUnit;
+use super::unit::{HoledSegment, ScanUnit};
 
 /// What is known of one column of one unit. Each value that is there is exact.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,11 @@ pub(crate) struct Known {
 pub(crate) fn known(unit: &ScanUnit, definition: &TableDefinition, position: usize) -> Known {
     match unit {
         ScanUnit::Segment(segment) => known_of_segment(segment, definition, position),
+        // Without the deleted rows the bounds still hold; counts and sums do not.
+        ScanUnit::Holed(HoledSegment { segment, .. }) => {
+            let Known { nulls, min, max, .. } = known_of_segment(segment, definition, position);
+            Known { nulls: nulls.filter(|nulls| *nulls == 0), min, max, sum: None }
+        }
         ScanUnit::Memory { rows, .. } => {
             let is_time = definition.event().is_some_and(|event| event.time_column == position);
             let bound = |time: Option<i64>| {
@@ -66,7 +71,10 @@ fn known_of_segment(segment: &storage::Segment, definition: &TableDefinition, po
 
 /// Whether the unit is a segment with a NaN in the column at `position`.
 pub(crate) fn may_hold_nan(unit: &ScanUnit, definition: &TableDefinition, position: usize) -> bool {
-    let ScanUnit::Segment(segment) = unit else { return false };
+    let segment = match unit {
+        ScanUnit::Segment(segment) | ScanUnit::Holed(HoledSegment { segment, .. }) => segment,
+        ScanUnit::Memory { .. } | ScanUnit::Uncommitted(_) => return false,
+    };
     let column = definition.columns[position].id;
     segment.meta.columns.iter().any(|statistics| statistics.column == column && statistics.nans > 0)
 }
@@ -119,10 +127,15 @@ fn sum(value: &StatisticsValue, column_type: ColumnType) -> Option<ScalarValue> 
 pub(crate) fn statistics(units: &[ScanUnit], definition: &TableDefinition, projection: &[usize]) -> Statistics {
     let rows: u64 = units.iter().map(ScanUnit::rows).sum();
     let column_statistics = projection.iter().map(|&position| column_statistics(units, definition, position)).collect();
-    Statistics { num_rows: exact_count(Some(rows)), total_byte_size: Precision::Absent, column_statistics }
+    let all = Statistics { num_rows: exact_count(Some(rows)), total_byte_size: Precision::Absent, column_statistics };
+    let holed = units.iter().any(|unit| matches!(unit, ScanUnit::Holed(_)));
+    if holed { all.to_inexact() } else { all }
 }
 
 fn column_statistics(units: &[ScanUnit], definition: &TableDefinition, position: usize) -> ColumnStatistics {
+    if position >= definition.columns.len() {
+        return ColumnStatistics::new_unknown();
+    }
     let mut nulls = Some(0u64);
     let mut min = Merge::Nothing;
     let mut max = Merge::Nothing;

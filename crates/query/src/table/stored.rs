@@ -8,10 +8,12 @@ use cluster::{Table, TableSnapshot, Uncommitted};
 use datafusion::catalog::Session;
 use datafusion::common::DFSchema;
 use datafusion::datasource::TableProvider;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+
+use storage::sequence::sequenced_schema;
 
 use super::prune::prune;
 use super::reads::Reads;
@@ -30,7 +32,10 @@ pub(crate) struct StoredTable {
 
 impl StoredTable {
     pub(crate) fn new(table: Arc<Table>, reads: Arc<Reads>, segments: Arc<SegmentSource>) -> StoredTable {
-        let schema = table.definition.arrow_schema();
+        let schema = match reads.numbers(table.definition.id) {
+            true => sequenced_schema(&table.definition),
+            false => table.definition.arrow_schema(),
+        };
         StoredTable { table, schema, reads, segments }
     }
 }
@@ -59,28 +64,40 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let snapshot = self.reads.snapshot(&self.table).await?;
         let own = self.reads.uncommitted(self.table.definition.id);
-        plan_scan(state, &snapshot, own, &self.segments, projection, filters, limit)
+        let wanted = Wanted { schema: &self.schema, projection, filters, limit };
+        plan_scan(state, &snapshot, own, &self.segments, wanted)
     }
 }
 
-/// The leaf that reads what `filters` leave of a snapshot and of the transaction's own rows.
+/// What a plan wants of a table.
+pub(crate) struct Wanted<'a> {
+    /// The columns there are: the table's, with `__seq` or without.
+    pub(crate) schema: &'a SchemaRef,
+    /// Those it wants; all when it does not say.
+    pub(crate) projection: Option<&'a Vec<usize>>,
+    /// Rows for which one of these is not true may be left out.
+    pub(crate) filters: &'a [Expr],
+    /// Rows after which it may stop.
+    pub(crate) limit: Option<usize>,
+}
+
+/// The leaf that reads what is wanted of a snapshot and of the transaction's own rows.
 pub(crate) fn plan_scan(
     state: &dyn Session,
     snapshot: &TableSnapshot,
     own: Option<&Uncommitted>,
     segments: &Arc<SegmentSource>,
-    projection: Option<&Vec<usize>>,
-    filters: &[Expr],
-    limit: Option<usize>,
+    Wanted { schema, projection, filters, limit }: Wanted<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let definition = &snapshot.table.definition;
-    let schema = definition.arrow_schema();
-    let df_schema = DFSchema::try_from(Arc::clone(&schema))?;
+    let df_schema = DFSchema::try_from(Arc::clone(schema))?;
     let predicate = match conjunction(filters.to_vec()) {
         Some(filter) => Some(state.create_physical_expr(filter, &df_schema)?),
         None => None,
     };
-    let (units, pruning) = prune(definition, &schema, units_of(snapshot, own), predicate.as_ref())?;
+    let numbered = schema.fields().len() > definition.columns.len();
+    let units = units_of(snapshot, own, numbered).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let (units, pruning) = prune(definition, schema, units, predicate.as_ref())?;
     let projection = match projection {
         Some(positions) => positions.clone(),
         None => (0..schema.fields().len()).collect(),
@@ -89,7 +106,7 @@ pub(crate) fn plan_scan(
     let fetch = if filters.is_empty() { limit } else { None };
     Ok(Arc::new(SplitScanExec::try_new(Scan {
         definition: Arc::clone(definition),
-        schema,
+        schema: Arc::clone(schema),
         projection,
         units: units.into(),
         pruning,

@@ -30,7 +30,7 @@ use storage::segment::{Segment, SegmentRef};
 use storage::snapshot::{MemorySplit, ShardSnapshot};
 
 use super::segments::SegmentSource;
-use super::stored::plan_scan;
+use super::stored::{Wanted, plan_scan};
 use crate::engine::Environment;
 use crate::functions::Functions;
 
@@ -157,8 +157,13 @@ impl World {
     }
 
     fn context(&self) -> SessionContext {
-        let shard =
-            ShardSnapshot { index: 7, segments: self.segments.clone(), memory: self.memory.clone(), shard: SHARD };
+        let shard = ShardSnapshot {
+            index: 7,
+            segments: self.segments.clone(),
+            memory: self.memory.clone(),
+            shard: SHARD,
+            deleted: BTreeMap::new(),
+        };
         let pinned = Pinned {
             snapshot: TableSnapshot { table: table(), shards: vec![shard] },
             own: self.own.clone(),
@@ -221,7 +226,8 @@ impl TableProvider for Pinned {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan_scan(state, &self.snapshot, Some(&self.own), &self.segments, projection, filters, limit)
+        let wanted = Wanted { schema: &self.schema(), projection, filters, limit };
+        plan_scan(state, &self.snapshot, Some(&self.own), &self.segments, wanted)
     }
 }
 

@@ -41,11 +41,13 @@ macro_rules! files {
 
 files! {
     ddl,
+    delete,
     differences,
     errors,
     pg_aggregate,
     pg_alter,
     pg_catalog,
+    pg_change,
     pg_constraints,
     pg_copy,
     pg_ddl,

@@ -28,6 +28,7 @@ const PUT: u8 = 4;
 const DROP: u8 = 5;
 const REPLACE: u8 = 6;
 const EXPIRE: u8 = 7;
+const DELETE: u8 = 8;
 
 /// Rows of one shard and schema version, from any statement of the entry.
 struct Block<'a> {
@@ -78,6 +79,10 @@ fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, o
             Command::Install(install) => {
                 out.push(INSTALL);
                 put_sized(out, &to_json(install)?)?;
+            }
+            Command::Delete(delete) => {
+                out.push(DELETE);
+                put_sized(out, &to_json(delete)?)?;
             }
             Command::Schema(SchemaChange::Put { shard, table }) => {
                 out.push(PUT);
@@ -223,6 +228,7 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
         }
         SEAL => Command::Seal,
         INSTALL => Command::Install(from_json(input.sized()?)?),
+        DELETE => Command::Delete(from_json(input.sized()?)?),
         PUT => {
             let shard = ShardId(input.u64()?);
             let table: TableDefinition = from_json(input.sized()?)?;

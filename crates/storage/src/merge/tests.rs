@@ -41,7 +41,8 @@ async fn merge(
     table: &TableDefinition,
     inputs: &[SegmentRef],
 ) -> Result<Option<(SegmentMeta, Bytes)>, Error> {
-    merge_segments(store, table, inputs, place("merged"), &Semaphore::new(1)).await
+    let nothing = Arc::new(SequenceSet::default());
+    Ok(merge_segments(store, table, inputs, &nothing, place("merged"), &Semaphore::new(1)).await?.0)
 }
 
 fn read(bytes: &Bytes) -> Vec<RecordBatch> {

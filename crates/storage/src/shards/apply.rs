@@ -9,11 +9,12 @@ use event::{SchemaVersion, ShardId, SplitId, TableDefinition};
 
 use super::Outcome;
 use super::state::{FrozenShard, Manifest, PendingSeal, Shard, State, adapt_rows, can_adapt};
-use crate::command::{Command, Entry, Install, Replace, SchemaChange, Statement};
+use crate::command::{Command, Delete, Entry, Install, Replace, SchemaChange, Statement};
 use crate::memtable::Memtable;
 use crate::routing::{SplitRows, split_rows};
 use crate::segment::{SegmentMeta, SegmentPins};
-use crate::sequence::{sequence_base, sequenced_schema, with_sequence};
+use crate::sequence::{SEQUENCE_ROW_BITS, sequence_base, sequenced_schema, with_sequence};
+use crate::sequences::{OWN_ROW, SequenceSet};
 
 /// A command that was checked and cannot fail any more.
 enum Step {
@@ -29,6 +30,10 @@ enum Step {
     },
     InstallStaged {
         segments: Vec<SegmentMeta>,
+    },
+    Delete {
+        shard: ShardId,
+        splits: Vec<(SplitId, SequenceSet)>,
     },
     Put {
         shard: ShardId,
@@ -52,6 +57,8 @@ struct Check<'a> {
     changed: BTreeMap<ShardId, Option<Arc<TableDefinition>>>,
     /// Rows of this entry so far, by shard.
     rows: BTreeMap<ShardId, u64>,
+    /// Sequence number of the first staged row of this statement, by shard.
+    staged: BTreeMap<ShardId, u64>,
     installs_seal: bool,
 }
 
@@ -63,8 +70,14 @@ impl State {
         let mut seals = false;
         let mut outcomes = Vec::with_capacity(entry.statements.len());
         for statement in &entry.statements {
-            let mut check =
-                Check { state: self, index, changed: BTreeMap::new(), rows: rows.clone(), installs_seal: false };
+            let mut check = Check {
+                state: self,
+                index,
+                changed: BTreeMap::new(),
+                rows: rows.clone(),
+                staged: BTreeMap::new(),
+                installs_seal: false,
+            };
             let outcome = match check.statement(statement) {
                 Ok(steps) => {
                     rows = check.rows;
@@ -102,7 +115,13 @@ impl State {
             }
             Step::Seal => 0,
             Step::InstallSeal { segments } => self.install_seal(segments, pins),
-            Step::InstallStaged { segments } => self.install_staged(segments, index, pins),
+            Step::InstallStaged { segments } => self.install_staged(segments, pins),
+            Step::Delete { shard, splits } => {
+                let shard = self.shards.get_mut(&shard).expect("the check found the shard");
+                let manifest = Arc::make_mut(&mut shard.manifest);
+                splits.iter().for_each(|(split, rows)| manifest.delete(*split, rows));
+                0
+            }
             Step::Put { shard, table } => {
                 self.put(shard, table);
                 0
@@ -115,16 +134,18 @@ impl State {
                 Arc::make_mut(&mut self.dropped).insert(shard);
                 0
             }
-            Step::Replace(replace) => self.replace(replace, pins),
+            Step::Replace(replace) => self.replace(replace, index, pins),
             Step::Expire { shard, before_us } => self.expire(shard, before_us),
         }
     }
 
     /// Swaps segments of the live manifest. What was captured before keeps the old ones: replay from there comes by here again.
-    fn replace(&mut self, Replace { shard, inputs, outputs, .. }: Replace, pins: &SegmentPins) -> u64 {
+    fn replace(&mut self, replace: Replace, index: u64, pins: &SegmentPins) -> u64 {
+        let Replace { shard, split, inputs, outputs, purged } = replace;
         let shard = self.shards.get_mut(&shard).expect("the check found the shard");
         let manifest = Arc::make_mut(&mut shard.manifest);
         manifest.segments.retain(|segment| !inputs.contains(&segment.meta.name));
+        manifest.purge(split, &purged, index);
         let rows = outputs.iter().map(|meta| meta.rows).sum();
         for meta in outputs {
             manifest.insert(pins.pin(meta));
@@ -151,6 +172,7 @@ impl State {
         let segments: u64 = gone.map(|segment| segment.meta.rows).sum();
         let manifest = Arc::make_mut(&mut shard.manifest);
         manifest.segments.retain(|segment| !expired(&segment.meta.split));
+        manifest.deleted.retain(|split, _| !expired(split));
         manifest.expired_us = manifest.expired_us.max(Some(before_us));
         rows + segments
     }
@@ -196,10 +218,9 @@ impl State {
     }
 
     /// Makes the rows of a bulk statement visible.
-    fn install_staged(&mut self, segments: Vec<SegmentMeta>, index: u64, pins: &SegmentPins) -> u64 {
+    fn install_staged(&mut self, segments: Vec<SegmentMeta>, pins: &SegmentPins) -> u64 {
         let mut rows = 0;
-        for mut meta in segments {
-            meta.sequence_base = sequence_base(index);
+        for meta in segments {
             rows += meta.rows;
             let shard = self.shards.get_mut(&meta.shard).expect("the check found the shard");
             Arc::make_mut(&mut shard.manifest).insert(pins.pin(meta));
@@ -211,7 +232,7 @@ impl State {
     /// Creates the shard, or gives it and its open rows the newer definition.
     fn put(&mut self, id: ShardId, table: Arc<TableDefinition>) {
         let Some(shard) = self.shards.get_mut(&id) else {
-            self.shards.insert(id, Shard::new(Manifest { table, segments: Vec::new(), expired_us: None }));
+            self.shards.insert(id, Shard::new(Manifest::new(table)));
             return;
         };
         let from = Arc::clone(&shard.manifest.table);
@@ -241,6 +262,7 @@ impl Check<'_> {
             Command::Seal => Some(Step::Seal),
             Command::Install(Install { seal: Some(seal), segments }) => self.install_seal(*seal, segments)?,
             Command::Install(Install { seal: None, segments }) => Some(self.install_staged(segments)?),
+            Command::Delete(delete) => Some(self.delete(delete)?),
             Command::Schema(SchemaChange::Put { shard, table }) => self.put(*shard, table)?,
             Command::Schema(SchemaChange::Drop { shard }) => {
                 self.changed.insert(*shard, None);
@@ -282,9 +304,7 @@ impl Check<'_> {
         if !rows.columns().iter().map(|column| column.data_type()).eq(types) {
             return Err(invalid(format!("rows do not have the columns of table \"{}\"", table.name)));
         }
-        let row = self.rows.entry(shard).or_default();
-        let first = *row;
-        *row += rows.num_rows() as u64;
+        let first = self.number_rows(shard, rows.num_rows() as u64)?;
         let sequenced =
             with_sequence(&schema, rows, sequence_base(self.index), first).map_err(|e| invalid(e.to_string()))?;
         let splits = split_rows(&table, &sequenced).map_err(|error| invalid(error.to_string()))?;
@@ -326,7 +346,7 @@ impl Check<'_> {
         if done { Ok(None) } else { Err(invalid(format!("seal {seal} is not the oldest that waits"))) }
     }
 
-    fn install_staged(&self, segments: &[SegmentMeta]) -> Result<Step, Outcome> {
+    fn install_staged(&mut self, segments: &[SegmentMeta]) -> Result<Step, Outcome> {
         for meta in segments {
             let table = self.definition_of(meta.shard, meta.version)?;
             if table.id != meta.table || meta.sequence_base != 0 {
@@ -336,12 +356,60 @@ impl Check<'_> {
                 return Err(invalid(format!("segment \"{}\" has rows outside its split", meta.name)));
             }
         }
-        Ok(Step::InstallStaged { segments: segments.to_vec() })
+        let mut rows: BTreeMap<ShardId, u64> = BTreeMap::new();
+        for meta in segments {
+            *rows.entry(meta.shard).or_default() += meta.rows;
+        }
+        for (shard, count) in rows {
+            let first = self.number_rows(shard, count)?;
+            self.staged.insert(shard, sequence_base(self.index) + first);
+        }
+        let mut segments = segments.to_vec();
+        for meta in &mut segments {
+            meta.sequence_base = self.staged[&meta.shard];
+        }
+        Ok(Step::InstallStaged { segments })
+    }
+
+    /// The number of the first of `count` rows within the entry. No two rows of a shard have one number, but for the last of a statement
+    /// that has more of them than there are numbers; another statement does not fit beside that.
+    fn number_rows(&mut self, shard: ShardId, count: u64) -> Result<u64, Outcome> {
+        let rows = self.rows.entry(shard).or_default();
+        let first = *rows;
+        if first > 0 && first + count > 1 << SEQUENCE_ROW_BITS {
+            return Err(Outcome::Conflict);
+        }
+        *rows += count;
+        Ok(first)
+    }
+
+    /// Rows may be deleted once. Which of them were since the statement read them shows unless some were purged.
+    fn delete(&self, delete: &Delete) -> Result<Step, Outcome> {
+        self.definition_of(delete.shard, delete.version)?;
+        let manifest = self.state.shards.get(&delete.shard).map(|shard| &shard.manifest);
+        let mut splits = Vec::with_capacity(delete.splits.len());
+        for (split, rows) in &delete.splits {
+            let (own, rows) = rows.split_at(OWN_ROW);
+            let before = manifest.and_then(|manifest| manifest.deleted.get(split));
+            if before.is_some_and(|before| before.overlaps(&rows)) {
+                return Err(Outcome::Conflict);
+            }
+            let own = match self.staged.get(&delete.shard) {
+                Some(first) => own.mapped(|number| first.saturating_add(number - OWN_ROW)),
+                None if own.is_empty() => own,
+                None => return Err(invalid(format!("rows of shard {} deleted before they came", delete.shard))),
+            };
+            splits.push((*split, rows.union(&own)));
+        }
+        if manifest.is_some_and(|manifest| delete.read < manifest.purged) {
+            return Err(Outcome::Conflict);
+        }
+        Ok(Step::Delete { shard: delete.shard, splits })
     }
 
     /// All inputs must be there, of that split, and the outputs hold no more rows than they.
     fn replace(&self, replace: &Replace) -> Result<Step, Outcome> {
-        let Replace { shard, split, inputs, outputs } = replace;
+        let Replace { shard, split, inputs, outputs, purged: _ } = replace;
         let (Some(table), Some(state)) = (self.definition(*shard), self.state.shards.get(shard)) else {
             return Err(Outcome::Superseded);
         };

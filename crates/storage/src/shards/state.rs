@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, CheckpointBody, ShardBody};
 use crate::memtable::Memtable;
 use crate::segment::{SegmentMeta, SegmentPins, SegmentRef};
 use crate::sequence::sequenced_schema;
+use crate::sequences::SequenceSet;
 use crate::snapshot::{MemorySplit, ShardSnapshot};
 
 /// The state of one group.
@@ -50,9 +51,34 @@ pub(super) struct Manifest {
     pub(super) segments: Vec<SegmentRef>,
     /// Splits that ended at or before this time were forgotten once; rows that came later may be there again.
     pub(super) expired_us: Option<i64>,
+    /// Rows that are deleted and still in segments or memory.
+    pub(super) deleted: BTreeMap<SplitId, Arc<SequenceSet>>,
+    /// Index of the last entry that took numbers out of `deleted`, 0 without one.
+    pub(super) purged: u64,
 }
 
 impl Manifest {
+    /// Of a new shard.
+    pub(super) fn new(table: Arc<TableDefinition>) -> Self {
+        Self { table, segments: Vec::new(), expired_us: None, deleted: BTreeMap::new(), purged: 0 }
+    }
+
+    /// More rows of a split are deleted.
+    pub(super) fn delete(&mut self, split: SplitId, rows: &SequenceSet) {
+        let deleted = self.deleted.entry(split).or_default();
+        *deleted = Arc::new(deleted.union(rows));
+    }
+
+    /// Rows that were deleted are in no segment any more.
+    pub(super) fn purge(&mut self, split: SplitId, rows: &SequenceSet, index: u64) {
+        let Some(deleted) = self.deleted.get_mut(&split).filter(|_| !rows.is_empty()) else { return };
+        *deleted = Arc::new(deleted.without(rows));
+        if deleted.is_empty() {
+            self.deleted.remove(&split);
+        }
+        self.purged = index;
+    }
+
     pub(super) fn insert(&mut self, segment: SegmentRef) {
         let meta = &segment.meta;
         let before = |other: &SegmentMeta| (other.split, other.name.as_str()) < (meta.split, meta.name.as_str());
@@ -91,6 +117,8 @@ impl Captured {
             table: Arc::clone(&manifest.table),
             segments: manifest.segments.iter().map(|segment| segment.meta.clone()).collect(),
             expired_us: manifest.expired_us,
+            deleted: manifest.deleted.iter().map(|(split, rows)| (*split, Arc::clone(rows))).collect(),
+            purged: manifest.purged,
         });
         let dropped = self.dropped.iter().copied().collect();
         CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped }.encode()
@@ -129,9 +157,10 @@ impl State {
         let mut state = State::new(group);
         state.applied = body.seal;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
-        for ShardBody { shard, table, segments, expired_us } in body.shards {
+        for ShardBody { shard, table, segments, expired_us, deleted, purged } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
-            state.shards.insert(shard, Shard::new(Manifest { table, segments, expired_us }));
+            let deleted = deleted.into_iter().collect();
+            state.shards.insert(shard, Shard::new(Manifest { table, segments, expired_us, deleted, purged }));
         }
         state.checkpoints.push_back(state.capture(body.seal));
         Ok(state)
@@ -180,6 +209,7 @@ impl State {
             index: self.applied,
             segments: shard.manifest.segments.clone(),
             memory: memory.into_values().collect(),
+            deleted: shard.manifest.deleted.clone(),
         };
         Some((shard.version(), snapshot))
     }

@@ -139,7 +139,13 @@ impl World {
         }
         let output = self.encode(&table, shard, split, None, &rows);
         let inputs = inputs.into_iter().map(|meta| meta.name).collect();
-        Some(vec![Command::Replace(Replace { shard: ShardId(shard), split, inputs, outputs: vec![output] })])
+        Some(vec![Command::Replace(Replace {
+            shard: ShardId(shard),
+            split,
+            inputs,
+            outputs: vec![output],
+            purged: crate::SequenceSet::default(),
+        })])
     }
 
     fn encode(

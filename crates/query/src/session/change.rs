@@ -1,0 +1,352 @@
+//! DELETE and UPDATE: rows are found by a query that also gives their sequence numbers, and what was found is what is logged.
+//!
+//! A changed row is a deleted one and a new one. Outside a block a statement that meets a concurrent change of its rows is evaluated again;
+//! inside, COMMIT answers 40001.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use cluster::Table;
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast::{
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, ObjectName, Query, SelectItem, SetExpr,
+    Statement as Ast, TableFactor, TableWithJoins, Update, Value,
+};
+use event::{SplitId, TableDefinition};
+use futures::StreamExt;
+use storage::SequenceSet;
+use storage::segment::SEQUENCE_COLUMN;
+use storage::sequence::SEQUENCE_ROW_BITS;
+
+use super::ddl::{folded, relation};
+use super::insert::{cast, is_default, parse_expression, position};
+use super::plan::Runnable;
+use super::returning::Returning;
+use super::rows::Target;
+use super::{Block, Outcome, Prepared, Session, Statement};
+use crate::error::{Condition, Error};
+use crate::table::Reads;
+
+/// How often a statement is evaluated again because others changed its rows meanwhile.
+const EVALUATIONS_MAX: u32 = 64;
+
+/// A statement that changes rows which are there.
+struct Change<'a> {
+    /// `DELETE`, `UPDATE`.
+    word: &'static str,
+    /// The one table in FROM.
+    from: &'a TableWithJoins,
+    name: (String, String),
+    /// What is assigned; nothing for DELETE.
+    assignments: &'a [Assignment],
+    selection: Option<&'a Expr>,
+    returning: Option<&'a [SelectItem]>,
+}
+
+/// What a query of rows to change gave.
+#[derive(Default)]
+struct Found {
+    rows: u64,
+    splits: BTreeMap<SplitId, SequenceSet>,
+}
+
+impl Session {
+    pub(super) async fn change(
+        &mut self,
+        statement: &Statement,
+        ast: &Ast,
+        parameters: &[ScalarValue],
+    ) -> Result<Outcome, Error> {
+        let change = Change::of(ast)?;
+        for evaluation in 1.. {
+            let alone = self.block == Block::None;
+            match Box::pin(self.change_once(statement, &change, parameters)).await {
+                Err(Error::Cluster(cluster::Error::Conflict | cluster::Error::SchemaChanged(_)))
+                    if alone && evaluation < EVALUATIONS_MAX =>
+                {
+                    self.writes = None;
+                }
+                outcome => return outcome,
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn change_once(
+        &mut self,
+        statement: &Statement,
+        change: &Change<'_>,
+        parameters: &[ScalarValue],
+    ) -> Result<Outcome, Error> {
+        let table = self.table(&change.name)?;
+        change.check(&table.definition)?;
+        let _turn = match self.block {
+            Block::None => Some(self.engine().turn(table.definition.id).await),
+            Block::Implicit | Block::Explicit { .. } => None,
+        };
+        let reads = Arc::new(self.reads().with_numbers(table.definition.id));
+        let runnable = self.rows_to_change(statement, change, &table, &reads, parameters).await?;
+        let mut batches = self.start(&runnable);
+        let checks = match change.assignments {
+            [] => None,
+            _ => self.checks(&table.definition).await?,
+        };
+        let target = Arc::new(Target {
+            table: Arc::clone(&table.definition),
+            positions: (0..table.definition.columns.len()).collect(),
+            defaults: vec![ScalarValue::Null; table.definition.columns.len()],
+            zone: self.zone(),
+            checks,
+        });
+        let mut found = Found::default();
+        let mut returned = Vec::new();
+        let mut writes = self.take_writes().await;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|error| self.worded(error, statement))?;
+            let values = found.take(&table.definition, &batch)?;
+            if !change.assignments.is_empty() || change.returning.is_some() {
+                let target = Arc::clone(&target);
+                let rows = self.engine().work(async move { Ok(target.rows(&values)) }).await;
+                let rows = rows.map_err(|error| self.worded(error, statement))??;
+                if change.returning.is_some() {
+                    returned.push(rows.clone());
+                }
+                if !change.assignments.is_empty() {
+                    writes.append(&table, rows).await?;
+                }
+            }
+        }
+        let read = reads.snapshot(&table).await.map_err(|error| self.worded(error, statement))?;
+        let index = read.shards.iter().map(|shard| shard.index).min().unwrap_or(0);
+        writes.delete(&table, index, &found.splits)?;
+        let Some(items) = change.returning else {
+            self.finish_write(writes).await?;
+            return Ok(Outcome::Done(format!("{} {}", change.word, found.rows)));
+        };
+        let rows = self
+            .returning(
+                statement,
+                Returning { table: &table, from: change.from, items },
+                returned,
+                parameters,
+                change.word,
+            )
+            .await?;
+        self.finish_write(writes).await?;
+        Ok(Outcome::Rows(rows))
+    }
+
+    async fn rows_to_change(
+        &self,
+        statement: &Statement,
+        change: &Change<'_>,
+        table: &Table,
+        reads: &Arc<Reads>,
+        parameters: &[ScalarValue],
+    ) -> Result<Runnable, Error> {
+        let query = self.change_query(change, &table.definition).await?;
+        let planned = self.planned_over(statement, query, Arc::clone(reads)).await?;
+        self.made_ready(statement, planned, parameters).await
+    }
+
+    /// Parameters and columns of a DELETE or UPDATE.
+    pub(super) async fn describe_change(
+        &self,
+        prepared: &mut Prepared,
+        ast: &Ast,
+        given: &[Option<DataType>],
+    ) -> Result<(), Error> {
+        let change = Change::of(ast)?;
+        let table = self.table(&change.name)?;
+        change.check(&table.definition)?;
+        let query = self.change_query(&change, &table.definition).await?;
+        let reads = Arc::new(self.reads().with_numbers(table.definition.id));
+        let planned = self.planned_over(&prepared.statement, query, reads).await?;
+        prepared.parameters = self.types_of(&planned, given, &prepared.statement)?;
+        match change.returning {
+            Some(items) => {
+                self.describe_returning(prepared, Returning { table: &table, from: change.from, items }, given).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `SELECT __seq, time, columns … FROM table WHERE …`, with what is assigned in place of the columns.
+    async fn change_query(&self, change: &Change<'_>, definition: &TableDefinition) -> Result<Ast, Error> {
+        let assigned = change.assigned(definition)?;
+        let mut columns = vec![column(SEQUENCE_COLUMN)];
+        columns.extend(definition.event().map(|event| column(&definition.columns[event.time_column].name)));
+        if !change.assignments.is_empty() || change.returning.is_some() {
+            for (at, own) in definition.columns.iter().enumerate() {
+                columns.push(assigned.get(&at).cloned().unwrap_or_else(|| column(&own.name)));
+            }
+        }
+        // Equal names would be one column; each gets its own.
+        let projection = columns.into_iter().enumerate();
+        let projection = projection
+            .map(|(at, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', format!("__{at}")) });
+        self.select(projection.collect(), change.from.clone(), change.selection.cloned()).await
+    }
+
+    /// A SELECT of its parts.
+    pub(super) async fn select(
+        &self,
+        projection: Vec<SelectItem>,
+        from: TableWithJoins,
+        selection: Option<Expr>,
+    ) -> Result<Ast, Error> {
+        // Parsing takes much stack; the caller's is deep already.
+        let parsed = self.engine().work(async { Ok(super::statement::parse("SELECT 1")) });
+        let parsed = parsed.await.map_err(|error| Error::report(Condition::Internal, error.to_string()))??;
+        let ast = parsed[0].ast.as_deref().expect("the statement is not empty").clone();
+        let Ast::Query(mut query) = ast else { unreachable!("a SELECT is a query") };
+        let Query { body, .. } = query.as_mut();
+        let SetExpr::Select(select) = body.as_mut() else { unreachable!("a SELECT is a query") };
+        select.projection = projection;
+        select.from = vec![from];
+        select.selection = selection;
+        Ok(Ast::Query(query))
+    }
+}
+
+impl<'a> Change<'a> {
+    fn of(ast: &'a Ast) -> Result<Change<'a>, Error> {
+        match ast {
+            Ast::Delete(delete) => Change::of_delete(delete),
+            Ast::Update(update) => Change::of_update(update),
+            other => Err(Error::report(Condition::FeatureNotSupported, format!("{other} changes no rows"))),
+        }
+    }
+
+    fn of_delete(delete: &'a Delete) -> Result<Change<'a>, Error> {
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+        let plain = delete.tables.is_empty() && delete.order_by.is_empty() && delete.limit.is_none();
+        let [from] = from.as_slice() else { return Err(not_supported("DELETE of several tables")) };
+        if delete.using.is_some() || !plain {
+            return Err(not_supported("DELETE ... USING"));
+        }
+        Ok(Change {
+            word: "DELETE",
+            from,
+            name: target(from)?,
+            assignments: &[],
+            selection: delete.selection.as_ref(),
+            returning: delete.returning.as_deref(),
+        })
+    }
+
+    fn of_update(update: &'a Update) -> Result<Change<'a>, Error> {
+        if update.from.is_some() || !update.order_by.is_empty() || update.limit.is_some() {
+            return Err(not_supported("UPDATE ... FROM"));
+        }
+        Ok(Change {
+            word: "UPDATE",
+            from: &update.table,
+            name: target(&update.table)?,
+            assignments: &update.assignments,
+            selection: update.selection.as_ref(),
+            returning: update.returning.as_deref(),
+        })
+    }
+
+    /// Events without a key are facts: they are deleted, but not changed.
+    fn check(&self, definition: &TableDefinition) -> Result<(), Error> {
+        if self.word == "UPDATE" && definition.event().is_some() && definition.primary_key.is_empty() {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("UPDATE of event table \"{}\" is not supported: it has no primary key", definition.name),
+                "Delete the rows and insert others.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The value of each assigned column by its position.
+    fn assigned(&self, definition: &TableDefinition) -> Result<BTreeMap<usize, Expr>, Error> {
+        let mut assigned = BTreeMap::new();
+        for Assignment { target, value } in self.assignments {
+            let AssignmentTarget::ColumnName(ObjectName(parts)) = target else {
+                return Err(not_supported("UPDATE of several columns at once"));
+            };
+            let ident = parts.last().and_then(|part| part.as_ident());
+            let name = ident.map(folded).unwrap_or_default();
+            let at = position(definition, &name)?;
+            let own = &definition.columns[at];
+            let value = match value {
+                value if is_default(value) => parse_expression(own.default.as_deref().unwrap_or("NULL"))?,
+                Expr::Value(written) if matches!(written.value, Value::Placeholder(_)) => {
+                    cast(value.clone(), &own.column_type.to_string())?
+                }
+                value => value.clone(),
+            };
+            if assigned.insert(at, value).is_some() {
+                let message = format!("multiple assignments to same column \"{name}\"");
+                return Err(Error::report(Condition::SyntaxError, message));
+            }
+        }
+        Ok(assigned)
+    }
+}
+
+impl Found {
+    /// Takes the numbers in, and gives the columns behind them.
+    fn take(&mut self, definition: &TableDefinition, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+        let internal = |message: String| Error::report(Condition::Internal, message);
+        let numbers = batch.column(0).as_primitive_opt::<UInt64Type>();
+        let numbers = numbers.ok_or_else(|| internal("rows without numbers".to_owned()))?;
+        let last = (1 << SEQUENCE_ROW_BITS) - 1;
+        if numbers.values().iter().any(|number| number & last == last) {
+            let message = "rows of a statement that wrote more than 16777215 of them cannot be told apart";
+            return Err(Error::hinted(Condition::ProgramLimitExceeded, message, "Drop the table instead."));
+        }
+        self.rows += batch.num_rows() as u64;
+        let mut splits: BTreeMap<SplitId, Vec<u64>> = BTreeMap::new();
+        let mut skipped = 1;
+        match definition.event() {
+            Some(event) => {
+                skipped += 1;
+                let times = batch.column(1).as_primitive_opt::<TimestampMicrosecondType>();
+                let times = times.ok_or_else(|| internal("rows without times".to_owned()))?;
+                for (time, number) in times.values().iter().zip(numbers.values()) {
+                    let split = event::split::split_of(*time, event.split_interval_us);
+                    splits.entry(split).or_default().push(*number);
+                }
+            }
+            None => {
+                splits.insert(SplitId(0), numbers.values().to_vec());
+            }
+        }
+        for (split, numbers) in splits {
+            let found = self.splits.entry(split).or_default();
+            *found = found.union(&SequenceSet::of(numbers));
+        }
+        let rest: Vec<usize> = (skipped..batch.num_columns()).collect();
+        batch.project(&rest).map_err(|error| internal(error.to_string()))
+    }
+}
+
+/// The one table of a FROM without joins.
+fn target(from: &TableWithJoins) -> Result<(String, String), Error> {
+    match &from.relation {
+        TableFactor::Table { name, .. } if from.joins.is_empty() => relation(name),
+        other => Err(not_supported(&format!("a change of {other}"))),
+    }
+}
+
+fn column(name: &str) -> Expr {
+    Expr::Identifier(Ident::with_quote('"', name))
+}
+
+fn not_supported(what: &str) -> Error {
+    Error::hinted(
+        Condition::FeatureNotSupported,
+        format!("{what} is not supported"),
+        "Name the rows by a subquery in WHERE.",
+    )
+}
