@@ -13,6 +13,8 @@ use cluster::Node;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocator::Allocated;
+
 /// What the pages show.
 #[derive(Debug)]
 pub(crate) struct Pages {
@@ -52,7 +54,7 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
     let statistics = pages.node.get().map(|node| node.statistics()).unwrap_or_default();
-    match crate::metrics::page(&statistics, pages.registry.gather()) {
+    match crate::metrics::page(&statistics, Allocated::now(), pages.registry.gather()) {
         Ok(page) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -7,6 +7,7 @@ mod error;
 // The threads.
 mod runtimes;
 // What the operator sees.
+mod allocator;
 mod http;
 mod logs;
 mod metrics;

@@ -215,7 +215,8 @@ async fn refusals_are_postgresqls() {
     assert_eq!(report.hint.as_deref(), Some("Perhaps you meant the function \"count\"."));
     no(&mut s, "select 'x'::int", Condition::InvalidTextRepresentation, "invalid input syntax for type integer: \"x\"")
         .await;
-    no(&mut s, "update m set v = 1", Condition::FeatureNotSupported, "UPDATE is not supported").await;
+    let message = "UPDATE of event table \"m\" is not supported: it has no primary key";
+    no(&mut s, "update m set v = 1", Condition::FeatureNotSupported, message).await;
     no(
         &mut s,
         "create table r (id int primary key)",

@@ -393,7 +393,7 @@ async fn explain_analyze_counts_what_was_read() {
 #[tokio::test]
 async fn own_rows_are_read_with_those_of_the_snapshot() {
     let mut world = two_days().await;
-    world.own.batches.push(batch(&hourly(100..103)));
+    world.own.batches.push(sequenced(&hourly(100..103)));
     let staged = hourly(200..201);
     let segment = world.segment(split_of(staged[0].0, HOUR_US), &staged).await;
     world.own.segments.push(segment);
@@ -578,7 +578,7 @@ proptest! {
             world.flushed(&part(1)).await;
             world.appended(&part(2));
             if !part(3).is_empty() {
-                world.own.batches.push(batch(&part(3)));
+                world.own.batches.push(sequenced(&part(3)));
             }
             let all: Vec<Row> = (0..4).flat_map(part).collect();
             for predicate in predicates {
