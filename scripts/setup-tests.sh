@@ -2,12 +2,13 @@
 # Installs what the tests need besides the Rust toolchain, once; quick when everything is there.
 #   - psql and a PostgreSQL 15 server (Debian packages): a client to serve, and an oracle to compare answers with
 #   - strace, which makes a sync fail
-#   - a Python environment with psycopg, duckdb and pyarrow in the cache directory: other readers of wire and files
+#   - a Python environment with psycopg, duckdb, pyarrow and moto's server in the cache directory: other readers of wire and files, and an S3 store
 set -euo pipefail
 
 cache="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/annal"
 venv="$cache/venv"
-python_packages=(psycopg[binary]==3.2.9 duckdb==1.3.2 pyarrow==20.0.0)
+python_packages=(psycopg[binary]==3.2.9 duckdb==1.3.2 pyarrow==20.0.0
+    "moto[s3]==5.2.5" flask==3.1.3 flask-cors==6.0.5)
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then

@@ -101,7 +101,11 @@ async fn main() -> Result<(), Error> {
             None => Server::start_postgres(&arguments.postgres, &arguments.directory).await?,
         },
     ];
-    for workload in workloads(&arguments) {
+    let workloads = workloads(&arguments);
+    if workloads.is_empty() {
+        return Err(format!("no workload has \"{}\" in its name", arguments.only).into());
+    }
+    for workload in workloads {
         let batches = cut(&workload, &arguments);
         for round in 0..arguments.rounds {
             for server in &servers {

@@ -14,6 +14,8 @@ use crate::error::Error;
 pub(crate) const LOG_DIR: &str = "log";
 pub(crate) const CHECKPOINTS_DIR: &str = "checkpoints";
 pub(crate) const SEGMENTS_DIR: &str = "segments";
+/// Copies of segments that lie elsewhere.
+pub(crate) const CACHE_DIR: &str = "cache";
 pub(crate) const TMP_DIR: &str = "tmp";
 const QUARANTINE_DIR: &str = "quarantine";
 const IDENTITY_FILE: &str = "identity.json";

@@ -27,5 +27,5 @@ mod write;
 pub use catalog::{Catalog, ShardPlacement, Table, TableSpec};
 pub use error::Error;
 pub use memory::MemoryBudget;
-pub use node::{Node, NodeOptions, NodeStatistics, ShardStatus, TableSnapshot};
+pub use node::{Node, NodeOptions, NodeStatistics, RemoteSegments, ShardStatus, TableSnapshot};
 pub use write::{Commit, Mark, Uncommitted, WriteSet};

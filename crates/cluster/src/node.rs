@@ -11,7 +11,7 @@ use object_store::ObjectStore;
 use parking_lot::Mutex;
 use replication::Group;
 use storage::disk::DirectoryLock;
-use storage::objects::DiskObjectStore;
+use storage::objects::SegmentStore;
 use storage::{Disk, Log, ShardSnapshot, ShardsReader};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -45,6 +45,19 @@ pub struct NodeOptions {
     pub log_file_bytes: u64,
     /// What memtables, uncommitted rows and queries share.
     pub memory: Arc<MemoryBudget>,
+    /// Where segments lie when not below the data directory.
+    pub remote: Option<RemoteSegments>,
+}
+
+/// An object store elsewhere that takes the segments. A node keeps to a prefix that names its cluster and itself.
+#[derive(Clone, Debug)]
+pub struct RemoteSegments {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// Its URL, for readers outside.
+    pub url: String,
+    /// Bytes of copies kept below the data directory.
+    pub cache_bytes: u64,
 }
 
 /// A consistent cut of one table: one snapshot of each of its shards.
@@ -106,7 +119,9 @@ pub struct Node {
     pub(crate) encode: Handle,
     pub(crate) seal_bytes: u64,
     pub(crate) log: Log,
-    pub(crate) store: DiskObjectStore,
+    pub(crate) store: SegmentStore,
+    /// What the names of objects are below, for readers outside.
+    pub(crate) segments_place: String,
     pub(crate) catalog: Arc<Group<CatalogMachine>>,
     pub(crate) published: PublishedCatalog,
     pub(crate) data: BTreeMap<GroupId, Arc<DataGroup>>,
@@ -325,8 +340,13 @@ impl Node {
     }
 
     /// The store that holds the segments; paths are [`storage::SegmentMeta::name`].
-    pub fn segment_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(self.store.clone())
+    pub fn segment_store(&self) -> SegmentStore {
+        self.store.clone()
+    }
+
+    /// Where a reader outside finds a segment: a path below the data directory, or the URL of an object.
+    pub fn segment_path(&self, name: &str) -> String {
+        format!("{}/{name}", self.segments_place)
     }
 
     /// What memtables, uncommitted rows and queries share.

@@ -8,7 +8,7 @@ use event::{ShardId, SplitId, StatementId, TableDefinition, TableId};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use storage::encode::{SegmentPlace, encode_segment};
-use storage::objects::DiskObjectStore;
+use storage::objects::SegmentStore;
 use storage::routing::split_rows;
 use storage::segment::SegmentRef;
 use storage::sequence::{sequenced_schema, with_sequence};
@@ -30,14 +30,14 @@ pub(crate) struct StagePart {
 /// A staged segment. Dropping it deletes the object, unless [`StagedSegment::keep`] was called.
 pub(crate) struct StagedSegment {
     pub(crate) segment: SegmentRef,
-    store: DiskObjectStore,
+    store: SegmentStore,
     runtime: Handle,
     kept: bool,
 }
 
 impl StagedSegment {
     /// An object about to be put. `runtime` runs its deletion.
-    pub(crate) fn new(segment: SegmentRef, store: DiskObjectStore, runtime: Handle) -> StagedSegment {
+    pub(crate) fn new(segment: SegmentRef, store: SegmentStore, runtime: Handle) -> StagedSegment {
         StagedSegment { segment, store, runtime, kept: false }
     }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::{GroupId, limits};
+use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
 use parking_lot::{Mutex, RwLock};
 use replication::{Group, GroupOptions, Peer};
 use storage::Log;
-use storage::objects::DiskObjectStore;
+use storage::objects::{CachedObjectStore, DiskObjectStore, SegmentStore};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -15,11 +17,11 @@ use crate::catalog::Catalog;
 use crate::catalog::command::CatalogCommand;
 use crate::catalog::machine::CatalogMachine;
 use crate::data::DataMachine;
-use crate::directory::{self, CHECKPOINTS_DIR, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
+use crate::directory::{self, CACHE_DIR, CHECKPOINTS_DIR, Identity, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
 use crate::error::Error;
 use crate::flush::{self, FlushRequest};
 use crate::maintenance::{self, CompactRequest};
-use crate::node::{Counters, DataGroup, Node, NodeOptions};
+use crate::node::{Counters, DataGroup, Node, NodeOptions, RemoteSegments};
 use crate::peers::Peers;
 
 /// The data groups a cluster is founded with.
@@ -32,9 +34,7 @@ type PendingTasks = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>, mpsc::R
 pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let lock = options.disk.lock().map_err(|e| Error::DataDirectory(e.to_string()))?;
     let identity = directory::open(&options.disk, &options.entropy).await?;
-    let store = DiskObjectStore::open(options.disk.clone(), SEGMENTS_DIR, TMP_DIR).await.map_err(|source| {
-        storage::Error::Io { context: format!("could not open directory \"{SEGMENTS_DIR}\""), source }
-    })?;
+    let (store, segments_place) = open_segments(&options, &identity).await?;
     let log = Log::open_with_file_len(options.disk.clone(), LOG_DIR, options.log_file_bytes).await?;
     let group_options = |group: GroupId| GroupOptions {
         group,
@@ -70,6 +70,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         seal_bytes: options.seal_bytes as u64,
         log,
         store,
+        segments_place,
         catalog,
         published,
         data,
@@ -97,6 +98,25 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         watch_over(&node, tokio::spawn(maintenance), format!("the maintenance of group {group} panicked"));
     }
     Ok(node)
+}
+
+/// The store of the segments, and what their names are below for readers outside.
+async fn open_segments(options: &NodeOptions, identity: &Identity) -> Result<(SegmentStore, String), Error> {
+    let disk = options.disk.clone();
+    let unusable = |dir: &str| {
+        let context = format!("could not open directory \"{dir}\"");
+        move |source| storage::Error::Io { context, source }
+    };
+    let Some(RemoteSegments { store, url, cache_bytes }) = options.remote.clone() else {
+        let store = DiskObjectStore::open(disk, SEGMENTS_DIR, TMP_DIR).await.map_err(unusable(SEGMENTS_DIR))?;
+        return Ok((store.into(), SEGMENTS_DIR.to_owned()));
+    };
+    // Nodes that were given the same place keep out of each other's: what a node does not know it deletes.
+    let prefix = format!("{:016x}/{}", identity.cluster, identity.node);
+    let place = format!("{}/{prefix}", url.trim_end_matches('/'));
+    let remote: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(store, prefix.as_str()));
+    let store = CachedObjectStore::open(remote, disk, CACHE_DIR, TMP_DIR, cache_bytes);
+    Ok((store.await.map_err(unusable(CACHE_DIR))?.into(), place))
 }
 
 /// Ends the node when a task of it panics.

@@ -21,8 +21,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use event::TableId;
 use event::limits::SEGMENT_FOOTER_CACHE_BYTES;
-use object_store::ObjectStore;
 use parking_lot::Mutex;
+use storage::objects::SegmentStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::functions;
@@ -144,7 +144,7 @@ pub(crate) struct Environment {
 impl Environment {
     /// Nothing is spilled to disk: a query that needs more is refused.
     pub(crate) fn new(
-        store: Arc<dyn ObjectStore>,
+        store: SegmentStore,
         memory: QueryMemory,
         partitions: usize,
         functions: functions::Functions,

@@ -1,7 +1,7 @@
 //! The task that gathers waiting statements into entries.
 //!
-//! With nothing in flight a statement is proposed at once; while entries are in flight the next one gathers, until the wait
-//! exceeds `limits::PROPOSE_LINGER_US` or the entry is full.
+//! With nothing in flight a statement is proposed at once; while entries are in flight the next one gathers, until they have come to
+//! their end, the wait exceeds `limits::PROPOSE_LINGER_US`, or the entry is full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::state::Applied;
 use crate::types::{Answer, Proposal, Types};
+
+/// All permits of the entries in flight.
+const ALL_IN_FLIGHT: u32 = limits::ENTRIES_IN_FLIGHT_MAX as u32;
 
 /// A statement that was committed and applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +86,14 @@ impl<M: StateMachine> Proposer<M> {
             let next = match self.queue.try_recv() {
                 Ok(waiting) => waiting,
                 Err(_) if idle => return (gathered, None),
-                Err(_) => match tokio::time::timeout_at(deadline, self.queue.recv()).await {
-                    Ok(Some(waiting)) => waiting,
-                    Ok(None) | Err(_) => return (gathered, None),
+                Err(_) => tokio::select! {
+                    next = self.queue.recv() => match next {
+                        Some(waiting) => waiting,
+                        None => return (gathered, None),
+                    },
+                    // Nothing is in flight any more: who waits longer waits for nothing.
+                    _ = in_flight.acquire_many(ALL_IN_FLIGHT) => return (gathered, None),
+                    () = tokio::time::sleep_until(deadline) => return (gathered, None),
                 },
             };
             if bytes + next.bytes > limits::ENTRY_BYTES_MAX || gathered.len() >= limits::ENTRY_STATEMENTS_MAX {

@@ -35,6 +35,12 @@ pub enum Error {
         /// What the node said.
         source: cluster::Error,
     },
+    /// The store for the segments cannot be used as configured.
+    #[error("could not use \"storage.url\": {source}")]
+    Remote {
+        /// What is missing.
+        source: object_store::Error,
+    },
     /// The node could not stop cleanly; nothing acknowledged is lost.
     #[error("could not stop cleanly: {0}")]
     Stop(cluster::Error),
@@ -63,6 +69,7 @@ impl Error {
             | Error::Listen { .. }
             | Error::Start(_)
             | Error::Open { .. }
+            | Error::Remote { .. }
             | Error::Stop(_)
             | Error::Demo(_)
             | Error::Sql { .. } => EXIT_FAILURE,
@@ -80,7 +87,12 @@ impl Error {
             Error::NodeFailed(_) => {
                 Some("restart the process: everything acknowledged is recovered from disk".to_owned())
             }
-            Error::Listen { .. } | Error::Start(_) | Error::Open { .. } | Error::Stop(_) | Error::Demo(_) => None,
+            Error::Listen { .. }
+            | Error::Start(_)
+            | Error::Open { .. }
+            | Error::Remote { .. }
+            | Error::Stop(_)
+            | Error::Demo(_) => None,
         }
     }
 }

@@ -4,6 +4,8 @@
 pub mod settings;
 // What can go wrong, and with which exit code the process says so.
 mod error;
+// The store elsewhere.
+mod remote;
 // The threads.
 mod runtimes;
 // What the operator sees.

@@ -12,8 +12,9 @@ use query::{Engine, EngineOptions};
 use storage::RealDisk;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use wire::WireOptions;
 
 use crate::error::{EXIT_FAILURE, Error};
@@ -41,6 +42,8 @@ struct Service {
     pages: Arc<Pages>,
     door: JoinHandle<()>,
     signals: Signals,
+    /// Why the node failed. Awaited where Raft runs: it looks at every change of Raft's state, and no other thread shall wake up for that.
+    failed: AbortOnDropHandle<String>,
 }
 
 /// The signals that end the process.
@@ -92,7 +95,7 @@ impl Process {
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 },
                 _ = self.service.signals.any() => Ok(None),
-                reason = self.service.node.failed() => Err(Error::NodeFailed(reason)),
+                reason = &mut self.service.failed => Err(Error::NodeFailed(reason_of(reason))),
             }
         })
     }
@@ -106,7 +109,7 @@ impl Process {
                     tracing::info!(signal = name, "stopping");
                     None
                 }
-                reason = self.service.node.failed() => Some(reason),
+                reason = &mut self.service.failed => Some(reason_of(reason)),
             }
         });
         match failure {
@@ -182,8 +185,15 @@ impl Service {
         let door = tokio::spawn(wire::serve(listener, engine, options));
         assert!(pages.node.set(node.clone()).is_ok(), "a process starts its node once");
         tracing::info!(%address, data_dir = %settings.data_dir.display(), "ready for PostgreSQL clients");
-        Ok(Service { node, address, pages, door, signals })
+        let watcher = node.clone();
+        let failed = AbortOnDropHandle::new(runtimes.consensus().spawn(async move { watcher.failed().await }));
+        Ok(Service { node, address, pages, door, signals, failed })
     }
+}
+
+/// Why the node failed, as the task that watches it says.
+fn reason_of(watched: Result<String, JoinError>) -> String {
+    watched.unwrap_or_else(|error| format!("the task that watches the node ended: {error}"))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
@@ -194,6 +204,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
 
 /// Opens the data directory on the consensus threads.
 async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Error> {
+    let remote = settings.remote.as_ref().map(crate::remote::segments).transpose();
     let options = NodeOptions {
         disk: Arc::new(RealDisk::new(&settings.data_dir)),
         clock: Arc::new(SystemClock),
@@ -203,6 +214,7 @@ async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Err
         seal_bytes: settings.memory.seal,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(settings.memory.node),
+        remote: remote.map_err(|source| Error::Remote { source })?,
     };
     match runtimes.consensus().spawn(Node::start(options)).await {
         Ok(node) => node.map_err(|source| Error::Open { data_dir: settings.data_dir.display().to_string(), source }),

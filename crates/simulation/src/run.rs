@@ -106,6 +106,7 @@ impl World {
             seal_bytes: 256 << 10,
             log_file_bytes: LOG_FILE_BYTES,
             memory: cluster::MemoryBudget::new(1 << 30),
+            remote: None,
         };
         Node::start(options).await.map_err(|e| format!("the node does not start: {e}"))
     }

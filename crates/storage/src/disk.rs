@@ -40,6 +40,15 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
+/// What failed of [`Disk::write_and_sync`].
+#[derive(Debug)]
+pub enum NotDurable {
+    /// The write; nothing was synced.
+    Write(io::Error),
+    /// The sync: what the disk holds is not known.
+    Sync(io::Error),
+}
+
 /// The disk below one data directory. Paths are relative to it, with `/` between parts;
 /// the root itself is `""` where a directory is meant.
 ///
@@ -61,6 +70,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     async fn write_at(&self, file: FileId, offset: u64, parts: Vec<Bytes>) -> io::Result<()>;
     /// Makes data and length durable (fdatasync).
     async fn sync(&self, file: FileId) -> io::Result<()>;
+    /// `write_at` and then `sync`; one call where the disk can, since each is a way to another thread and back.
+    async fn write_and_sync(&self, file: FileId, offset: u64, parts: Vec<Bytes>) -> Result<(), NotDurable> {
+        self.write_at(file, offset, parts).await.map_err(NotDurable::Write)?;
+        self.sync(file).await.map_err(NotDurable::Sync)
+    }
     /// Length in bytes.
     async fn len(&self, file: FileId) -> io::Result<u64>;
     /// Sets the length, filling with zeros or cutting off.

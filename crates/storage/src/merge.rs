@@ -18,7 +18,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use bytes::Bytes;
 use event::TableDefinition;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use crate::Error;
 use crate::encode::streamed::SegmentWriter;
 use crate::encode::{SORT_ORDER, SegmentPlace, columns_error, sort_columns};
-use crate::objects::DiskObjectStore;
+use crate::objects::SegmentStore;
 use crate::segment::{SegmentMeta, SegmentRef};
 use crate::sequence::sequenced_schema;
 use crate::sequences::SequenceSet;
@@ -47,7 +47,7 @@ const OUTPUT_ROWS: usize = 8192;
 /// # Errors
 /// [`Error::Corrupt`] naming the input that is not what the manifest says.
 pub async fn merge_segments(
-    store: &DiskObjectStore,
+    store: &SegmentStore,
     table: &TableDefinition,
     inputs: &[SegmentRef],
     deleted: &Arc<SequenceSet>,
@@ -57,7 +57,7 @@ pub async fn merge_segments(
     let schema = sequenced_schema(table);
     let mut cursors = Vec::with_capacity(inputs.len());
     for input in inputs {
-        verify(store, &input.meta).await?;
+        store.verify(&input.meta).await?;
         cursors.push(Cursor::open(store, &input.meta, table, &schema, deleted).await?);
     }
     let mut merge = Merge { cursors, pieces: Vec::new(), rows: Vec::new() };
@@ -74,32 +74,6 @@ pub async fn merge_segments(
         }
         tokio::task::yield_now().await;
     }
-}
-
-/// Checks length and checksum of a whole object, holding a piece of it at a time.
-///
-/// # Errors
-/// [`Error::Corrupt`] naming the file.
-pub async fn verify(store: &DiskObjectStore, meta: &SegmentMeta) -> Result<(), Error> {
-    let file = format!("segments/{}", meta.name);
-    let corrupt = |offset, reason| Error::Corrupt { file: file.clone(), offset, reason };
-    let unreadable = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => corrupt(0, "the file is missing".to_owned()),
-        error => Error::Io { context: format!("could not read file \"{file}\""), source: std::io::Error::other(error) },
-    };
-    let mut stream = store.get(&Path::from(meta.name.as_str())).await.map_err(unreadable)?.into_stream();
-    let (mut bytes, mut checksum) = (0u64, 0u32);
-    while let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
-        bytes += chunk.len() as u64;
-        checksum = crc32c::crc32c_append(checksum, &chunk);
-    }
-    if bytes != meta.bytes {
-        return Err(corrupt(bytes.min(meta.bytes), format!("{} bytes expected, {bytes} there", meta.bytes)));
-    }
-    if checksum != meta.checksum {
-        return Err(corrupt(0, format!("checksum {:08x} expected, {checksum:08x} found", meta.checksum)));
-    }
-    Ok(())
 }
 
 /// The inputs, and the rows taken of them so far.
@@ -192,7 +166,7 @@ struct Cursor {
 
 impl Cursor {
     async fn open(
-        store: &DiskObjectStore,
+        store: &SegmentStore,
         meta: &SegmentMeta,
         table: &TableDefinition,
         schema: &SchemaRef,
@@ -312,7 +286,7 @@ impl Columns {
 
 /// Reads ranges of one object.
 struct ObjectReader {
-    store: DiskObjectStore,
+    store: SegmentStore,
     path: Path,
     len: u64,
 }

@@ -4,7 +4,9 @@
 //! survives power loss, and before that nobody sees it. (`object_store::local::LocalFileSystem` syncs nothing.)
 //! Paths of the store are plain, so nothing outside its root can be reached.
 
+mod cached;
 mod open;
+mod segments;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +27,9 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
+pub use self::cached::CachedObjectStore;
 use self::open::{OpenObject, OpenObjects};
+pub use self::segments::SegmentStore;
 use crate::Disk;
 use crate::disk::OpenMode;
 
@@ -83,7 +87,7 @@ impl DiskObjectStore {
     pub async fn put_many(&self, objects: Vec<(Path, PutPayload)>) -> Result<()> {
         let place = |(location, payload): (Path, PutPayload)| async move {
             let file = self.inner.file(&location)?;
-            self.inner.place(&location, &file, payload).await
+            self.inner.place(&location, &file, pieces(payload)).await
         };
         let placed = stream::iter(objects).map(place).buffer_unordered(PUTS_MAX);
         let dirs: BTreeSet<String> = placed.try_collect().await?;
@@ -92,6 +96,18 @@ impl DiskObjectStore {
             synced.map_err(|source| failed("sync directory", &dir, source))?;
         }
         Ok(())
+    }
+}
+
+impl DiskObjectStore {
+    /// Puts an object of unknown length, holding a piece of it at a time.
+    ///
+    /// # Errors
+    /// The stream's own, as it is; the disk's as [`Error::Generic`] of this store.
+    pub(crate) async fn put_stream(&self, location: &Path, bytes: BoxStream<'static, Result<Bytes>>) -> Result<()> {
+        let file = self.inner.file(location)?;
+        let dir = self.inner.place(location, &file, bytes).await?;
+        self.inner.disk.sync_dir(&dir).await.map_err(|source| failed("put", location, source))
     }
 }
 
@@ -117,23 +133,25 @@ impl Inner {
     }
 
     /// Writes an object and gives it its name; the directory whose sync makes that durable.
-    async fn place(&self, location: &Path, file: &str, payload: PutPayload) -> Result<String> {
+    async fn place(&self, location: &Path, file: &str, bytes: BoxStream<'static, Result<Bytes>>) -> Result<String> {
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{}/{number}{TEMPORARY_SUFFIX}", self.temporary);
         let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir).to_owned();
         let placed = async {
-            self.write(&temporary, payload).await?;
-            self.make_dir(&dir).await?;
-            self.disk.rename(&temporary, file).await
+            self.write(location, &temporary, bytes).await?;
+            let named = async {
+                self.make_dir(&dir).await?;
+                self.disk.rename(&temporary, file).await
+            };
+            named.await.map_err(|source| failed("put", location, source))
         };
         let placed = placed.await;
         self.open.changed(file);
-        if let Err(source) = placed {
+        if placed.is_err() {
             // Room for the next try; what cannot be removed now is when the store is opened again.
             let _ = self.disk.remove(&temporary).await;
-            return Err(failed("put", location, source));
         }
-        Ok(dir)
+        placed.map(|()| dir)
     }
 
     async fn make_dir(&self, dir: &str) -> io::Result<()> {
@@ -144,20 +162,31 @@ impl Inner {
         Ok(())
     }
 
-    async fn write(&self, path: &str, payload: PutPayload) -> io::Result<()> {
-        let file = self.disk.open(path, OpenMode::CreateNew).await?;
+    async fn write(&self, location: &Path, path: &str, mut bytes: BoxStream<'static, Result<Bytes>>) -> Result<()> {
+        let put = |source| failed("put", location, source);
+        let file = self.disk.open(path, OpenMode::CreateNew).await.map_err(put)?;
         let written = async {
-            self.disk.write_at(file, 0, payload.into_iter().collect()).await?;
-            self.disk.sync(file).await
+            let (mut offset, mut waiting, mut more) = (0, Vec::new(), true);
+            while more {
+                let piece = bytes.try_next().await?;
+                more = piece.is_some();
+                waiting.extend(piece);
+                let len = waiting.iter().map(|piece: &Bytes| piece.len() as u64).sum::<u64>();
+                if len >= CHUNK_BYTES || !more {
+                    self.disk.write_at(file, offset, std::mem::take(&mut waiting)).await.map_err(put)?;
+                    offset += len;
+                }
+            }
+            self.disk.sync(file).await.map_err(put)
         };
         let outcome = written.await;
-        self.disk.close(file).await?;
+        self.disk.close(file).await.map_err(put)?;
         outcome
     }
 
     async fn put(&self, location: &Path, payload: PutPayload) -> Result<()> {
         let file = self.file(location)?;
-        let dir = self.place(location, &file, payload).await?;
+        let dir = self.place(location, &file, pieces(payload)).await?;
         self.disk.sync_dir(&dir).await.map_err(|source| failed("put", location, source))
     }
 
@@ -349,6 +378,11 @@ impl ObjectStore for DiskObjectStore {
             CopyMode::Create => self.inner.create(to, chunks.into_iter().collect()).await,
         }
     }
+}
+
+/// A payload as the stream of its parts.
+fn pieces(payload: PutPayload) -> BoxStream<'static, Result<Bytes>> {
+    stream::iter(payload.into_iter().map(Ok)).boxed()
 }
 
 fn describe(location: Path, size: u64) -> ObjectMeta {

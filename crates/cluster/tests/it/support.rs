@@ -52,6 +52,7 @@ fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
         seal_bytes: event::limits::SEAL_BYTES,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(memory_bytes),
+        remote: None,
     }
 }
 

@@ -59,7 +59,7 @@ struct Column<'m> {
 
 #[derive(Serialize)]
 struct File {
-    /// Below the data directory.
+    /// Below the data directory, or a URL.
     path: String,
     rows: u64,
     bytes: u64,
@@ -90,17 +90,17 @@ impl Manifest {
         };
         let snapshot = self.node.snapshot(table).await.map_err(Error::in_plan)?;
         let until_us = self.node.hold(&snapshot, hold_us).map_err(Error::in_plan)?;
-        let text = serde_json::to_string(&document(&snapshot, until_us));
+        let text = serde_json::to_string(&document(&self.node, &snapshot, until_us));
         text.map_err(|error| DataFusionError::Internal(format!("a manifest is not JSON: {error}")))
     }
 }
 
-fn document(snapshot: &TableSnapshot, until_us: i64) -> Document<'_> {
+fn document<'s>(node: &Node, snapshot: &'s TableSnapshot, until_us: i64) -> Document<'s> {
     let definition = &snapshot.table.definition;
     let segments = snapshot.shards.iter().flat_map(|shard| &shard.segments).map(|segment| &segment.meta);
     let mut files: Vec<File> = segments
         .map(|meta| File {
-            path: format!("segments/{}", meta.name),
+            path: node.segment_path(&meta.name),
             rows: meta.rows,
             bytes: meta.bytes,
             crc32c: format!("{:08x}", meta.checksum),

@@ -40,6 +40,7 @@ async fn engine(directory: &tempfile::TempDir, consensus: &Handle, queries: &Han
         seal_bytes: 64 << 20,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
+        remote: None,
     })
     .await
     .expect("the node starts");

@@ -17,15 +17,14 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use event::limits::VERIFIED_SEGMENTS_MAX;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use storage::objects::SegmentStore;
 use storage::segment::{SegmentMeta, SegmentRef};
 use tokio::sync::OnceCell;
 
@@ -41,12 +40,12 @@ pub(crate) struct SegmentSource {
 
 impl SegmentSource {
     /// Registers `store` with `environment` and prepares to read from it.
-    pub(crate) fn register(store: Arc<dyn ObjectStore>, environment: &RuntimeEnv) -> Result<SegmentSource> {
+    pub(crate) fn register(store: SegmentStore, environment: &RuntimeEnv) -> Result<SegmentSource> {
         let url = ObjectStoreUrl::parse(SEGMENTS_URL)?;
-        environment.register_object_store(url.as_ref(), Arc::clone(&store));
+        environment.register_object_store(url.as_ref(), store.objects());
         let footers = environment.cache_manager.get_file_metadata_cache();
         let readers = Arc::new(VerifyingReaders {
-            cached: CachedParquetFileReaderFactory::new(Arc::clone(&store), footers),
+            cached: CachedParquetFileReaderFactory::new(store.objects(), footers),
             verdicts: Arc::new(Verdicts { store, proved: Mutex::default() }),
         });
         Ok(SegmentSource { url, readers })
@@ -88,7 +87,7 @@ impl ParquetFileReaderFactory for VerifyingReaders {
 
 /// The segments whose checksum was found right, by name. A cell without a value is a verification under way, or a failed one.
 struct Verdicts {
-    store: Arc<dyn ObjectStore>,
+    store: SegmentStore,
     proved: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
 }
 
@@ -108,33 +107,7 @@ impl Verdicts {
             }
             Arc::clone(proved.entry(segment.name.clone()).or_default())
         };
-        verdict.get_or_try_init(|| self.verify(segment)).await.copied()
-    }
-
-    async fn verify(&self, segment: &SegmentMeta) -> Result<(), storage::Error> {
-        let file = format!("segments/{}", segment.name);
-        let corrupt = |offset, reason| storage::Error::Corrupt { file: file.clone(), offset, reason };
-        let unreadable = |error: object_store::Error| match error {
-            object_store::Error::NotFound { .. } => corrupt(0, "the file is missing".to_owned()),
-            error => storage::Error::Io {
-                context: format!("could not read file \"{file}\""),
-                source: std::io::Error::other(error),
-            },
-        };
-        let mut stream = self.store.get(&Path::from(segment.name.as_str())).await.map_err(unreadable)?.into_stream();
-        let (mut bytes, mut checksum) = (0u64, 0u32);
-        while let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
-            bytes += chunk.len() as u64;
-            checksum = crc32c::crc32c_append(checksum, &chunk);
-        }
-        if bytes != segment.bytes {
-            return Err(corrupt(bytes.min(segment.bytes), format!("{} bytes expected, {bytes} there", segment.bytes)));
-        }
-        if checksum != segment.checksum {
-            let reason = format!("checksum {:08x} expected, {checksum:08x} found", segment.checksum);
-            return Err(corrupt(0, reason));
-        }
-        Ok(())
+        verdict.get_or_try_init(|| self.store.verify(segment)).await.copied()
     }
 }
 

@@ -21,11 +21,12 @@ use event::{
     TableId, TableKind,
 };
 use expect_test::{Expect, expect};
-use object_store::memory::InMemory;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
+use storage::SimulatedDisk;
 use storage::encode::{SegmentPlace, encode_segment};
+use storage::objects::{DiskObjectStore, SegmentStore};
 use storage::segment::{Segment, SegmentRef};
 use storage::snapshot::{MemorySplit, ShardSnapshot};
 
@@ -107,7 +108,7 @@ fn by_split(rows: &[Row]) -> BTreeMap<SplitId, Vec<Row>> {
 
 /// A snapshot under construction, and the environment that reads it.
 struct World {
-    store: Arc<InMemory>,
+    store: SegmentStore,
     environment: Environment,
     segments: Vec<SegmentRef>,
     memory: Vec<MemorySplit>,
@@ -120,9 +121,10 @@ impl World {
     }
 
     fn with_memory(bytes: usize) -> World {
-        let store = Arc::new(InMemory::new());
+        let opened = DiskObjectStore::open(Arc::new(SimulatedDisk::new(1)), "segments", "tmp");
+        let store = SegmentStore::from(futures::executor::block_on(opened).unwrap());
         let memory = crate::memory::QueryMemory::new(bytes, cluster::MemoryBudget::new(1 << 30));
-        let environment = Environment::new(Arc::clone(&store) as Arc<dyn ObjectStore>, memory, 2, Functions::pure());
+        let environment = Environment::new(store.clone(), memory, 2, Functions::pure());
         World { store, environment, segments: Vec::new(), memory: Vec::new(), own: Uncommitted::default() }
     }
 

@@ -118,7 +118,7 @@ impl ViewTable {
             View::Tables => tables::rows(&self.snapshots().await?),
             View::Shards => shards::rows(&self.catalog, &self.node.shards()),
             View::Splits => splits::rows(&self.snapshots().await?),
-            View::Segments => segments::rows(&self.snapshots().await?),
+            View::Segments => segments::rows(&self.snapshots().await?, |name| self.node.segment_path(name)),
         }
     }
 }

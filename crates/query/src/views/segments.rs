@@ -28,7 +28,8 @@ pub(super) fn schema() -> SchemaRef {
     ])
 }
 
-pub(super) fn rows(snapshots: &[TableSnapshot]) -> Result<RecordBatch> {
+/// `path` turns a segment's name into where it lies.
+pub(super) fn rows(snapshots: &[TableSnapshot], path: impl Fn(&str) -> String) -> Result<RecordBatch> {
     let mut all: Vec<(&TableDefinition, &SegmentMeta)> = snapshots
         .iter()
         .flat_map(|snapshot| snapshot.shards.iter().map(|shard| (&*snapshot.table.definition, shard)))
@@ -37,7 +38,7 @@ pub(super) fn rows(snapshots: &[TableSnapshot]) -> Result<RecordBatch> {
     all.sort_by(|(_, a), (_, b)| (a.table, a.shard, a.split, &a.name).cmp(&(b.table, b.shard, b.split, &b.name)));
     let number = |f: &dyn Fn(&SegmentMeta) -> u64| bigints(all.iter().map(|(_, meta)| Some(f(meta))));
     let columns = vec![
-        texts(all.iter().map(|(_, meta)| Some(format!("segments/{}", meta.name)))),
+        texts(all.iter().map(|(_, meta)| Some(path(&meta.name)))),
         texts(all.iter().map(|(definition, _)| Some(&definition.namespace))),
         texts(all.iter().map(|(definition, _)| Some(&definition.name))),
         number(&|meta| meta.shard.0),

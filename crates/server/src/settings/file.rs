@@ -27,6 +27,10 @@ pub const KEYS: &[Key] = &[
     Key { name: "query.memory", default: "half of memory" },
     Key { name: "query.cores", default: "the number of cores, at least 2" },
     Key { name: "storage.seal_size", default: "64 MiB, at most a sixteenth of memory" },
+    Key { name: "storage.url", default: "below the data directory" },
+    Key { name: "storage.endpoint", default: "Amazon's" },
+    Key { name: "storage.region", default: "us-east-1" },
+    Key { name: "storage.cache_size", default: "4 GiB" },
     Key { name: "log.format", default: "auto" },
     Key { name: "log.filter", default: "info" },
 ];
@@ -65,6 +69,10 @@ pub(super) struct Query {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Storage {
     pub(super) seal_size: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) cache_size: Option<String>,
 }
 
 /// The table `[log]`.

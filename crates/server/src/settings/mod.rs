@@ -5,6 +5,7 @@
 
 mod file;
 mod memory;
+mod remote;
 mod units;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use file::{KEYS, Key};
 pub use memory::Memory;
+pub use remote::Remote;
 
 /// Where PostgreSQL clients connect by default.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
@@ -53,6 +55,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How the node's memory is divided.
     pub memory: Memory,
+    /// Where segments lie when not below the data directory.
+    pub remote: Option<Remote>,
     /// Cores that queries may use.
     pub query_cores: usize,
     /// How log lines look.
@@ -143,6 +147,7 @@ impl Settings {
                 file.storage.seal_size.as_deref(),
                 memory::of_machine(),
             )?,
+            remote: Remote::resolve(&file.storage)?,
             query_cores: query_cores(file.query.cores)?,
             log_format: format_of(&log_format)?,
             log_filter: log_filter(file.log.filter)?,

@@ -172,7 +172,7 @@ fn the_list_of_keys_is_the_struct() {
         shutdown_grace: text(),
         memory: text(),
         query: file::Query { memory: text(), cores: Some(0) },
-        storage: file::Storage { seal_size: text() },
+        storage: file::Storage { seal_size: text(), url: text(), endpoint: text(), region: text(), cache_size: text() },
         log: file::Log { format: text(), filter: text() },
     };
     let mut fields = BTreeSet::new();

@@ -11,6 +11,8 @@ mod process;
 mod crash;
 mod full_disk;
 mod sync_failure;
+// Segments that lie elsewhere.
+mod remote_store;
 // More work than there is memory for.
 mod memory;
 // Work that never yields.

@@ -14,11 +14,16 @@ use crate::TestServer;
 const MANIFESTS: usize = 3;
 const ROWS_OF_A_STATEMENT: i64 = 10;
 
-/// Runs a script of this directory with the interpreter that scripts/setup-tests.sh prepares; what it prints.
-async fn python(script: &str, argument: &str, input: &str) -> String {
+/// The Python environment that scripts/setup-tests.sh prepares.
+pub(crate) fn environment() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").expect("there is a home directory"));
-    let interpreter = cache.unwrap_or_else(|| home().join(".cache")).join("annal/venv/bin/python");
+    cache.unwrap_or_else(|| home().join(".cache")).join("annal/venv")
+}
+
+/// Runs a script of this directory with the interpreter that scripts/setup-tests.sh prepares; what it prints.
+async fn python(script: &str, argument: &str, input: &str) -> String {
+    let interpreter = environment().join("bin/python");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/python").join(script);
     let mut child = Command::new(&interpreter)
         .arg(script)

@@ -234,6 +234,8 @@ fn spawn(data_dir: &Path, log_path: &Path, args: &[String], wrapper: &[String]) 
     };
     command.stdin(Stdio::null()).arg("server").args(args).arg("--data").arg(data_dir);
     command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-format", "json"]);
+    // For tests with an object store, which takes any.
+    command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
     command.stdout(Stdio::null()).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("could not run {command:?}: {error}"))
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use tokio::sync::Semaphore;
 
-use super::{DirEntry, Disk, FileId, OpenMode, check_path};
+use super::{DirEntry, Disk, FileId, NotDurable, OpenMode, check_path};
 use crate::Error;
 
 /// Name of the file that a process holds locked while the data directory is its own.
@@ -161,6 +161,16 @@ impl Disk for RealDisk {
     async fn sync(&self, file: FileId) -> io::Result<()> {
         let file = self.file(file)?;
         self.call(move || file.sync_data()).await
+    }
+
+    async fn write_and_sync(&self, file: FileId, offset: u64, parts: Vec<Bytes>) -> Result<(), NotDurable> {
+        let file = self.file(file).map_err(NotDurable::Write)?;
+        let written = self.call(move || {
+            // Two outcomes in one: that of the sync counts once the write has succeeded.
+            write_parts(&file, offset, &parts)?;
+            Ok(file.sync_data())
+        });
+        written.await.map_err(NotDurable::Write)?.map_err(NotDurable::Sync)
     }
 
     async fn len(&self, file: FileId) -> io::Result<u64> {

@@ -21,7 +21,7 @@ use super::frame::{Change, FrameBuffer, Place};
 use super::index::{Appended, Written};
 use super::{Done, Shared};
 use crate::Error;
-use crate::disk::FileId;
+use crate::disk::{FileId, NotDurable};
 
 /// Between two looks for room on a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(LOG_FULL_RETRY_MS);
@@ -185,8 +185,9 @@ impl Writer {
         let parts = self.buffer.take();
         let mut begin = Instant::now();
         // Also when only the sync found no room: the system may hold the bytes and believe them written.
-        while let Err(error) = self.write_and_sync(file, sequence, end, parts.clone(), &mut begin).await {
+        while let Err(error) = self.write_and_sync(file, sequence, end, parts.clone()).await {
             self.wait_for_room(error).await?;
+            begin = Instant::now();
         }
         let sync_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.active.marked = end;
@@ -201,21 +202,16 @@ impl Writer {
         Ok(())
     }
 
-    async fn write_and_sync(
-        &self,
-        file: FileId,
-        sequence: u64,
-        offset: u64,
-        parts: Vec<Bytes>,
-        begin: &mut Instant,
-    ) -> Result<(), Error> {
-        let failed = |doing: &'static str| {
+    async fn write_and_sync(&self, file: FileId, sequence: u64, offset: u64, parts: Vec<Bytes>) -> Result<(), Error> {
+        let written = self.shared.disk.write_and_sync(file, offset, parts).await;
+        written.map_err(|failed| {
+            let (doing, source) = match failed {
+                NotDurable::Write(source) => ("write", source),
+                NotDurable::Sync(source) => ("sync", source),
+            };
             let path = files::path(&self.shared.dir, sequence);
-            move |source| Error::Io { context: format!("could not {doing} file \"{path}\""), source }
-        };
-        self.shared.disk.write_at(file, offset, parts).await.map_err(failed("write"))?;
-        *begin = Instant::now();
-        self.shared.disk.sync(file).await.map_err(failed("sync"))
+            Error::Io { context: format!("could not {doing} file \"{path}\""), source }
+        })
     }
 
     /// Waits a little when `error` says that the disk is full; any other is given back, and so is this one when the log is to

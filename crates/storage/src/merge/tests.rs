@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::SimulatedDisk;
 use crate::encode::{encode_segment, verify_segment};
+use crate::objects::DiskObjectStore;
 use crate::segment::{Segment, StatisticsValue};
 use crate::sequence::with_sequence;
 use crate::testing::{INTERVAL_US, any_rows, lines, small_rows, small_table, table, wide_table};
@@ -16,19 +17,13 @@ fn place(name: &str) -> SegmentPlace {
     SegmentPlace { shard: ShardId(3), split: SplitId(0), seal: None, name: format!("7/3/0/{name}.parquet") }
 }
 
-async fn store() -> (Arc<SimulatedDisk>, DiskObjectStore) {
+async fn store() -> (Arc<SimulatedDisk>, SegmentStore) {
     let disk = Arc::new(SimulatedDisk::new(1));
-    (disk.clone(), DiskObjectStore::open(disk, "segments", "tmp").await.unwrap())
+    (disk.clone(), DiskObjectStore::open(disk, "segments", "tmp").await.unwrap().into())
 }
 
 /// Puts a segment of the rows, numbered from `first`; staged segments get their base from the manifest.
-async fn put(
-    store: &DiskObjectStore,
-    table: &TableDefinition,
-    rows: &RecordBatch,
-    first: u64,
-    base: u64,
-) -> SegmentRef {
+async fn put(store: &SegmentStore, table: &TableDefinition, rows: &RecordBatch, first: u64, base: u64) -> SegmentRef {
     let rows = with_sequence(&sequenced_schema(table), rows, first, 0).unwrap();
     let (mut meta, bytes) = encode_segment(table, &[rows], place(&format!("{base}-{first}"))).unwrap();
     meta.sequence_base = base;
@@ -37,7 +32,7 @@ async fn put(
 }
 
 async fn merge(
-    store: &DiskObjectStore,
+    store: &SegmentStore,
     table: &TableDefinition,
     inputs: &[SegmentRef],
 ) -> Result<Option<(SegmentMeta, Bytes)>, Error> {

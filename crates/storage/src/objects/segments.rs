@@ -1,0 +1,121 @@
+//! Where the segments of a node lie: in the embedded store, or elsewhere with copies here.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, Result};
+
+use event::limits::PUTS_MAX;
+
+use super::{CachedObjectStore, DiskObjectStore};
+use crate::Error;
+use crate::segment::SegmentMeta;
+
+/// The store of a node's segments. Cheap to clone; reads and deletes as any [`ObjectStore`].
+#[derive(Clone, Debug)]
+pub struct SegmentStore {
+    objects: Arc<dyn ObjectStore>,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Embedded(DiskObjectStore),
+    Cached(CachedObjectStore),
+}
+
+impl From<DiskObjectStore> for SegmentStore {
+    fn from(store: DiskObjectStore) -> SegmentStore {
+        SegmentStore { objects: Arc::new(store.clone()), kind: Kind::Embedded(store) }
+    }
+}
+
+impl From<CachedObjectStore> for SegmentStore {
+    fn from(store: CachedObjectStore) -> SegmentStore {
+        SegmentStore { objects: Arc::new(store.clone()), kind: Kind::Cached(store) }
+    }
+}
+
+impl Deref for SegmentStore {
+    type Target = dyn ObjectStore;
+
+    fn deref(&self) -> &Self::Target {
+        self.objects.as_ref()
+    }
+}
+
+impl fmt::Display for SegmentStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.objects.fmt(f)
+    }
+}
+
+impl SegmentStore {
+    /// The same store, for those who know nothing but object stores.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects)
+    }
+
+    /// Whether the objects are files of this node.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(_))
+    }
+
+    /// Puts several objects, embedded ones with one sync of each directory. None of them may be counted on before this returns; when it
+    /// fails, some may be there.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn put_many(&self, objects: Vec<(Path, PutPayload)>) -> Result<()> {
+        match &self.kind {
+            Kind::Embedded(store) => store.put_many(objects).await,
+            Kind::Cached(store) => {
+                let put = |(location, payload): (Path, PutPayload)| async move { store.put(&location, payload).await };
+                stream::iter(objects).map(put).buffer_unordered(PUTS_MAX).try_for_each(|_| async { Ok(()) }).await
+            }
+        }
+    }
+
+    /// Checks length and checksum of a whole segment, holding a piece of it at a time. A damaged copy of an object that lies elsewhere is
+    /// fetched again.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the file.
+    pub async fn verify(&self, meta: &SegmentMeta) -> std::result::Result<(), Error> {
+        let verified = verify(self, meta).await;
+        match (&verified, &self.kind) {
+            (Err(Error::Corrupt { .. }), Kind::Cached(store))
+                if store.forget(&Path::from(meta.name.as_str())).await =>
+            {
+                tracing::warn!(segment = %meta.name, "the copy of a segment was damaged and is fetched again");
+                verify(self, meta).await
+            }
+            _ => verified,
+        }
+    }
+}
+
+async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result<(), Error> {
+    let file = format!("segments/{}", meta.name);
+    let corrupt = |offset, reason| Error::Corrupt { file: file.clone(), offset, reason };
+    let unreadable = |error: object_store::Error| match error {
+        object_store::Error::NotFound { .. } => corrupt(0, "the file is missing".to_owned()),
+        error => Error::Io { context: format!("could not read file \"{file}\""), source: std::io::Error::other(error) },
+    };
+    let mut stream = store.get(&Path::from(meta.name.as_str())).await.map_err(unreadable)?.into_stream();
+    let (mut bytes, mut checksum) = (0u64, 0u32);
+    while let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
+        bytes += chunk.len() as u64;
+        checksum = crc32c::crc32c_append(checksum, &chunk);
+    }
+    if bytes != meta.bytes {
+        return Err(corrupt(bytes.min(meta.bytes), format!("{} bytes expected, {bytes} there", meta.bytes)));
+    }
+    if checksum != meta.checksum {
+        return Err(corrupt(0, format!("checksum {:08x} expected, {checksum:08x} found", meta.checksum)));
+    }
+    Ok(())
+}
