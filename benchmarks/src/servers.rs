@@ -186,6 +186,11 @@ impl Server {
         value.trim().parse::<f64>().ok().map(|value| value as u64)
     }
 
+    /// The process of a server that was started here.
+    pub fn process_id(&self) -> Option<u32> {
+        Some(self.started.as_ref()?.process.id())
+    }
+
     /// The data directory of an Annal that was started here.
     pub fn data_directory(&self) -> Option<PathBuf> {
         Some(self.started.as_ref()?.data.path().join("data"))

@@ -83,6 +83,8 @@ struct Measurement {
     cpu_seconds: Option<f64>,
     written_bytes: Option<u64>,
     log_syncs: Option<u64>,
+    /// Bytes written for each byte of the table and its indexes as they lie in the end, flushed.
+    written_per_kept: Option<f64>,
     load_one: f64,
 }
 
@@ -111,12 +113,13 @@ async fn main() -> Result<(), Error> {
             for server in &servers {
                 let measurement = measure(server, &workload, &batches, round).await?;
                 println!(
-                    "{:14} {:10} {:>9.0} rows/s  cpu {:>6.2} s  written {:>7.1} MB  syncs {:>6}  load {:.2}",
+                    "{:14} {:10} {:>9.0} rows/s  cpu {:>7.2} s per M rows  written {:>7.1} B per row, {:>5.2} per byte kept  syncs {:>6}  load {:.2}",
                     measurement.workload,
                     measurement.product,
                     measurement.rows_per_second,
-                    measurement.cpu_seconds.unwrap_or(f64::NAN),
-                    measurement.written_bytes.map_or(f64::NAN, |bytes| bytes as f64 / 1e6),
+                    measurement.cpu_seconds.map_or(f64::NAN, |cpu| cpu * 1e6 / measurement.rows as f64),
+                    measurement.written_bytes.map_or(f64::NAN, |bytes| bytes as f64 / measurement.rows as f64),
+                    measurement.written_per_kept.unwrap_or(f64::NAN),
                     measurement.log_syncs.map_or("-".into(), |syncs| syncs.to_string()),
                     measurement.load_one,
                 );
@@ -200,12 +203,19 @@ async fn measure(
         .collect();
     // Clients are kept until the work is read: a backend that has ended shows no written bytes.
     let (mut latencies, mut open) = (Vec::new(), Vec::new());
+    let mut sent = Vec::new();
     for task in sending {
-        let (client, took) = task.await??;
+        sent.push(task.await??);
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    for (client, took) in sent {
+        if server.product == Product::PostgreSql {
+            // Each backend counts its syncs, and tells when it is asked.
+            client.simple_query("SELECT pg_stat_force_next_flush()").await?;
+        }
         latencies.extend(took);
         open.push(client);
     }
-    let seconds = begin.elapsed().as_secs_f64();
     let after = server.work(&control).await;
     drop(open);
     let stored: i64 = control.query_one("SELECT count(*) FROM cpu", &[]).await?.try_get(0)?;
@@ -213,6 +223,7 @@ async fn measure(
         return Err(format!("{} holds {stored} of {} rows", server.product.name(), workload.rows).into());
     }
     let used = difference(before, after);
+    let kept = kept_bytes(server, &control).await?;
     Ok(Measurement {
         workload: workload.name,
         product: server.product.name(),
@@ -227,6 +238,7 @@ async fn measure(
         cpu_seconds: used.usage.map(|usage| usage.cpu_s),
         written_bytes: used.usage.map(|usage| usage.written_bytes),
         log_syncs: used.syncs,
+        written_per_kept: used.usage.map(|usage| usage.written_bytes as f64 / kept as f64),
         load_one: load.one,
     })
 }
@@ -256,6 +268,18 @@ async fn send(client: Client, batches: Vec<(Bytes, usize)>, form: Form) -> Resul
         latencies.push(begin.elapsed().as_secs_f64() * 1e3);
     }
     Ok((client, latencies))
+}
+
+/// Bytes of the table and its indexes once everything is on disk.
+async fn kept_bytes(server: &Server, control: &Client) -> Result<i64, Error> {
+    let sql = match server.product {
+        Product::Annal => {
+            control.simple_query("SELECT annal.flush()").await?;
+            "SELECT sum(bytes)::bigint FROM annal.segments"
+        }
+        Product::PostgreSql => "SELECT pg_total_relation_size('cpu')",
+    };
+    Ok(control.query_one(sql, &[]).await?.try_get(0)?)
 }
 
 fn difference(before: Work, after: Work) -> Work {

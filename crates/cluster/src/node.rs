@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
-use crate::catalog::{Catalog, Table, TableSpec};
+use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec};
 use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
@@ -372,6 +372,17 @@ impl Node {
             statistics.rows_appended += figures.rows_applied.saturating_sub(data.rows_replayed);
         }
         statistics
+    }
+
+    /// Bytes of a table's segments, and of its rows in memory; no I/O.
+    pub fn table_bytes(&self, table: &Table) -> u64 {
+        let bytes = |placement: &ShardPlacement| {
+            let (_, snapshot) = self.data.get(&placement.group)?.reader().snapshot(placement.shard)?;
+            let segments = snapshot.segments.iter().map(|segment| segment.meta.bytes);
+            let batches = snapshot.memory.iter().flat_map(|split| &split.batches);
+            Some(segments.chain(batches.map(|batch| batch.get_array_memory_size() as u64)).sum::<u64>())
+        };
+        table.shards.iter().filter_map(bytes).sum()
     }
 
     /// State of every shard.

@@ -84,6 +84,8 @@ pub const CLIENT_INPUT_BYTES_MAX: usize = 256 << 20;
 pub const CONNECTIONS_MAX: usize = 1000;
 /// COPY data waiting between the socket and the decoder.
 pub const COPY_QUEUE_LEN: usize = 8;
+/// Blocks of one COPY that are decoded at once, or wait for those before them.
+pub const COPY_BLOCKS_MAX: usize = 4;
 /// Manifests given to readers outside whose files are kept at once.
 pub const HOLDS_MAX: usize = 64;
 /// Segments whose checksum this process remembers to have verified.

@@ -62,6 +62,17 @@ impl Decoder {
         }
     }
 
+    /// The same for data that `lines` lines were before.
+    pub(super) fn after(mut self, lines: u64) -> Self {
+        self.line = lines;
+        self
+    }
+
+    /// Whether the mark that ends the data has come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The columns of the batches it gives.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

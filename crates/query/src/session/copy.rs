@@ -7,16 +7,18 @@ use bytes::Bytes;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget};
-use event::limits::COPY_QUEUE_LEN;
+use event::limits::{COPY_BLOCKS_MAX, COPY_QUEUE_LEN};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use futures::stream::{FuturesOrdered, StreamExt};
+use futures::FutureExt;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::checks::Checks;
 use super::ddl::folded;
 use super::rows::Target;
 use super::transaction::Writing;
 use super::{CopyEncoding, CopyFormat, CopyOptions, Session};
-use crate::copy::Input;
+use crate::copy::{Block, Blocks, Decoded, TupleDecoder};
 use crate::error::{Condition, Error};
 
 /// Reads the options of a COPY, in today's and in the old syntax.
@@ -268,22 +270,116 @@ async fn decode(
     mut pieces: mpsc::Receiver<Bytes>,
     zone: crate::text::Zone,
 ) -> Result<(Writing, u64), Error> {
-    let CopyPlan { table, positions, defaults, checks, encoding, mut writes } = plan;
+    let CopyPlan { table, positions, defaults, checks, encoding, writes } = plan;
     let definition = Arc::clone(&table.definition);
     let whole = positions.iter().copied().eq(0..definition.columns.len());
-    let mut decoder = Input::new(Arc::clone(&definition), positions.clone(), encoding, zone);
-    let target = Target { table: definition, positions, defaults, zone, checks };
-    let complete = |batch: RecordBatch| if whole { target.verify(&batch).map(|()| batch) } else { target.rows(&batch) };
-    let mut rows = 0;
-    while let Some(piece) = pieces.recv().await {
-        for batch in decoder.push(&piece)? {
-            rows += batch.num_rows() as u64;
-            writes.append(&table, complete(batch)?).await?;
+    let target = Target { table: Arc::clone(&definition), positions: positions.clone(), defaults, zone, checks };
+    let mut taken = Taken { table, whole, target, writes, rows: 0 };
+    match encoding {
+        CopyEncoding::Lines(options) => {
+            let reading = Reading { definition, positions, options, zone };
+            reading.run(&mut pieces, &mut taken).await?;
+        }
+        // Binary values are taken as they lie: there is nothing to be gained side by side.
+        CopyEncoding::Binary => {
+            let mut decoder = TupleDecoder::new(definition, positions);
+            while let Some(piece) = pieces.recv().await {
+                taken.take(decoder.push(&piece)?).await?;
+            }
+            taken.take(decoder.finish()?.into_iter().collect()).await?;
         }
     }
-    if let Some(batch) = decoder.finish()? {
-        rows += batch.num_rows() as u64;
-        writes.append(&table, complete(batch)?).await?;
+    Ok((taken.writes, taken.rows))
+}
+
+/// Where decoded rows go.
+struct Taken {
+    table: Arc<Table>,
+    /// The client sends all columns, in the table's order.
+    whole: bool,
+    target: Target,
+    writes: Writing,
+    rows: u64,
+}
+
+impl Taken {
+    async fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), Error> {
+        for batch in batches {
+            self.rows += batch.num_rows() as u64;
+            let complete = match self.whole {
+                true => self.target.verify(&batch).map(|()| batch)?,
+                false => self.target.rows(&batch)?,
+            };
+            self.writes.append(&self.table, complete).await?;
+        }
+        Ok(())
     }
-    Ok((writes, rows))
+}
+
+/// Lines being read: blocks of them are decoded side by side, and taken in order.
+struct Reading {
+    definition: Arc<event::TableDefinition>,
+    positions: Vec<usize>,
+    options: CopyOptions,
+    zone: crate::text::Zone,
+}
+
+impl Reading {
+    async fn run(self, pieces: &mut mpsc::Receiver<Bytes>, taken: &mut Taken) -> Result<(), Error> {
+        let mut blocks = Blocks::new(self.options.clone());
+        let mut decoding: FuturesOrdered<JoinHandle<Result<Decoded, Error>>> = FuturesOrdered::new();
+        while let Some(piece) = pieces.recv().await {
+            let Some(block) = blocks.push(&piece) else { continue };
+            decoding.push_back(self.spawn(block));
+            while let Some(Some(decoded)) = decoding.next().now_or_never() {
+                if take(decoded, taken).await? {
+                    return drain(pieces).await;
+                }
+            }
+            while decoding.len() >= COPY_BLOCKS_MAX
+                && let Some(decoded) = decoding.next().await
+            {
+                if take(decoded, taken).await? {
+                    return drain(pieces).await;
+                }
+            }
+        }
+        let last = blocks.finish();
+        if decoding.is_empty() {
+            // All of a small COPY.
+            return taken.take(self.decode(last)?.batches).await;
+        }
+        decoding.push_back(self.spawn(last));
+        while let Some(decoded) = decoding.next().await {
+            if take(decoded, taken).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, block: Block) -> Result<Decoded, Error> {
+        block.decode(Arc::clone(&self.definition), self.positions.clone(), &self.options, self.zone)
+    }
+
+    /// On another thread of the query runtime, if one is free.
+    fn spawn(&self, block: Block) -> JoinHandle<Result<Decoded, Error>> {
+        let (definition, positions) = (Arc::clone(&self.definition), self.positions.clone());
+        let (options, zone) = (self.options.clone(), self.zone);
+        tokio::spawn(async move { block.decode(definition, positions, &options, zone) })
+    }
+}
+
+/// Takes the rows of a block; whether the data have ended there.
+async fn take(decoded: Result<Result<Decoded, Error>, JoinError>, taken: &mut Taken) -> Result<bool, Error> {
+    let stopped = |error: JoinError| Error::report(Condition::Internal, format!("the COPY was stopped: {error}"));
+    let Decoded { batches, ended } = decoded.map_err(stopped)??;
+    taken.take(batches).await?;
+    Ok(ended)
+}
+
+/// Takes what a client still sends after the mark that ends the data, and forgets it.
+async fn drain(pieces: &mut mpsc::Receiver<Bytes>) -> Result<(), Error> {
+    while pieces.recv().await.is_some() {}
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
-use cluster::Catalog;
+use cluster::{Catalog, Table};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
 use datafusion::logical_expr::{
@@ -28,6 +28,7 @@ const FIRST_TABLE_OID: i64 = 16_384;
 /// All of them, for one session.
 pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
     let engine = Arc::downgrade(engine);
+    let sizes = super::sizes::all(&engine);
     let mut functions = vec![
         of_text("pg_get_userbyid", &[1], |_| Some(OWNER.to_owned())),
         of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
@@ -41,8 +42,27 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
         }),
     ];
     functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
-    for name in ["pg_function_is_visible", "pg_type_is_visible", "pg_operator_is_visible", "pg_opclass_is_visible"] {
+    for name in [
+        "pg_function_is_visible",
+        "pg_type_is_visible",
+        "pg_operator_is_visible",
+        "pg_opclass_is_visible",
+        "pg_statistics_obj_is_visible",
+        "pg_ts_config_is_visible",
+    ] {
         functions.push(flag(name));
+    }
+    functions.extend(sizes);
+    // What PostgreSQL knows of functions, tablespaces and policies in text is not kept.
+    for name in [
+        "pg_get_function_result",
+        "pg_get_function_arguments",
+        "pg_get_function_identity_arguments",
+        "pg_get_functiondef",
+        "pg_get_function_sqlbody",
+        "pg_tablespace_location",
+    ] {
+        functions.push(of_text(name, &[1], |_| None));
     }
     // There are no comments on anything.
     for (name, counts) in [("obj_description", &[1, 2][..]), ("col_description", &[2]), ("shobj_description", &[2])] {
@@ -51,7 +71,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
     functions
 }
 
-fn udf(
+pub(super) fn udf(
     name: &'static str,
     counts: &[usize],
     answers: DataType,
@@ -87,7 +107,7 @@ fn flag(name: &'static str) -> Arc<ScalarUDF> {
     udf(name, &[1], DataType::Boolean, |arguments| Ok(Arc::new(BooleanArray::from(vec![true; arguments[0].len()]))))
 }
 
-fn oids(argument: &ArrayRef) -> Result<ArrayRef> {
+pub(super) fn oids(argument: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(argument, &DataType::Int64)?)
 }
 
@@ -121,7 +141,12 @@ fn table_is_visible(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc
 fn definition(catalog: &Catalog, oid: i64) -> Option<&TableDefinition> {
     let key = i64::from(KEY_OID);
     let oid = if oid > key { oid - key } else { oid };
-    Some(catalog.tables.get(&TableId(u64::try_from(oid).ok()?))?.definition.as_ref())
+    Some(table_of(catalog, oid)?.definition.as_ref())
+}
+
+/// The table whose oid this is.
+pub(super) fn table_of(catalog: &Catalog, oid: i64) -> Option<&Table> {
+    catalog.tables.get(&TableId(u64::try_from(oid).ok()?)).map(Arc::as_ref)
 }
 
 /// A function of a relation's oid and further numbers.

@@ -3,6 +3,8 @@
 //! Only a statement that names something of PostgreSQL's catalog is touched: what the library's rules do to make tools' queries
 //! plannable (a correlated subquery becomes NULL, for one) must not happen to a client's own query.
 
+mod subqueries;
+
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
@@ -16,6 +18,7 @@ use datafusion_pg_catalog::sql::rules::{
     CurrentUserVariableToSessionUserFunctionCall, SqlStatementRewriteRule, StripCallableQualifier, StripCollate,
 };
 
+use self::subqueries::Subqueries;
 use super::super::{insert, names};
 use crate::error::{Condition, Error};
 
@@ -53,9 +56,12 @@ pub(crate) fn rewrite(mut ast: Ast, text: &str, catalog: &Catalog) -> Result<Ast
                 let mut known = statements.remove(0);
                 names::keep_names(&ast, &mut known);
                 names::name_columns(&mut known);
+                let _ = VisitMut::visit(&mut known, &mut Subqueries);
                 return Ok(known);
             }
-            Ok(PARSER.rewrite(ast))
+            let mut ast = PARSER.rewrite(ast);
+            let _ = VisitMut::visit(&mut ast, &mut Subqueries);
+            Ok(ast)
         }
     }
 }
