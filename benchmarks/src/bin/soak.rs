@@ -172,7 +172,9 @@ async fn insert(server: Arc<Server>, done: Arc<Done>) -> Result<(), Error> {
     while !done.stop.load(Ordering::Relaxed) {
         let newest_us = i64::try_from(done.newest_us.load(Ordering::Relaxed))?.max(devops::START_US);
         let time = devops::instant(newest_us);
-        client.simple_query(&format!("INSERT INTO cpu (time, hostname, usage_user) VALUES ('{time}', 'one', 1)")).await?;
+        client
+            .simple_query(&format!("INSERT INTO cpu (time, hostname, usage_user) VALUES ('{time}', 'one', 1)"))
+            .await?;
         done.rows.fetch_add(1, Ordering::Relaxed);
         done.statements.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(BETWEEN_STATEMENTS).await;

@@ -34,6 +34,7 @@ mod functions;
 mod information_schema;
 mod relations;
 mod rewrite;
+mod routines;
 mod sizes;
 
 pub(crate) use self::rewrite::rewrite;

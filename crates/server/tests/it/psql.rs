@@ -1,12 +1,13 @@
 //! The real psql as a client: what it asks the catalog, copies, prints of an error, and cancels.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::TestServer;
@@ -331,4 +332,61 @@ async fn a_script_stops_at_its_first_error() {
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn describes_more_when_asked_for_more() {
+    let server = server_with_flights().await;
+    let create =
+        "CREATE TABLE e (ts timestamptz NOT NULL, dev text CHECK (dev <> ''), v real DEFAULT 1, PRIMARY KEY (dev, ts))";
+    psql(&server, &["-c", create, "-c", "INSERT INTO e VALUES (now(), 'a')"]).await;
+    let expected = expect![[r#"
+                                                             Table "public.e"
+         Column |           Type           | Collation | Nullable | Default | Storage  | Compression | Stats target | Description
+        --------+--------------------------+-----------+----------+---------+----------+-------------+--------------+-------------
+         ts     | timestamp with time zone |           | not null |         | plain    |             |              |
+         dev    | text                     |           | not null |         | extended |             |              |
+         v      | real                     |           |          | 1       | plain    |             |              |
+        Indexes:
+            "e_pkey" PRIMARY KEY, btree (dev, ts)
+        Check constraints:
+            "e_dev_check" CHECK (dev <> '')
+        Access method: heap
+
+        "#]];
+    prints(&server, &[r"\d+ e"], expected).await;
+    let expected = expect![[r#"
+                   List of roles
+         Role name | Attributes | Member of
+        -----------+------------+-----------
+         annal     | Superuser  | {}
+
+        "#]];
+    prints(&server, &[r"\du"], expected).await;
+    let printed = psql(&server, &["-At", "-c", r"\df time_bucket"]).await;
+    assert!(printed.out.contains("public|time_bucket|bigint|bucket_width bigint"), "{}{}", printed.out, printed.err);
+    let printed = psql(&server, &["-At", "-c", r"\dt+ e"]).await;
+    assert!(printed.out.starts_with("public|e|table|annal|permanent|heap|"), "{}{}", printed.out, printed.err);
+    assert!(!printed.out.contains("|0 bytes|"), "a row is there: {}", printed.out);
+    for command in
+        [r"\l+", r"\dn+", r"\dT", r"\db", r"\dx", r"\dv", r"\di", r"\ds", r"\dm", r"\dC", r"\do", r"\dconfig timezone"]
+    {
+        let printed = psql(&server, &["-At", "-c", command]).await;
+        assert!(!printed.err.contains("ERROR"), "{command}: {}", printed.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_a_query() {
+    let server = TestServer::start().await;
+    let mut script = tempfile::NamedTempFile::new().unwrap();
+    script.write_all(b"SELECT 'again' AS what\n\\watch 0.01\n").unwrap();
+    let mut child = command(&server, &["-At", "-f", script.path().to_str().unwrap()]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut seen = 0;
+    while seen < 3 {
+        let line = lines.next_line().await.unwrap().expect("psql goes on until it is stopped");
+        seen += usize::from(line == "again");
+    }
+    child.kill().await.unwrap();
 }

@@ -53,15 +53,9 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
         functions.push(flag(name));
     }
     functions.extend(sizes);
+    functions.extend(super::routines::descriptions());
     // What PostgreSQL knows of functions, tablespaces and policies in text is not kept.
-    for name in [
-        "pg_get_function_result",
-        "pg_get_function_arguments",
-        "pg_get_function_identity_arguments",
-        "pg_get_functiondef",
-        "pg_get_function_sqlbody",
-        "pg_tablespace_location",
-    ] {
+    for name in ["pg_get_functiondef", "pg_get_function_sqlbody", "pg_tablespace_location"] {
         functions.push(of_text(name, &[1], |_| None));
     }
     // There are no comments on anything.

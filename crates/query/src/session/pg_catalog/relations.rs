@@ -9,23 +9,27 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_empty_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use cluster::Catalog;
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::{MemTable, TableType};
 use event::{Check, Column, ColumnType, TableDefinition};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
+use super::functions::OWNER;
+use super::routines;
 
 /// The role that owns everything.
 pub(super) const OWNER_OID: i32 = 10;
 /// Namespaces and their oids.
 const NAMESPACES: [(&str, i32); 4] =
-    [("annal", ANNAL_OID), ("information_schema", 13_000), ("pg_catalog", 11), ("public", 2200)];
+    [("annal", ANNAL_OID), ("information_schema", 13_000), ("pg_catalog", 11), ("public", PUBLIC_OID)];
+/// The schema of tables whose names say none.
+pub(super) const PUBLIC_OID: i32 = 2200;
 /// The schema of Annal's own views.
 pub(super) const ANNAL_OID: i32 = 16_000;
 /// The first of Annal's own views; the others follow. Below PostgreSQL's first user oid, where tables begin.
@@ -54,7 +58,7 @@ pub(crate) struct StatementPgCatalog {
 }
 
 /// A row of a catalog table: what it knows, by column.
-type Row = BTreeMap<&'static str, ScalarValue>;
+pub(super) type Row = BTreeMap<&'static str, ScalarValue>;
 
 impl StatementPgCatalog {
     /// The relations of `catalog` and Annal's own `views`, over `fixed`.
@@ -265,6 +269,7 @@ impl StatementPgCatalog {
             "pg_constraint" => self.constraints(),
             "pg_database" => self.databases(),
             "pg_settings" => self.settings(),
+            "pg_roles" => routines::roles(OWNER),
             _ => return Ok(None),
         }))
     }
@@ -284,6 +289,9 @@ impl SchemaProvider for StatementPgCatalog {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let fixed = self.fixed.table(name).await?;
+        if let ("pg_proc", Some(fixed)) = (name, &fixed) {
+            return extended(fixed, &routines::rows()).await.map(Some);
+        }
         match (fixed, self.rows(name).await?) {
             (Some(fixed), Some(rows)) => Ok(Some(filled(&fixed, &rows)?)),
             (fixed, _) => Ok(fixed),
@@ -308,10 +316,26 @@ pub(super) fn checks(catalog: &Catalog) -> impl Iterator<Item = (i32, &TableDefi
 
 /// A table with the columns of `fixed` and these rows instead of its own.
 fn filled(fixed: &Arc<dyn TableProvider>, rows: &[Row]) -> Result<Arc<dyn TableProvider>> {
+    let batch = rows_of(&fixed.schema(), rows)?;
+    Ok(Arc::new(MemTable::try_new(fixed.schema(), vec![vec![batch]])?))
+}
+
+/// A table with the rows of `fixed` and these.
+async fn extended(fixed: &Arc<dyn TableProvider>, rows: &[Row]) -> Result<Arc<dyn TableProvider>> {
+    let Some(fixed) = fixed.downcast_ref::<MemTable>() else {
+        return internal_err!("a table of PostgreSQL's own is not in memory");
+    };
     let schema = fixed.schema();
+    let mut batches = vec![rows_of(&schema, rows)?];
+    for partition in &fixed.batches {
+        batches.extend(partition.read().await.iter().cloned());
+    }
+    Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
+}
+
+fn rows_of(schema: &SchemaRef, rows: &[Row]) -> Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| filled_column(field, rows)).collect::<Result<Vec<_>>>()?;
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
 fn filled_column(field: &Field, rows: &[Row]) -> Result<ArrayRef> {

@@ -222,6 +222,7 @@ fn relation_name(expr: &Expr) -> Option<String> {
     match expr.as_ref() {
         Expr::Value(value) if is_relation => match &value.value {
             Value::SingleQuotedString(name) => Some(name.clone()),
+            Value::DollarQuotedString(name) => Some(name.value.clone()),
             _ => None,
         },
         _ => None,

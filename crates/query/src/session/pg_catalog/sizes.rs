@@ -6,10 +6,12 @@ use arrow::array::{Array, AsArray, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use cluster::Table;
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::logical_expr::ScalarUDF;
 
 use super::functions::{oids, table_of, udf};
 use crate::engine::Engine;
+use crate::error::Error;
 
 /// Up to which multiple of a unit it is used, as in PostgreSQL.
 const UNIT_MAX: i64 = 10 * 1024;
@@ -34,9 +36,9 @@ pub(super) fn all(engine: &Weak<Engine>) -> Vec<Arc<ScalarUDF>> {
     functions.push(of_relation("pg_relation_size", &[1, 2], engine.clone()));
     let engine = engine.clone();
     functions.push(udf("pg_database_size", &[1], DataType::Int64, move |arguments| {
-        let size = engine.upgrade().map_or(0, |engine| {
-            engine.node().catalog().tables.values().map(|table| size(&engine, table)).sum()
-        });
+        let size = engine
+            .upgrade()
+            .map_or(0, |engine| engine.node().catalog().tables.values().map(|table| size(&engine, table)).sum());
         Ok(Arc::new(Int64Array::from(vec![size; arguments[0].len()])))
     }));
     functions
@@ -44,14 +46,22 @@ pub(super) fn all(engine: &Weak<Engine>) -> Vec<Arc<ScalarUDF>> {
 
 fn of_relation(name: &'static str, counts: &[usize], engine: Weak<Engine>) -> Arc<ScalarUDF> {
     udf(name, counts, DataType::Int64, move |arguments| {
+        let Some(engine) = engine.upgrade() else { return internal_err!("the node has ended") };
+        let catalog = engine.node().catalog();
+        if arguments[0].data_type().is_string() {
+            let names = cast(&arguments[0], &DataType::Utf8)?;
+            let answer = |name: &str| {
+                let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
+                let unknown = || DataFusionError::from(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+                catalog.table(namespace, table).map(|table| size(&engine, table)).ok_or_else(unknown)
+            };
+            let sizes = names.as_string::<i32>().iter().map(|name| name.map(answer).transpose());
+            return Ok(Arc::new(sizes.collect::<Result<Int64Array>>()?));
+        }
         let oids = oids(&arguments[0])?;
-        let engine = engine.upgrade();
-        let answer = |oid: i64| {
-            let engine = engine.as_ref()?;
-            // A relation that is no table keeps nothing.
-            Some(table_of(&engine.node().catalog(), oid).map_or(0, |table| size(engine, table)))
-        };
-        let sizes = oids.as_primitive::<Int64Type>().iter().map(|oid| oid.and_then(answer));
+        // A relation that is no table keeps nothing.
+        let answer = |oid: i64| table_of(&catalog, oid).map_or(0, |table| size(&engine, table));
+        let sizes = oids.as_primitive::<Int64Type>().iter().map(|oid| oid.map(answer));
         Ok(Arc::new(sizes.collect::<Int64Array>()))
     })
 }

@@ -129,7 +129,9 @@ mod tests {
     #[test]
     fn subqueries_become_aggregates() {
         assert_eq!(
-            rewritten("SELECT r.rolname, ARRAY(SELECT b.rolname FROM m JOIN b ON m.roleid = b.oid WHERE m.member = r.oid ORDER BY 1) AS memberof FROM r"),
+            rewritten(
+                "SELECT r.rolname, ARRAY(SELECT b.rolname FROM m JOIN b ON m.roleid = b.oid WHERE m.member = r.oid ORDER BY 1) AS memberof FROM r"
+            ),
             "SELECT r.rolname, coalesce((SELECT array_agg(b.rolname ORDER BY b.rolname) FROM m JOIN b ON m.roleid = b.oid WHERE m.member = r.oid), make_array()) AS memberof FROM r"
         );
         assert_eq!(
@@ -153,7 +155,9 @@ mod tests {
     #[test]
     fn there_are_no_options_and_no_privileges() {
         assert_eq!(
-            rewritten("SELECT pg_catalog.array_to_string(c.reloptions || array(SELECT x FROM u), ', '), array_to_string(relacl, ',') FROM c"),
+            rewritten(
+                "SELECT pg_catalog.array_to_string(c.reloptions || array(SELECT x FROM u), ', '), array_to_string(relacl, ',') FROM c"
+            ),
             "SELECT CAST(NULL AS TEXT), CAST(NULL AS TEXT) FROM c"
         );
     }
