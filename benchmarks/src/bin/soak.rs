@@ -231,14 +231,17 @@ fn look(server: &Server, done: &Done, at: Duration, segments: i64) -> Result<Mea
     })
 }
 
+/// One number of a look at the server.
+type Figure = fn(&Measurement) -> f64;
+
 /// The second quarter beside the last: what grows without end shows there.
 fn print_growth(looks: &[Measurement]) {
     let quarter = looks.len() / 4;
     let (early, late) = (&looks[quarter..quarter * 2], &looks[looks.len() - quarter..]);
-    let of = |looks: &[Measurement], figure: fn(&Measurement) -> f64| {
+    let of = |looks: &[Measurement], figure: Figure| {
         median(&looks.iter().map(figure).collect::<Vec<_>>()).unwrap_or(f64::NAN)
     };
-    let figures: [(&str, fn(&Measurement) -> f64); 4] = [
+    let figures: [(&str, Figure); 4] = [
         ("resident MB", |look| look.resident_mb),
         ("threads", |look| look.threads as f64),
         ("open files", |look| look.open_files as f64),

@@ -58,7 +58,7 @@ impl StateMachine for DataMachine {
                 outputs.sum::<usize>() + replace.inputs.iter().map(String::len).sum::<usize>()
             }
             Command::Delete(delete) => delete.splits.iter().map(|(_, rows)| rows.bytes()).sum(),
-            Command::Seal | Command::Schema(_) | Command::Expire { .. } => 0,
+            Command::Seal | Command::Schema(_) | Command::Expire { .. } | Command::Truncate { .. } => 0,
         };
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
     }
@@ -67,9 +67,12 @@ impl StateMachine for DataMachine {
         let brings_rows = |command: &Command| match command {
             Command::Append { .. } => true,
             Command::Install(install) => install.seal.is_none(),
-            Command::Delete(_) | Command::Seal | Command::Schema(_) | Command::Replace(_) | Command::Expire { .. } => {
-                false
-            }
+            Command::Delete(_)
+            | Command::Seal
+            | Command::Schema(_)
+            | Command::Replace(_)
+            | Command::Expire { .. }
+            | Command::Truncate { .. } => false,
         };
         !statement.commands.iter().any(brings_rows)
     }

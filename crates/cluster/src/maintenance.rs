@@ -127,6 +127,28 @@ impl Node {
         Ok(dropped)
     }
 
+    /// Forgets all rows of these tables, at once and in one entry. Who has read them and now wants to change them begins anew.
+    pub async fn truncate(&self, tables: &[Arc<Table>]) -> Result<(), Error> {
+        let mut group = None;
+        let mut commands = Vec::new();
+        for placement in tables.iter().flat_map(|table| &table.shards) {
+            if *group.get_or_insert(placement.group) != placement.group {
+                return Err(Error::Limit("the tables belong to several groups: truncate them one by one".into()));
+            }
+            commands.push(Command::Truncate { shard: placement.shard });
+        }
+        let Some(group) = group else { return Ok(()) };
+        let data = self.data_group(group)?;
+        let statement = Statement { id: self.statement_id(), commands };
+        match data.group.propose(statement).await?.outcome {
+            Outcome::Done { .. } => {
+                data.note_garbage(self.clock.now_us());
+                Ok(())
+            }
+            refused => Err(defect(format!("{refused:?}"))),
+        }
+    }
+
     /// Does what is due, or with a `forced` table all that can be done for it.
     async fn maintain(&self, data: &DataGroup, forced: Option<TableId>, known: &mut Known) -> Result<(), Error> {
         if !data.group.leads() {

@@ -23,6 +23,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod truncate;
 mod values;
 
 use std::collections::BTreeMap;

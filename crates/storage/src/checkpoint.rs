@@ -51,6 +51,9 @@ pub(crate) struct ShardBody {
     /// Index of the last entry that made room by taking deleted rows out of segments, 0 without one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) purged: u64,
+    /// Index of the last entry that took all rows away, 0 without one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) truncated: u64,
 }
 
 fn is_zero(index: &u64) -> bool {

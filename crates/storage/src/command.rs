@@ -65,6 +65,11 @@ pub enum Command {
         /// The time, by the clock of whoever proposed it (architecture, D19), in microseconds.
         before_us: i64,
     },
+    /// Forgets all rows of a shard that came before.
+    Truncate {
+        /// The shard.
+        shard: ShardId,
+    },
 }
 
 /// What compaction makes of segments.

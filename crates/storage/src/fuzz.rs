@@ -93,6 +93,7 @@ mod tests {
             expired_us: None,
             deleted: vec![],
             purged: 0,
+            truncated: 0,
         };
         let body = CheckpointBody { group: GroupId(1), seal: 9, shards: vec![shard], dropped: vec![ShardId(2)] };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);

@@ -55,6 +55,7 @@ impl Session {
                 }
             }
             Ast::Delete(_) | Ast::Update(_) => Box::pin(self.change(statement, &ast, &parameters)).await,
+            Ast::Truncate(truncate) => Box::pin(self.truncate(truncate)).await,
             Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
             Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
             Ast::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {

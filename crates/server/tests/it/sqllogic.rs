@@ -56,6 +56,7 @@ files! {
     pg_join,
     pg_time,
     pg_transaction,
+    pg_truncate,
     pg_types,
     time,
     retention,

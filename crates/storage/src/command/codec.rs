@@ -28,6 +28,7 @@ const PUT: u8 = 4;
 const DROP: u8 = 5;
 const REPLACE: u8 = 6;
 const EXPIRE: u8 = 7;
+const TRUNCATE: u8 = 9;
 const DELETE: u8 = 8;
 
 /// Rows of one shard and schema version, from any statement of the entry.
@@ -101,6 +102,10 @@ fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, o
                 out.push(EXPIRE);
                 out.extend_from_slice(&shard.0.to_le_bytes());
                 out.extend_from_slice(&before_us.to_le_bytes());
+            }
+            Command::Truncate { shard } => {
+                out.push(TRUNCATE);
+                out.extend_from_slice(&shard.0.to_le_bytes());
             }
         }
     }
@@ -238,6 +243,7 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
         DROP => Command::Schema(SchemaChange::Drop { shard: ShardId(input.u64()?) }),
         REPLACE => Command::Replace(from_json(input.sized()?)?),
         EXPIRE => Command::Expire { shard: ShardId(input.u64()?), before_us: input.i64()? },
+        TRUNCATE => Command::Truncate { shard: ShardId(input.u64()?) },
         tag => return Err(refuse(format!("command {tag} is not known"))),
     })
 }

@@ -47,6 +47,9 @@ enum Step {
         shard: ShardId,
         before_us: i64,
     },
+    Truncate {
+        shard: ShardId,
+    },
 }
 
 /// What a statement sees while it is checked: the state, with the effects of its own earlier commands on schemas.
@@ -136,6 +139,7 @@ impl State {
             }
             Step::Replace(replace) => self.replace(replace, index, pins),
             Step::Expire { shard, before_us } => self.expire(shard, before_us),
+            Step::Truncate { shard } => self.truncate(shard, index),
         }
     }
 
@@ -175,6 +179,22 @@ impl State {
         manifest.deleted.retain(|split, _| !expired(split));
         manifest.expired_us = manifest.expired_us.max(Some(before_us));
         rows + segments
+    }
+
+    /// Forgets all rows; answers with how many there were, deleted ones included. As with [`State::expire`], what was captured before keeps
+    /// its rows.
+    fn truncate(&mut self, id: ShardId, index: u64) -> u64 {
+        let shard = self.shards.get_mut(&id).expect("the check found the shard");
+        let frozen = self.seals.iter_mut().filter_map(|seal| seal.frozen.remove(&id));
+        let frozen: u64 = frozen.map(|frozen| frozen.splits.values().map(Memtable::rows).sum::<u64>()).sum();
+        let open: u64 = std::mem::take(&mut shard.open).values().map(Memtable::rows).sum();
+        let manifest = Arc::make_mut(&mut shard.manifest);
+        let segments: u64 = manifest.segments.drain(..).map(|segment| segment.meta.rows).sum();
+        manifest.deleted.clear();
+        // Whoever read the rows before must not delete them now.
+        manifest.purged = index;
+        manifest.truncated = index;
+        frozen + open + segments
     }
 
     /// Freezes every memtable and captures the rest.
@@ -274,6 +294,10 @@ impl Check<'_> {
                 let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
                 there.then_some(Step::Expire { shard: *shard, before_us: *before_us })
             }
+            Command::Truncate { shard } => {
+                let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
+                there.then_some(Step::Truncate { shard: *shard })
+            }
         })
     }
 
@@ -324,7 +348,7 @@ impl Check<'_> {
         let wanted = |meta: &&SegmentMeta| {
             let rows_of = |frozen: &FrozenShard| frozen.splits.contains_key(&meta.split);
             self.definition(meta.shard).is_some()
-                && (pending.frozen.get(&meta.shard).is_some_and(rows_of) || !self.state.has_expired(meta))
+                && (pending.frozen.get(&meta.shard).is_some_and(rows_of) || !self.state.is_forgotten(seal, meta))
         };
         let segments: Vec<SegmentMeta> = segments.iter().filter(wanted).cloned().collect();
         for meta in &segments {

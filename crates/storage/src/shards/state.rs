@@ -55,12 +55,14 @@ pub(super) struct Manifest {
     pub(super) deleted: BTreeMap<SplitId, Arc<SequenceSet>>,
     /// Index of the last entry that took numbers out of `deleted`, 0 without one.
     pub(super) purged: u64,
+    /// Index of the last entry that took all rows away, 0 without one.
+    pub(super) truncated: u64,
 }
 
 impl Manifest {
     /// Of a new shard.
     pub(super) fn new(table: Arc<TableDefinition>) -> Self {
-        Self { table, segments: Vec::new(), expired_us: None, deleted: BTreeMap::new(), purged: 0 }
+        Self { table, segments: Vec::new(), expired_us: None, deleted: BTreeMap::new(), purged: 0, truncated: 0 }
     }
 
     /// More rows of a split are deleted.
@@ -119,6 +121,7 @@ impl Captured {
             expired_us: manifest.expired_us,
             deleted: manifest.deleted.iter().map(|(split, rows)| (*split, Arc::clone(rows))).collect(),
             purged: manifest.purged,
+            truncated: manifest.truncated,
         });
         let dropped = self.dropped.iter().copied().collect();
         CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped }.encode()
@@ -157,10 +160,12 @@ impl State {
         let mut state = State::new(group);
         state.applied = body.seal;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
-        for ShardBody { shard, table, segments, expired_us, deleted, purged } in body.shards {
+        for ShardBody { shard, table, segments, expired_us, deleted, purged, truncated } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
             let deleted = deleted.into_iter().collect();
-            state.shards.insert(shard, Shard::new(Manifest { table, segments, expired_us, deleted, purged }));
+            state
+                .shards
+                .insert(shard, Shard::new(Manifest { table, segments, expired_us, deleted, purged, truncated }));
         }
         state.checkpoints.push_back(state.capture(body.seal));
         Ok(state)
@@ -172,12 +177,13 @@ impl State {
         Captured { seal, manifests, dropped: Arc::clone(&self.dropped) }
     }
 
-    /// Whether the segment's split was forgotten after its rows were frozen, or may have been.
-    pub(super) fn has_expired(&self, meta: &SegmentMeta) -> bool {
+    /// Whether the segment's rows were forgotten after that seal froze them, or may have been.
+    pub(super) fn is_forgotten(&self, seal: u64, meta: &SegmentMeta) -> bool {
         let manifest = self.shards.get(&meta.shard).map(|shard| &shard.manifest);
         manifest.is_some_and(|manifest| {
             let end = manifest.table.event().map(|options| window_of(meta.split, options.split_interval_us).1);
-            end.zip(manifest.expired_us).is_some_and(|(end, expired)| end <= expired)
+            let has_expired = end.zip(manifest.expired_us).is_some_and(|(end, expired)| end <= expired);
+            has_expired || seal < manifest.truncated
         })
     }
 

@@ -7,7 +7,7 @@ use event::{ColumnType, TableKind};
 
 use self::world::{World, append, bulk, versioned};
 use super::*;
-use crate::command::{Command, Install, SchemaChange};
+use crate::command::{Command, Delete, Install, SchemaChange};
 use crate::testing::{INTERVAL_US, small_rows, table};
 
 const DONE: Outcome = Outcome::Done { rows: 0 };
@@ -437,4 +437,30 @@ fn an_install_that_was_encoded_before_an_expire_brings_nothing_back() {
     assert_eq!(world.run(encoded), Outcome::Done { rows: 1 });
     assert_eq!(world.contents(1).unwrap().len(), 1);
     assert!(world.shards.checkpoint().is_some(), "the seal is complete");
+}
+
+#[test]
+fn truncate_takes_all_rows_that_came_before_wherever_they_are() {
+    let mut world = World::new();
+    world.run(world::put(1, 1));
+    world.run(append(1, 1, &[1, 1001]));
+    world.seal();
+    world.install();
+    world.run(append(1, 1, &[2, 1002]));
+    world.seal();
+    world.run(append(1, 1, &[3]));
+    // Encoded before the rows were taken away.
+    let encoded = world.install_commands();
+    assert_eq!(world.run(vec![Command::Truncate { shard: ShardId(1) }]), Outcome::Done { rows: 5 });
+    assert_eq!(world.contents(1).unwrap().len(), 0);
+    world.run(append(1, 1, &[4]));
+    assert_eq!(world.run(encoded), Outcome::Done { rows: 0 });
+    assert_eq!(world.contents(1).unwrap().len(), 1);
+    let delete = Delete { shard: ShardId(1), version: SchemaVersion(1), read: 3, splits: Vec::new() };
+    assert_eq!(world.run(vec![Command::Delete(delete)]), Outcome::Conflict, "it was evaluated before");
+    world.seal();
+    world.install();
+    let restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    assert_eq!(world::contents(&restored.reader(), 1, &world.objects), world.contents(1));
+    assert_eq!(world.run(vec![Command::Truncate { shard: ShardId(9) }]), Outcome::Done { rows: 0 });
 }

@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use cluster::Table;
-use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::common::{Result, internal_err};
 use datafusion::logical_expr::ScalarUDF;
 
 use super::functions::{oids, table_of, udf};
@@ -52,7 +52,7 @@ fn of_relation(name: &'static str, counts: &[usize], engine: Weak<Engine>) -> Ar
             let names = cast(&arguments[0], &DataType::Utf8)?;
             let answer = |name: &str| {
                 let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
-                let unknown = || DataFusionError::from(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+                let unknown = || Error::in_plan(cluster::Error::NoSuchTable(name.to_owned()));
                 catalog.table(namespace, table).map(|table| size(&engine, table)).ok_or_else(unknown)
             };
             let sizes = names.as_string::<i32>().iter().map(|name| name.map(answer).transpose());

@@ -53,6 +53,12 @@ impl Model {
         (before - found.len()) as u64
     }
 
+    /// Without rows; how many there were.
+    fn truncate(&mut self, shard: u64) -> u64 {
+        let (_, found) = self.shards.get_mut(&shard).unwrap();
+        std::mem::take(found).len() as u64
+    }
+
     fn contents(&self, shard: u64) -> Option<Vec<String>> {
         self.shards.get(&shard).map(|(_, rows)| rows.clone())
     }
@@ -112,6 +118,10 @@ fn step(world: &mut World, model: &mut Model, random: &mut StdRng) {
             let before_us = random.random_range(-INTERVAL_US..2 * INTERVAL_US);
             let expired = world.run(vec![Command::Expire { shard: ShardId(shard), before_us }]);
             assert_eq!(expired, Outcome::Done { rows: model.expire(shard, before_us) });
+        }
+        19 if model.shards.contains_key(&shard) => {
+            let truncated = world.run(vec![Command::Truncate { shard: ShardId(shard) }]);
+            assert_eq!(truncated, Outcome::Done { rows: model.truncate(shard) });
         }
         21.. => {
             let commands = world.replace_commands(shard, version, random.random_range(0..6));
