@@ -19,7 +19,7 @@ pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use table::{Check, Column, Compression, EventOptions, TableDefinition, TableKind};
-pub use types::ColumnType;
+pub use types::{ColumnType, UUID_BYTES};
 
 /// The arrow every crate of the workspace shares, so that versions cannot drift apart.
 pub use arrow;

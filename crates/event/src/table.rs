@@ -98,8 +98,7 @@ pub struct TableDefinition {
 impl TableDefinition {
     /// The Arrow schema of the table's rows, without system columns.
     pub fn arrow_schema(&self) -> SchemaRef {
-        let fields: Vec<Field> =
-            self.columns.iter().map(|c| Field::new(&c.name, c.column_type.arrow(), c.nullable)).collect();
+        let fields: Vec<Field> = self.columns.iter().map(|c| c.column_type.field(&c.name, c.nullable)).collect();
         Arc::new(Schema::new(fields))
     }
 

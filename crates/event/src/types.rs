@@ -2,8 +2,13 @@
 
 use std::fmt;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use serde::{Deserialize, Serialize};
+
+/// Key of the metadata of an Arrow field that says which of the types that lie as text it is.
+const TYPE_KEY: &str = "annal.type";
+/// Bytes of a UUID.
+pub const UUID_BYTES: i32 = 16;
 
 /// The type of a stored column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,8 +35,18 @@ pub enum ColumnType {
     Boolean,
     /// UTF-8 of any length.
     Text,
+    /// Bytes of any length.
+    Bytea,
+    /// A universally unique identifier.
+    Uuid,
+    /// A JSON text as it was written.
+    Json,
+    /// A JSON value; in memory the one text that PostgreSQL prints for it.
+    Jsonb,
     /// Days since 1970-01-01.
     Date,
+    /// Microseconds since midnight, no zone.
+    Time,
     /// Microseconds since 1970-01-01, no zone.
     Timestamp,
     /// Microseconds since 1970-01-01 UTC.
@@ -49,11 +64,31 @@ impl ColumnType {
             ColumnType::Double => DataType::Float64,
             ColumnType::Numeric { precision, scale } => DataType::Decimal128(precision, scale),
             ColumnType::Boolean => DataType::Boolean,
-            ColumnType::Text => DataType::Utf8,
+            ColumnType::Text | ColumnType::Json | ColumnType::Jsonb => DataType::Utf8,
+            ColumnType::Bytea => DataType::Binary,
+            ColumnType::Uuid => DataType::FixedSizeBinary(UUID_BYTES),
             ColumnType::Date => DataType::Date32,
+            ColumnType::Time => DataType::Time64(TimeUnit::Microsecond),
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             ColumnType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
+    }
+
+    /// The Arrow field of a column of that name.
+    pub fn field(&self, name: impl Into<String>, nullable: bool) -> Field {
+        let field = Field::new(name, self.arrow(), nullable);
+        match self {
+            ColumnType::Json | ColumnType::Jsonb => {
+                field.with_metadata([(TYPE_KEY.to_owned(), self.to_string())].into())
+            }
+            _ => field,
+        }
+    }
+
+    /// Which JSON type a field holds, if it holds one; its Arrow type alone does not say.
+    pub fn json_of(field: &Field) -> Option<ColumnType> {
+        let name = field.metadata().get(TYPE_KEY)?;
+        [ColumnType::Json, ColumnType::Jsonb].into_iter().find(|json| json.to_string() == *name)
     }
 
     /// Whether the column can be the time column of an event table.
@@ -74,7 +109,12 @@ impl fmt::Display for ColumnType {
             ColumnType::Numeric { precision, scale } => return write!(f, "numeric({precision},{scale})"),
             ColumnType::Boolean => "boolean",
             ColumnType::Text => "text",
+            ColumnType::Bytea => "bytea",
+            ColumnType::Uuid => "uuid",
+            ColumnType::Json => "json",
+            ColumnType::Jsonb => "jsonb",
             ColumnType::Date => "date",
+            ColumnType::Time => "time without time zone",
             ColumnType::Timestamp => "timestamp without time zone",
             ColumnType::TimestampTz => "timestamp with time zone",
         })

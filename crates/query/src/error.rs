@@ -51,6 +51,8 @@ pub enum Condition {
     DivisionByZero,
     /// 22023
     InvalidParameterValue,
+    /// 22P05
+    UntranslatableCharacter,
     /// 22021
     CharacterNotInRepertoire,
     /// 23502

@@ -4,6 +4,7 @@
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
 mod alter;
+mod arithmetic;
 mod change;
 mod checks;
 mod control;
@@ -32,7 +33,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use cluster::WriteSet;
 use datafusion::common::ScalarValue;
@@ -60,7 +61,7 @@ const DONE_HERE_BYTES_MAX: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The type of each parameter.
-    pub parameters: Vec<DataType>,
+    pub parameters: Vec<FieldRef>,
     /// The columns it will give; `None` when it gives no rows.
     pub columns: Option<SchemaRef>,
     pub(crate) statement: Statement,
@@ -257,7 +258,7 @@ impl Session {
     ///
     /// # Errors
     /// What is wrong with the statement.
-    pub async fn prepare(&mut self, statement: &Statement, parameters: &[Option<DataType>]) -> Result<Prepared, Error> {
+    pub async fn prepare(&mut self, statement: &Statement, parameters: &[Option<FieldRef>]) -> Result<Prepared, Error> {
         self.refuse_in_failed_block(statement)?;
         match Box::pin(self.describe(statement, parameters)).await {
             Ok(prepared) => Ok(prepared),

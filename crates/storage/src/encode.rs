@@ -199,6 +199,7 @@ fn encoding(builder: WriterPropertiesBuilder, path: ColumnPath, values: &dyn Arr
     let (dictionary, encoding) = match values.data_type() {
         DataType::Utf8 => (true, Some(Encoding::DELTA_BYTE_ARRAY)),
         DataType::Boolean => (false, None),
+        DataType::Binary | DataType::FixedSizeBinary(_) => (true, None),
         DataType::Float32 | DataType::Float64 if repeats(values) => (true, None),
         DataType::Float32 | DataType::Float64 => (false, Some(Encoding::BYTE_STREAM_SPLIT)),
         // Beyond 18 digits the value is stored as 16 bytes, which have no delta encoding.

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
+    Time64MicrosecondType, TimestampMicrosecondType,
 };
 use event::{Column, ColumnId};
 
@@ -22,11 +22,14 @@ pub(crate) fn column_statistics(column: &Column, values: &ArrayRef) -> Result<Co
         DataType::Int32 => integers::<Int32Type>(values, true),
         DataType::Int64 => integers::<Int64Type>(values, true),
         DataType::Date32 => integers::<Date32Type>(values, false),
+        DataType::Time64(_) => integers::<Time64MicrosecondType>(values, false),
         DataType::Timestamp(..) => integers::<TimestampMicrosecondType>(values, false),
         DataType::Decimal128(..) => decimals(values.as_primitive()),
         DataType::Float32 => floats(values.as_primitive::<Float32Type>().iter().flatten().map(f64::from)),
         DataType::Float64 => floats(values.as_primitive::<Float64Type>().iter().flatten()),
         DataType::Boolean => plain(values.as_boolean().iter().flatten(), |value| Some(StatisticsValue::Boolean(value))),
+        // What nobody looks up by range.
+        DataType::Binary | DataType::FixedSizeBinary(_) => Bounds::default(),
         DataType::Utf8 => plain(values.as_string::<i32>().iter().flatten(), text),
         other => return Err(Error::Columns(format!("column \"{}\" has type {other}", column.name))),
     };

@@ -1,11 +1,12 @@
 //! Values in PostgreSQL's binary forms: numeric and interval out, parameters in.
 
 use arrow::array::{BinaryArray, IntervalMonthDayNanoArray};
-use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use event::{ColumnType, UUID_BYTES};
 use query::ScalarValue;
 use query::binary::{EPOCH_DAYS, EPOCH_US, numeric_text, read_day, read_instant};
-use query::text::Zone;
+use query::text::{JSONB_VERSION, Zone};
 
 use crate::error::Failure;
 use crate::message::utf8;
@@ -53,7 +54,8 @@ pub(crate) fn numeric(out: &mut BytesMut, value: i128, scale: i8) {
 ///
 /// # Errors
 /// 22P03 when the bytes are not of the type's length, 22008 beyond PostgreSQL's calendar, 22021 for text that is none, 0A000 for types without a binary form here.
-pub(crate) fn parameter(bytes: Bytes, data_type: &DataType, zone: &Zone) -> Result<ScalarValue, Failure> {
+pub(crate) fn parameter(bytes: Bytes, field: &Field, zone: &Zone) -> Result<ScalarValue, Failure> {
+    let data_type = field.data_type();
     let malformed = || Failure::new("22P03", "incorrect binary data format in bind parameter");
     let mut rest = bytes.clone();
     let expected = match data_type {
@@ -63,7 +65,7 @@ pub(crate) fn parameter(bytes: Bytes, data_type: &DataType, zone: &Zone) -> Resu
         DataType::Int64 | DataType::UInt64 | DataType::Float64 | DataType::Timestamp(..) | DataType::Time64(_) => {
             Some(8)
         }
-        DataType::Interval(_) => Some(16),
+        DataType::Interval(_) | DataType::FixedSizeBinary(UUID_BYTES) => Some(16),
         _ => None,
     };
     if expected.is_some_and(|expected| expected != bytes.len()) {
@@ -93,6 +95,12 @@ pub(crate) fn parameter(bytes: Bytes, data_type: &DataType, zone: &Zone) -> Resu
         DataType::Binary => {
             let array = BinaryArray::from(vec![bytes.as_ref()]);
             ScalarValue::try_from_array(&array, 0).map_err(|_| malformed())?
+        }
+        DataType::Time64(_) => ScalarValue::Time64Microsecond(Some(rest.get_i64())),
+        DataType::FixedSizeBinary(UUID_BYTES) => ScalarValue::FixedSizeBinary(UUID_BYTES, Some(bytes.to_vec())),
+        DataType::Utf8 if ColumnType::json_of(field) == Some(ColumnType::Jsonb) => {
+            let text = bytes.strip_prefix(&[JSONB_VERSION]).ok_or_else(malformed)?;
+            return read_text(utf8(text)?, data_type, zone);
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
             return read_text(utf8(&bytes)?, data_type, zone);
@@ -138,8 +146,9 @@ mod tests {
 
     #[test]
     fn a_parameter_of_the_wrong_length_is_refused() {
-        assert!(parameter(Bytes::from_static(&[0; 3]), &DataType::Int32, &Zone::UTC).is_err());
-        let value = parameter(Bytes::from_static(&[0, 0, 0, 7]), &DataType::Int32, &Zone::UTC).unwrap();
+        assert!(parameter(Bytes::from_static(&[0; 3]), &Field::new("", DataType::Int32, true), &Zone::UTC).is_err());
+        let value =
+            parameter(Bytes::from_static(&[0, 0, 0, 7]), &Field::new("", DataType::Int32, true), &Zone::UTC).unwrap();
         assert_eq!(value, ScalarValue::Int32(Some(7)));
     }
 }

@@ -32,6 +32,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::NumericOutOfRange => "22003",
         Condition::DivisionByZero => "22012",
         Condition::InvalidParameterValue => "22023",
+        Condition::UntranslatableCharacter => "22P05",
         Condition::CharacterNotInRepertoire => "22021",
         Condition::NotNullViolation => "23502",
         Condition::CheckViolation => "23514",

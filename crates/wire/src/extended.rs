@@ -3,6 +3,7 @@
 //! Between two Syncs everything is one implicit transaction. When Sync has already arrived behind an Execute, that Execute is
 //! all there is, and it commits by itself; otherwise the commit happens at Sync, before its ReadyForQuery.
 
+use arrow::datatypes::FieldRef;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
     Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
@@ -64,9 +65,9 @@ impl Connection<'_> {
         };
         let types: Vec<_> = message.type_oids.iter().map(|oid| parameter(*oid)).collect();
         let prepared = guard.run(self.session.prepare(statement, &types)).await?;
-        let oid = |(at, data_type)| match message.type_oids.get(at) {
+        let oid = |(at, field): (usize, &FieldRef)| match message.type_oids.get(at) {
             Some(oid) if !UNSPECIFIED.contains(oid) => *oid,
-            _ => PgType::of(data_type).oid(),
+            _ => PgType::of(field).oid(),
         };
         let parameter_oids = prepared.parameters.iter().enumerate().map(oid).collect();
         self.statements.insert(name, Named { prepared, parameter_oids });
@@ -92,10 +93,12 @@ impl Connection<'_> {
         let formats = Format::of_codes(&message.parameter_format_codes, given)?;
         let zone = self.session.zone();
         let values = message.parameters.into_iter().zip(&prepared.parameters).zip(formats);
-        let parameters = values.map(|((bytes, data_type), format)| match (bytes, format) {
-            (None, _) => ScalarValue::try_from(data_type).map_err(|error| Failure::new("0A000", error.to_string())),
-            (Some(bytes), Format::Binary) => binary::parameter(bytes, data_type, &zone),
-            (Some(bytes), Format::Text) => binary::read_text(utf8(&bytes)?, data_type, &zone),
+        let parameters = values.map(|((bytes, field), format)| match (bytes, format) {
+            (None, _) => {
+                ScalarValue::try_from(field.data_type()).map_err(|error| Failure::new("0A000", error.to_string()))
+            }
+            (Some(bytes), Format::Binary) => binary::parameter(bytes, field, &zone),
+            (Some(bytes), Format::Text) => binary::read_text(utf8(&bytes)?, field.data_type(), &zone),
         });
         let parameters = parameters.collect::<Result<_, _>>()?;
         let columns = prepared.columns.as_ref().map_or(0, |columns| columns.fields().len());

@@ -19,7 +19,6 @@ mod startup;
 mod binary;
 mod error;
 mod rows;
-mod text;
 mod types;
 
 pub use door::{WireOptions, serve};

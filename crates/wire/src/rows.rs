@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
-    GenericListArray, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray,
-    Time64MicrosecondArray, TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+    Float32Array, Float64Array, GenericListArray, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray,
+    StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -14,11 +14,10 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{BufMut, BytesMut};
 use pgwire::messages::data::{FieldDescription, RowDescription};
-use query::text::Zone;
+use query::text::{JSONB_VERSION, Zone, write as text};
 
 use crate::binary;
 use crate::error::Failure;
-use crate::text;
 use crate::types::{PgType, Scalar};
 
 /// Columns of a result, as PostgreSQL bounds them.
@@ -70,7 +69,7 @@ pub(crate) fn description(schema: &Schema, formats: &[Format]) -> Result<RowDesc
         return Err(Failure::new("54011", format!("target lists can have at most {COLUMNS_MAX} entries")));
     }
     let fields = schema.fields().iter().enumerate().map(|(at, field): (usize, &Arc<Field>)| {
-        let pg_type = PgType::of(field.data_type());
+        let pg_type = PgType::of(field);
         let format = formats.get(at).copied().unwrap_or(Format::Text);
         FieldDescription::new(
             field.name().clone(),
@@ -100,7 +99,9 @@ impl Encoder {
     /// # Errors
     /// 22003 when a value does not fit that type.
     pub(crate) fn new(batch: &RecordBatch, zone: Zone) -> Result<Encoder, Failure> {
-        let columns = batch.columns().iter().map(Column::new).collect::<Result<_, _>>();
+        let schema = batch.schema_ref();
+        let columns = batch.columns().iter().zip(schema.fields()).map(|(array, field)| Column::new(array, field));
+        let columns = columns.collect::<Result<_, _>>();
         let columns = columns.map_err(|error: ArrowError| Failure::new("22003", error.to_string()))?;
         Ok(Encoder { columns, rows: batch.num_rows(), zone, scratch: String::new() })
     }
@@ -175,6 +176,8 @@ enum Column {
     Real(Float32Array),
     Double(Float64Array),
     Text(StringArray),
+    Jsonb(StringArray),
+    Uuid(FixedSizeBinaryArray),
     Date(Date32Array),
     Time(Time64MicrosecondArray),
     Timestamp(TimestampMicrosecondArray),
@@ -185,8 +188,8 @@ enum Column {
 }
 
 impl Column {
-    fn new(array: &ArrayRef) -> Result<Column, ArrowError> {
-        match PgType::of(array.data_type()) {
+    fn new(array: &ArrayRef, field: &Field) -> Result<Column, ArrowError> {
+        match PgType::of(field) {
             PgType::Scalar(scalar) => Self::scalar(array, scalar),
             PgType::List(element) => {
                 let (DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _)) =
@@ -216,7 +219,9 @@ impl Column {
             Scalar::Oid => Column::Oid(array.as_primitive().clone()),
             Scalar::Real => Column::Real(array.as_primitive().clone()),
             Scalar::Double => Column::Double(array.as_primitive().clone()),
-            Scalar::Text => Column::Text(array.as_string().clone()),
+            Scalar::Text | Scalar::Json => Column::Text(array.as_string().clone()),
+            Scalar::Jsonb => Column::Jsonb(array.as_string().clone()),
+            Scalar::Uuid => Column::Uuid(array.as_fixed_size_binary().clone()),
             Scalar::Date => Column::Date(array.as_primitive().clone()),
             Scalar::Time => Column::Time(array.as_primitive().clone()),
             Scalar::Timestamp => Column::Timestamp(array.as_primitive().clone()),
@@ -236,7 +241,8 @@ impl Column {
             Column::Oid(array) => array,
             Column::Real(array) => array,
             Column::Double(array) => array,
-            Column::Text(array) => array,
+            Column::Text(array) | Column::Jsonb(array) => array,
+            Column::Uuid(array) => array,
             Column::Date(array) => array,
             Column::Time(array) => array,
             Column::Timestamp(array) | Column::TimestampTz(array) => array,
@@ -260,7 +266,8 @@ impl Column {
             Column::Oid(array) => out.push_str(&array.value(row).to_string()),
             Column::Real(array) => text::real(out, array.value(row)),
             Column::Double(array) => text::double(out, array.value(row)),
-            Column::Text(array) => out.push_str(array.value(row)),
+            Column::Text(array) | Column::Jsonb(array) => out.push_str(array.value(row)),
+            Column::Uuid(array) => text::uuid(out, array.value(row)),
             Column::Date(array) => text::date(out, array.value(row)),
             Column::Time(array) => text::time(out, array.value(row)),
             Column::Timestamp(array) => text::timestamp(out, array.value(row)),
@@ -301,6 +308,11 @@ impl Column {
             Column::Real(array) => out.put_f32(array.value(row)),
             Column::Double(array) => out.put_f64(array.value(row)),
             Column::Text(array) => out.put_slice(array.value(row).as_bytes()),
+            Column::Jsonb(array) => {
+                out.put_u8(JSONB_VERSION);
+                out.put_slice(array.value(row).as_bytes());
+            }
+            Column::Uuid(array) => out.put_slice(array.value(row)),
             Column::Date(array) => out.put_i32(binary::day(array.value(row))),
             Column::Time(array) => out.put_i64(array.value(row)),
             Column::Timestamp(array) | Column::TimestampTz(array) => out.put_i64(binary::instant(array.value(row))),

@@ -1,6 +1,8 @@
 //! PostgreSQL's types: which one an Arrow column is sent as, and which Arrow type a parameter becomes.
 
-use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use event::{ColumnType, UUID_BYTES};
+use std::sync::Arc;
 
 /// A type as clients know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +13,9 @@ pub(crate) enum Scalar {
     SmallInt,
     Integer,
     Text,
+    Json,
+    Jsonb,
+    Uuid,
     Oid,
     Real,
     Double,
@@ -43,6 +48,9 @@ impl Scalar {
             Scalar::SmallInt => 21,
             Scalar::Integer => 23,
             Scalar::Text => 25,
+            Scalar::Json => 114,
+            Scalar::Jsonb => 3802,
+            Scalar::Uuid => 2950,
             Scalar::Oid => 26,
             Scalar::Real => 700,
             Scalar::Double => 701,
@@ -64,6 +72,9 @@ impl Scalar {
             Scalar::SmallInt => 1005,
             Scalar::Integer => 1007,
             Scalar::Text => 1009,
+            Scalar::Json => 199,
+            Scalar::Jsonb => 3807,
+            Scalar::Uuid => 2951,
             Scalar::Oid => 1028,
             Scalar::Real => 1021,
             Scalar::Double => 1022,
@@ -83,8 +94,8 @@ impl Scalar {
             Scalar::SmallInt => 2,
             Scalar::Integer | Scalar::Oid | Scalar::Real | Scalar::Date => 4,
             Scalar::BigInt | Scalar::Double | Scalar::Time | Scalar::Timestamp | Scalar::TimestampTz => 8,
-            Scalar::Interval => 16,
-            Scalar::Bytea | Scalar::Text | Scalar::Numeric { .. } => -1,
+            Scalar::Interval | Scalar::Uuid => 16,
+            Scalar::Bytea | Scalar::Text | Scalar::Json | Scalar::Jsonb | Scalar::Numeric { .. } => -1,
         }
     }
 
@@ -96,7 +107,8 @@ impl Scalar {
             Scalar::BigInt => DataType::Int64,
             Scalar::SmallInt => DataType::Int16,
             Scalar::Integer => DataType::Int32,
-            Scalar::Text => DataType::Utf8,
+            Scalar::Text | Scalar::Json | Scalar::Jsonb => DataType::Utf8,
+            Scalar::Uuid => DataType::FixedSizeBinary(UUID_BYTES),
             Scalar::Oid => DataType::UInt32,
             Scalar::Real => DataType::Float32,
             Scalar::Double => DataType::Float64,
@@ -137,18 +149,26 @@ impl PgType {
         }
     }
 
-    /// How a column of this Arrow type is sent.
-    pub(crate) fn of(data_type: &DataType) -> PgType {
-        match data_type {
-            DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
-                PgType::List(scalar_of(field.data_type()))
+    /// How a column of this Arrow field is sent.
+    pub(crate) fn of(field: &Field) -> PgType {
+        match field.data_type() {
+            DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+                PgType::List(scalar_of(element))
             }
-            other => PgType::Scalar(scalar_of(other)),
+            _ => PgType::Scalar(scalar_of(field)),
         }
     }
 }
 
-fn scalar_of(data_type: &DataType) -> Scalar {
+fn scalar_of(field: &Field) -> Scalar {
+    match ColumnType::json_of(field) {
+        Some(ColumnType::Json) => Scalar::Json,
+        Some(_) => Scalar::Jsonb,
+        None => scalar_of_type(field.data_type()),
+    }
+}
+
+fn scalar_of_type(data_type: &DataType) -> Scalar {
     match data_type {
         DataType::Boolean => Scalar::Boolean,
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => Scalar::SmallInt,
@@ -166,14 +186,15 @@ fn scalar_of(data_type: &DataType) -> Scalar {
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale) => Scalar::Numeric { precision: *precision, scale: *scale },
         DataType::Decimal256(_, scale) => Scalar::Numeric { precision: 38, scale: *scale },
+        DataType::FixedSizeBinary(UUID_BYTES) => Scalar::Uuid,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Scalar::Bytea,
-        DataType::Dictionary(_, value) => scalar_of(value),
+        DataType::Dictionary(_, value) => scalar_of_type(value),
         _ => Scalar::Text,
     }
 }
 
-/// The Arrow type of a parameter that the client named by object id; `None` where the server shall infer it.
-pub(crate) fn parameter(oid: u32) -> Option<DataType> {
+/// The Arrow field of a parameter whose type the client named by object id; `None` where the server shall infer it.
+pub(crate) fn parameter(oid: u32) -> Option<FieldRef> {
     let scalar = match oid {
         16 => Scalar::Boolean,
         17 => Scalar::Bytea,
@@ -182,6 +203,9 @@ pub(crate) fn parameter(oid: u32) -> Option<DataType> {
         23 => Scalar::Integer,
         26 => Scalar::BigInt,
         18 | 19 | 25 | 1042 | 1043 => Scalar::Text,
+        114 => return Some(Arc::new(ColumnType::Json.field("", true))),
+        3802 => return Some(Arc::new(ColumnType::Jsonb.field("", true))),
+        2950 => Scalar::Uuid,
         700 => Scalar::Real,
         701 => Scalar::Double,
         1082 => Scalar::Date,
@@ -193,5 +217,5 @@ pub(crate) fn parameter(oid: u32) -> Option<DataType> {
         1700 => Scalar::Numeric { precision: 38, scale: 10 },
         _ => return None,
     };
-    Some(scalar.arrow())
+    Some(Arc::new(Field::new("", scalar.arrow(), true)))
 }

@@ -44,7 +44,7 @@ impl Decoder {
         let fields: Vec<Field> = targets
             .iter()
             .map(|at| &table.columns[*at])
-            .map(|column| Field::new(&column.name, column.column_type.arrow(), column.nullable))
+            .map(|column| column.column_type.field(&column.name, column.nullable))
             .collect();
         Self {
             targets,

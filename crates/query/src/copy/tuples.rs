@@ -46,7 +46,7 @@ impl TupleDecoder {
         let fields: Vec<Field> = targets
             .iter()
             .map(|at| &table.columns[*at])
-            .map(|column| Field::new(&column.name, column.column_type.arrow(), column.nullable))
+            .map(|column| column.column_type.field(&column.name, column.nullable))
             .collect();
         Self {
             schema: Arc::new(Schema::new(fields)),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use cluster::Node;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
+pub(crate) mod arithmetic;
 mod by_time;
 mod compact;
 mod drop_chunks;
 mod flush;
+pub(crate) mod forms;
 pub(crate) mod interval;
 mod manifest;
 mod time_bucket;

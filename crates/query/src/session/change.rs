@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
-use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use arrow::datatypes::{FieldRef, TimestampMicrosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
@@ -160,7 +160,7 @@ impl Session {
         &self,
         prepared: &mut Prepared,
         ast: &Ast,
-        given: &[Option<DataType>],
+        given: &[Option<FieldRef>],
     ) -> Result<(), Error> {
         let change = Change::of(ast)?;
         let table = self.table(&change.name)?;

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, DataFusionError};
@@ -112,7 +112,7 @@ impl Session {
             expressions.push((check.name.clone(), only_expression(ast)?));
         }
         expressions.sort_by(|a, b| a.0.cmp(&b.0));
-        let fields = columns.iter().map(|c| Field::new(&c.name, c.column_type.arrow(), true));
+        let fields = columns.iter().map(|c| c.column_type.field(&c.name, true));
         let schema = Schema::new(fields.collect::<Vec<_>>());
         let state = self.begun(self.planning_state());
         let name = table.to_owned();

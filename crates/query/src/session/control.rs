@@ -488,7 +488,7 @@ impl Session {
         };
         let types = data_types
             .iter()
-            .map(|sql| super::ddl::column_type(sql).map(|t| Some(t.arrow())))
+            .map(|sql| super::ddl::column_type(sql).map(|t| Some(Arc::new(t.field("", true)))))
             .collect::<Result<Vec<_>, _>>()?;
         let prepared = self.describe(&inner, &types).await?;
         self.named.insert(key, prepared);
@@ -510,9 +510,9 @@ impl Session {
             return Err(error);
         }
         let mut parameters = Vec::with_capacity(values.len());
-        for (value, data_type) in values.iter().zip(&prepared.parameters) {
+        for (value, field) in values.iter().zip(&prepared.parameters) {
             let value = self.value_of(&value.to_string()).await?;
-            let cast = value.cast_to(data_type).map_err(|error| self.worded(error, &prepared.statement))?;
+            let cast = value.cast_to(field.data_type()).map_err(|error| self.worded(error, &prepared.statement))?;
             parameters.push(cast);
         }
         Box::pin(self.run(&prepared, parameters)).await

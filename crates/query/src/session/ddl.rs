@@ -212,7 +212,12 @@ pub(crate) fn column_type(sql: &SqlType) -> Result<ColumnType, Error> {
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => return numeric(info),
         SqlType::Boolean | SqlType::Bool => ColumnType::Boolean,
         SqlType::Text | SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::String(_) => ColumnType::Text,
+        SqlType::Bytea => ColumnType::Bytea,
+        SqlType::Uuid => ColumnType::Uuid,
+        SqlType::JSON => ColumnType::Json,
+        SqlType::JSONB => ColumnType::Jsonb,
         SqlType::Date => ColumnType::Date,
+        SqlType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => ColumnType::Time,
         SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => ColumnType::Timestamp,
         SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ColumnType::TimestampTz,
         SqlType::Custom(name, _) => {
@@ -221,7 +226,7 @@ pub(crate) fn column_type(sql: &SqlType) -> Result<ColumnType, Error> {
         }
         other => {
             let message = format!("columns of type {} are not supported", other.to_string().to_lowercase());
-            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, date, timestamp and timestamptz.";
+            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, bytea, uuid, json, jsonb, date, time, timestamp and timestamptz.";
             return Err(Error::hinted(Condition::FeatureNotSupported, message, hint));
         }
     })

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::{DataFusionError, ScalarValue};
@@ -222,18 +222,23 @@ fn cell(expr: &Expr) -> Option<Cell<'_>> {
 }
 
 /// Types of the parameters in VALUES: what the client named, else that of the column each is for.
-pub(crate) fn cell_types(values: &Values, plan: &InsertPlan, given: &[Option<DataType>]) -> Vec<DataType> {
-    let mut types: Vec<Option<DataType>> = given.to_vec();
+pub(crate) fn cell_types(values: &Values, plan: &InsertPlan, given: &[Option<FieldRef>]) -> Vec<FieldRef> {
+    let mut types: Vec<Option<FieldRef>> = given.to_vec();
     for row in &values.rows {
         for (expr, position) in row.iter().zip(&plan.positions) {
             if let Some(Cell::Parameter(number)) = cell(expr) {
                 types.resize(types.len().max(number + 1), None);
-                let own = || plan.table.definition.columns[*position].column_type.arrow();
+                let own = || Arc::new(plan.table.definition.columns[*position].column_type.field("", true));
                 types[number].get_or_insert_with(own);
             }
         }
     }
-    types.into_iter().map(|data_type| data_type.unwrap_or(DataType::Utf8)).collect()
+    types.into_iter().map(|data_type| data_type.unwrap_or_else(text_parameter)).collect()
+}
+
+/// A parameter nobody knows the type of.
+pub(super) fn text_parameter() -> FieldRef {
+    Arc::new(Field::new("", DataType::Utf8, true))
 }
 
 /// Which columns a statement with these values leaves to their defaults.

@@ -7,17 +7,24 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, Result, ScalarValue};
-use datafusion::logical_expr::expr::Cast;
+use datafusion::common::metadata::FieldMetadata;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use event::ColumnType;
 
 use crate::error::Error;
-use crate::text::{Zone, parse_scalar};
+use crate::functions::forms;
+use crate::text::{Zone, parse_json, parse_scalar};
+
+/// Digits of the largest whole number the library's parser gives that is no bigint.
+const UINT64_DIGITS: u8 = 20;
 
 /// Turns casts of text literals into values.
 #[derive(Debug)]
@@ -28,9 +35,10 @@ impl AnalyzerRule for ReadLiterals {
         let zone = config.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
         let read = plan.transform_up_with_subqueries(|plan| {
             let names = NamePreserver::new(&plan);
+            let schema = merge_schema(&plan.inputs());
             let changed = plan.map_expressions(|expr| {
                 let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| value_of(expr, &zone))?.update_data(|expr| name.restore(expr)))
+                Ok(expr.transform_up(|expr| value_of(expr, &zone, &schema))?.update_data(|expr| name.restore(expr)))
             })?;
             if changed.transformed { changed.map_data(LogicalPlan::recompute_schema) } else { Ok(changed) }
         });
@@ -42,36 +50,135 @@ impl AnalyzerRule for ReadLiterals {
     }
 }
 
-fn value_of(expr: Expr, zone: &Zone) -> Result<Transformed<Expr>> {
+fn value_of(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let Expr::Cast(Cast { expr: inner, field }) = &expr else { return Ok(Transformed::no(expr)) };
-    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = inner.as_ref() else { return Ok(Transformed::no(expr)) };
-    if !is_read(field.data_type()) {
-        return Ok(Transformed::no(expr));
-    }
-    let value = parse_scalar(text, field.data_type(), zone)
-        .map_err(|refused| DataFusionError::External(Box::new(Error::Reported(refused))))?;
-    Ok(Transformed::yes(Expr::Literal(value, None)))
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = inner.as_ref() else {
+        let function = inner.to_field(schema).ok().and_then(|(_, from)| cast_function(&from, field));
+        return Ok(match function {
+            Some(function) => {
+                Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![(**inner).clone()])))
+            }
+            None => Transformed::no(expr),
+        });
+    };
+    let json = ColumnType::json_of(field);
+    let value = match json {
+        Some(json) => parse_json(text, json),
+        None if is_read(field.data_type()) => parse_scalar(text, field.data_type(), zone),
+        None => return Ok(Transformed::no(expr)),
+    };
+    let value = value.map_err(|refused| DataFusionError::External(Box::new(Error::Reported(refused))))?;
+    let facts = json.map(|_| FieldMetadata::from(field.as_ref()));
+    Ok(Transformed::yes(Expr::Literal(value, facts)))
 }
 
-/// A number that is a column of the result is an integer when it fits one; the library has them all as bigint, and a client that asks
-/// for an integer would be refused.
+/// What casts one type to another where the library cannot, or does otherwise.
+fn cast_function(from: &Field, to: &Field) -> Option<Arc<ScalarUDF>> {
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let json = ColumnType::json_of(to);
+    if json.is_some() && json == ColumnType::json_of(from) {
+        return None;
+    }
+    let is_json = ColumnType::json_of(from).is_some();
+    match (from.data_type(), to.data_type()) {
+        (from, DataType::Utf8) if is_text(from) && json.is_some() => json.map(forms::from_text),
+        (from, DataType::Binary) if is_text(from) => Some(forms::from_text(ColumnType::Bytea)),
+        (from, DataType::FixedSizeBinary(_)) if is_text(from) => Some(forms::from_text(ColumnType::Uuid)),
+        // The cast takes away that it is JSON.
+        (DataType::Utf8, to) if is_text(to) && is_json => Some(forms::to_text()),
+        (from, to) if is_text(to) && forms::has_own_text(from) => Some(forms::to_text()),
+        _ => None,
+    }
+}
+
+/// A whole number is an integer when it fits one, else a bigint, else numeric; the library has them all as bigint, or without a sign.
+/// Before types are settled, so that an operator's are those of its operands.
 pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Projection(projection) = plan else { return Ok(plan) };
-    let narrow_one = |expr: Expr| match expr {
+    // What a recursive query reads of itself was typed with its first part.
+    if is_recursive(&plan)? {
+        return Ok(plan);
+    }
+    let narrowed = plan.transform_up_with_subqueries(|plan| {
+        // How many rows is counted in bigint.
+        if matches!(plan, LogicalPlan::Limit(_)) {
+            return Ok(Transformed::no(plan));
+        }
+        if let LogicalPlan::Values(values) = plan {
+            let rows = values.values.into_iter().map(|row| row.into_iter().map(narrow_one).collect());
+            return Ok(Transformed::yes(LogicalPlanBuilder::values(rows.collect())?.build()?));
+        }
+        let names = NamePreserver::new(&plan);
+        let schema = merge_schema(&plan.inputs());
+        let changed = plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let narrowed = expr.transform_up(|expr| Ok(Transformed::yes(narrow_one(read_beside(expr, &schema)))))?;
+            Ok(narrowed.update_data(|expr| name.restore(expr)))
+        })?;
+        changed.map_data(LogicalPlan::recompute_schema)
+    });
+    Ok(narrowed?.data)
+}
+
+/// Text beside a value of a type that the library does not compare with text is of that type.
+fn read_beside(expr: Expr, schema: &DFSchema) -> Expr {
+    let beside = |side: &Expr| side.to_field(schema).ok().map(|(_, field)| field).filter(|field| is_own(field));
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+            let (left_field, right_field) = (beside(&left), beside(&right));
+            let (left, right) = (read_as(*left, right_field), read_as(*right, left_field));
+            Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let field = beside(&expr);
+            let list = list.into_iter().map(|one| read_as(one, field.clone())).collect();
+            Expr::InList(InList { expr, list, negated })
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let field = beside(&expr);
+            let (low, high) = (read_as(*low, field.clone()), read_as(*high, field));
+            Expr::Between(Between { expr, negated, low: Box::new(low), high: Box::new(high) })
+        }
+        other => other,
+    }
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+fn is_own(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::Binary | DataType::FixedSizeBinary(_)) || ColumnType::json_of(field).is_some()
+}
+
+/// A literal as the cast that [`ReadLiterals`] reads.
+fn read_as(expr: Expr, field: Option<FieldRef>) -> Expr {
+    match (field, &expr) {
+        (Some(field), Expr::Literal(ScalarValue::Utf8(Some(_)), _)) => Expr::Cast(Cast { expr: Box::new(expr), field }),
+        _ => expr,
+    }
+}
+
+fn is_recursive(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|plan| {
+        found |= matches!(plan, LogicalPlan::RecursiveQuery(_));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn narrow_one(expr: Expr) -> Expr {
+    match expr {
         Expr::Literal(ScalarValue::Int64(Some(number)), facts) => match i32::try_from(number) {
             Ok(number) => Expr::Literal(ScalarValue::Int32(Some(number)), facts),
             Err(_) => Expr::Literal(ScalarValue::Int64(Some(number)), facts),
         },
-        other => other,
-    };
-    let columns = projection.expr.into_iter().map(|expr| match expr {
-        Expr::Alias(mut alias) => {
-            alias.expr = Box::new(narrow_one(*alias.expr));
-            Expr::Alias(alias)
+        Expr::Literal(ScalarValue::UInt64(Some(number)), facts) => {
+            Expr::Literal(ScalarValue::Decimal128(Some(i128::from(number)), UINT64_DIGITS, 0), facts)
         }
         other => other,
-    });
-    Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), projection.input)?))
+    }
 }
 
 /// The types whose text form is PostgreSQL's business; intervals and lists are read by the library.
@@ -85,7 +192,10 @@ fn is_read(data_type: &DataType) -> bool {
             | DataType::Float64
             | DataType::Decimal128(_, _)
             | DataType::Boolean
+            | DataType::Binary
+            | DataType::FixedSizeBinary(_)
             | DataType::Date32
+            | DataType::Time64(_)
             | DataType::Timestamp(_, _)
     )
 }
@@ -96,9 +206,15 @@ pub(crate) struct Microseconds(pub(crate) Option<Arc<dyn TypePlanner>>);
 
 impl TypePlanner for Microseconds {
     fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
+        let planned = |column_type: ColumnType| Ok(Some(Arc::new(column_type.field("", true))));
         let zone = match sql_type {
             SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | SqlType::Datetime(_) => None,
             SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => Some("UTC".into()),
+            SqlType::Uuid => return planned(ColumnType::Uuid),
+            SqlType::Bytea => return planned(ColumnType::Bytea),
+            SqlType::JSON => return planned(ColumnType::Json),
+            SqlType::JSONB => return planned(ColumnType::Jsonb),
+            SqlType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => return planned(ColumnType::Time),
             _ => return self.0.as_ref().map_or(Ok(None), |next| next.plan_type_field(sql_type)),
         };
         let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone);

@@ -23,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::information_schema::InformationSchema;
 use self::relations::StatementPgCatalog;
+use super::arithmetic::CheckArithmetic;
 use super::literals::{Microseconds, ReadLiterals};
 use super::settings::Settings;
 use crate::engine::Engine;
@@ -65,6 +66,7 @@ impl Shared {
         let mut state =
             SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
         state.add_analyzer_rule(Arc::new(ReadLiterals));
+        state.add_analyzer_rule(Arc::new(CheckArithmetic));
         Shared { database: database.to_owned(), state, pg_catalog }
     }
 }

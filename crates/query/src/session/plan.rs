@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::StringArray;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cluster::{Catalog, Table};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{self, Statement as Ast};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
-use super::insert::{Source, cell_types};
+use super::insert::{Source, cell_types, text_parameter};
 use super::report::{self, Known};
 use super::returning::Returning;
 use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog};
@@ -132,7 +132,7 @@ impl Session {
     pub(super) async fn describe(
         &mut self,
         statement: &super::Statement,
-        given: &[Option<DataType>],
+        given: &[Option<FieldRef>],
     ) -> Result<Prepared, Error> {
         let mut prepared = Prepared {
             parameters: Vec::new(),
@@ -256,9 +256,9 @@ impl Session {
     pub(super) fn types_of(
         &self,
         planned: &Planned,
-        given: &[Option<DataType>],
+        given: &[Option<FieldRef>],
         statement: &super::Statement,
-    ) -> Result<Vec<DataType>, Error> {
+    ) -> Result<Vec<FieldRef>, Error> {
         parameter_types(&planned.plan, given).map_err(|error| self.worded(error, statement))
     }
 
@@ -389,8 +389,8 @@ fn refuse_statements(plan: &LogicalPlan) -> Result<(), DataFusionError> {
 }
 
 /// Types of `$1`, `$2`, …: what the client named, else what the plan infers, else text.
-fn parameter_types(plan: &LogicalPlan, given: &[Option<DataType>]) -> Result<Vec<DataType>, DataFusionError> {
-    let mut inferred = plan.get_parameter_types()?;
+fn parameter_types(plan: &LogicalPlan, given: &[Option<FieldRef>]) -> Result<Vec<FieldRef>, DataFusionError> {
+    let mut inferred = plan.get_parameter_fields()?;
     // `$1::type` says the type as well; the library leaves that out.
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
@@ -399,7 +399,7 @@ fn parameter_types(plan: &LogicalPlan, given: &[Option<DataType>]) -> Result<Vec
                     && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
                 {
                     let known = inferred.entry(placeholder.id.clone()).or_default();
-                    known.get_or_insert_with(|| cast.field.data_type().clone());
+                    known.get_or_insert_with(|| Arc::clone(&cast.field));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -411,7 +411,7 @@ fn parameter_types(plan: &LogicalPlan, given: &[Option<DataType>]) -> Result<Vec
     Ok((0..count)
         .map(|at| {
             let named = given.get(at).cloned().flatten();
-            named.or_else(|| inferred.get(&format!("${}", at + 1)).cloned().flatten()).unwrap_or(DataType::Utf8)
+            named.or_else(|| inferred.get(&format!("${}", at + 1)).cloned().flatten()).unwrap_or_else(text_parameter)
         })
         .collect())
 }

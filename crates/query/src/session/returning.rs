@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use cluster::{Table, TableSnapshot, Uncommitted};
 use datafusion::common::ScalarValue;
@@ -63,7 +63,7 @@ impl Session {
         &self,
         prepared: &mut Prepared,
         Returning { table, from, items }: Returning<'_>,
-        given: &[Option<DataType>],
+        given: &[Option<FieldRef>],
     ) -> Result<(), Error> {
         let query = self.select(items.to_vec(), from.clone(), None).await?;
         let reads = Arc::new(self.only(table, Vec::new())?);

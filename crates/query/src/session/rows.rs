@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
-use event::{Column, TableDefinition};
+use event::{Column, ColumnType, TableDefinition, UUID_BYTES};
 
 use super::checks::Checks;
 use super::report;
@@ -86,7 +86,8 @@ pub(crate) fn default_column(value: &ScalarValue, column: &Column, count: usize)
 /// Casts as PostgreSQL does on assignment; text is read in the column's own syntax.
 pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
     let wanted = column.column_type.arrow();
-    if *array.data_type() == wanted {
+    let as_it_is = !matches!(column.column_type, ColumnType::Json | ColumnType::Jsonb);
+    if *array.data_type() == wanted && as_it_is {
         return Ok(Arc::clone(array));
     }
     match array.data_type() {
@@ -228,6 +229,9 @@ pub(crate) fn sql_name(data_type: &DataType) -> String {
         DataType::Float64 => "double precision",
         DataType::Decimal128(_, _) | DataType::Decimal256(_, _) | DataType::UInt64 => "numeric",
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text",
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea",
+        DataType::FixedSizeBinary(UUID_BYTES) => "uuid",
+        DataType::Time32(_) | DataType::Time64(_) => "time without time zone",
         DataType::Date32 | DataType::Date64 => "date",
         DataType::Timestamp(_, None) => "timestamp without time zone",
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone",

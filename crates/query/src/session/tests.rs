@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use cluster::{Node, NodeOptions};
@@ -282,8 +283,8 @@ async fn parameters_are_inferred() {
     ok(&mut s, "insert into m values ('2013-01-01', 'a', 1, 1)", "INSERT 0 1").await;
     let statement = s.parse("select v from m where ts >= $1 and dev = $2 limit $3").await.expect("valid").remove(0);
     let prepared = s.prepare(&statement, &[]).await.expect("valid");
-    assert_eq!(prepared.parameters[1], DataType::Utf8);
-    assert!(matches!(prepared.parameters[0], DataType::Timestamp(_, Some(_))));
+    assert_eq!(*prepared.parameters[1].data_type(), DataType::Utf8);
+    assert!(matches!(prepared.parameters[0].data_type(), DataType::Timestamp(_, Some(_))));
     let values = vec![
         ScalarValue::TimestampMicrosecond(Some(0), Some("UTC".into())),
         ScalarValue::Utf8(Some("a".to_owned())),
@@ -293,7 +294,8 @@ async fn parameters_are_inferred() {
     assert_eq!(show(outcome).await.expect("rows"), "v\n1.0");
     let statement = s.parse("insert into m values ($1, $2, $3, $4)").await.expect("valid").remove(0);
     let prepared = s.prepare(&statement, &[]).await.expect("valid");
-    assert_eq!(prepared.parameters[2..], [DataType::Float64, DataType::Int32]);
+    let types: Vec<_> = prepared.parameters[2..].iter().map(|field| field.data_type()).collect();
+    assert_eq!(types, [&DataType::Float64, &DataType::Int32]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

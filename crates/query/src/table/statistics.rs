@@ -93,6 +93,9 @@ fn scalar(value: &StatisticsValue, column_type: ColumnType) -> Option<ScalarValu
         (StatisticsValue::Integer(v), DataType::Timestamp(TimeUnit::Microsecond, zone)) => {
             Some(ScalarValue::TimestampMicrosecond(Some(i64::try_from(*v).ok()?), zone))
         }
+        (StatisticsValue::Integer(v), DataType::Time64(TimeUnit::Microsecond)) => {
+            Some(ScalarValue::Time64Microsecond(Some(i64::try_from(*v).ok()?)))
+        }
         (StatisticsValue::FloatBits(bits), DataType::Float64) => {
             Some(ScalarValue::Float64(Some(f64::from_bits(*bits))))
         }

@@ -3,19 +3,25 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
-use event::ColumnType;
+use event::{ColumnType, UUID_BYTES};
 
+use super::bytes::{parse_bytea, parse_uuid};
+use super::json::{checked_json, parse_jsonb};
 use super::number::{parse_boolean, parse_decimal, parse_float, parse_integer};
-use super::time::{parse_date, parse_timestamp, parse_timestamptz};
+use super::time::{DAY_US, parse_date, parse_time, parse_timestamp, parse_timestamptz};
 use super::zone::Zone;
 use super::{Refused, refused};
 use crate::binary;
 use crate::error::Condition;
+
+/// The first byte of a jsonb in binary form; text follows.
+pub const JSONB_VERSION: u8 = 1;
 
 /// Builds an Arrow array of one column type from what clients send.
 #[derive(Debug)]
@@ -35,7 +41,12 @@ enum Values {
     Numeric(Decimal128Builder, u8, i8),
     Boolean(BooleanBuilder),
     Text(StringBuilder),
+    Bytea(BinaryBuilder),
+    Uuid(FixedSizeBinaryBuilder),
+    Json(StringBuilder),
+    Jsonb(StringBuilder),
     Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
 }
@@ -51,8 +62,11 @@ macro_rules! each {
             Values::Double($builder) => $do,
             Values::Numeric($builder, _, _) => $do,
             Values::Boolean($builder) => $do,
-            Values::Text($builder) => $do,
+            Values::Text($builder) | Values::Json($builder) | Values::Jsonb($builder) => $do,
+            Values::Bytea($builder) => $do,
+            Values::Uuid($builder) => $do,
             Values::Date($builder) => $do,
+            Values::Time($builder) => $do,
             Values::Timestamp($builder) => $do,
             Values::TimestampTz($builder) => $do,
         }
@@ -74,7 +88,12 @@ impl ColumnBuilder {
             }
             ColumnType::Boolean => Values::Boolean(BooleanBuilder::new()),
             ColumnType::Text => Values::Text(StringBuilder::new()),
+            ColumnType::Bytea => Values::Bytea(BinaryBuilder::new()),
+            ColumnType::Uuid => Values::Uuid(FixedSizeBinaryBuilder::new(UUID_BYTES)),
+            ColumnType::Json => Values::Json(StringBuilder::new()),
+            ColumnType::Jsonb => Values::Jsonb(StringBuilder::new()),
             ColumnType::Date => Values::Date(Date32Builder::new()),
+            ColumnType::Time => Values::Time(Time64MicrosecondBuilder::new()),
             ColumnType::Timestamp => Values::Timestamp(TimestampMicrosecondBuilder::new()),
             ColumnType::TimestampTz => {
                 Values::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(column_type.arrow()))
@@ -107,14 +126,27 @@ impl ColumnBuilder {
             }
             Values::Boolean(builder) => builder.append_value(parse_boolean(text)?),
             Values::Text(builder) => {
-                if text.contains('\0') {
-                    let message = "invalid byte sequence for encoding \"UTF8\": 0x00".to_string();
-                    return Err(refused(Condition::CharacterNotInRepertoire, message));
-                }
+                without_zeros(text)?;
                 builder.append_value(text);
                 self.bytes += text.len();
             }
+            Values::Bytea(builder) => {
+                let value = parse_bytea(text)?;
+                builder.append_value(&value);
+                self.bytes += value.len();
+            }
+            Values::Uuid(builder) => add_uuid(builder, &parse_uuid(text)?),
+            Values::Json(builder) => {
+                builder.append_value(checked_json(text)?);
+                self.bytes += text.len();
+            }
+            Values::Jsonb(builder) => {
+                let value = parse_jsonb(text)?;
+                builder.append_value(&value);
+                self.bytes += value.len();
+            }
             Values::Date(builder) => builder.append_value(parse_date(text)?),
+            Values::Time(builder) => builder.append_value(parse_time(text)?),
             Values::Timestamp(builder) => builder.append_value(parse_timestamp(text)?),
             Values::TimestampTz(builder) => builder.append_value(parse_timestamptz(text, &self.zone)?),
         }
@@ -143,10 +175,26 @@ impl ColumnBuilder {
                 builder.append_value(parse_decimal(&text, *precision, *scale)?);
             }
             Values::Boolean(builder) => builder.append_value(binary::fixed::<1>(bytes)? != [0]),
-            Values::Text(_) => return self.append_text(binary::text(bytes)?),
+            Values::Text(_) | Values::Json(_) => return self.append_text(binary::text(bytes)?),
+            Values::Jsonb(_) => match bytes.split_first() {
+                Some((&JSONB_VERSION, text)) => return self.append_text(binary::text(text)?),
+                _ => return Err(binary::malformed()),
+            },
+            Values::Bytea(builder) => {
+                builder.append_value(bytes);
+                self.bytes += bytes.len();
+            }
+            Values::Uuid(builder) => add_uuid(builder, &binary::fixed::<16>(bytes)?),
             Values::Date(builder) => {
                 let days = binary::read_day(i32::from_be_bytes(binary::fixed(bytes)?))?;
                 builder.append_value(binary::finite(days, [i32::MIN, i32::MAX], "date")?);
+            }
+            Values::Time(builder) => {
+                let us = i64::from_be_bytes(binary::fixed(bytes)?);
+                if !(0..=DAY_US).contains(&us) {
+                    return Err(refused(Condition::DatetimeOverflow, "time out of range".to_owned()));
+                }
+                builder.append_value(us);
             }
             Values::Timestamp(builder) | Values::TimestampTz(builder) => builder.append_value(instant(bytes)?),
         }
@@ -168,7 +216,13 @@ impl ColumnBuilder {
                 builder.append_value(*value);
             }
             (Values::Boolean(builder), ScalarValue::Boolean(Some(value))) => builder.append_value(*value),
+            (Values::Bytea(builder), ScalarValue::Binary(Some(value))) => {
+                builder.append_value(value);
+                self.bytes += value.len();
+            }
+            (Values::Uuid(builder), ScalarValue::FixedSizeBinary(UUID_BYTES, Some(value))) => add_uuid(builder, value),
             (Values::Date(builder), ScalarValue::Date32(Some(value))) => builder.append_value(*value),
+            (Values::Time(builder), ScalarValue::Time64Microsecond(Some(value))) => builder.append_value(*value),
             (Values::Timestamp(builder), ScalarValue::TimestampMicrosecond(Some(value), None))
             | (Values::TimestampTz(builder), ScalarValue::TimestampMicrosecond(Some(value), Some(_))) => {
                 builder.append_value(*value);
@@ -192,6 +246,32 @@ impl ColumnBuilder {
     }
 }
 
+/// Reads a JSON value of one of its two types.
+///
+/// # Errors
+/// PostgreSQL's refusal of the text.
+pub(crate) fn parse_json(text: &str, json: ColumnType) -> Result<ScalarValue, Refused> {
+    let value = match json {
+        ColumnType::Jsonb => parse_jsonb(text)?,
+        _ => checked_json(text)?.to_owned(),
+    };
+    Ok(ScalarValue::Utf8(Some(value)))
+}
+
+fn add_uuid(builder: &mut FixedSizeBinaryBuilder, value: &[u8]) {
+    builder.append_value(value).expect("a UUID has the builder's length");
+}
+
+/// # Errors
+/// 22021 for the one character that PostgreSQL's text cannot hold.
+pub(super) fn without_zeros(text: &str) -> Result<(), Refused> {
+    if text.contains('\0') {
+        let message = "invalid byte sequence for encoding \"UTF8\": 0x00".to_string();
+        return Err(refused(Condition::CharacterNotInRepertoire, message));
+    }
+    Ok(())
+}
+
 /// Reads one value of an Arrow type from its PostgreSQL text form, for text parameters.
 ///
 /// # Errors
@@ -206,7 +286,10 @@ pub fn parse_scalar(text: &str, data_type: &DataType, zone: &Zone) -> Result<Sca
         DataType::Decimal128(precision, scale) => ColumnType::Numeric { precision: *precision, scale: *scale },
         DataType::Boolean => ColumnType::Boolean,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => ColumnType::Text,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => ColumnType::Bytea,
+        DataType::FixedSizeBinary(UUID_BYTES) => ColumnType::Uuid,
         DataType::Date32 => ColumnType::Date,
+        DataType::Time64(_) => ColumnType::Time,
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
         DataType::Interval(_) => {

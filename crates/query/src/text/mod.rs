@@ -1,14 +1,18 @@
-//! PostgreSQL's text forms on the way in: from what a client wrote to a value of a column's type.
+//! PostgreSQL's text forms: from what a client wrote to a value of a column's type, and ([`write`]) back.
 //!
-//! Used by COPY, by literals in VALUES and by text parameters, so that all three accept and refuse the same.
+//! Reading is used by COPY, by literals in VALUES and by text parameters, so that all three accept and refuse the same.
 
 mod builder;
+mod bytes;
+mod json;
 mod number;
 mod time;
+pub mod write;
 mod zone;
 
-pub use builder::{ColumnBuilder, parse_scalar};
-pub use time::{parse_date, parse_timestamp, parse_timestamptz};
+pub(crate) use builder::parse_json;
+pub use builder::{ColumnBuilder, JSONB_VERSION, parse_scalar};
+pub use time::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
 pub use zone::Zone;
 
 use crate::error::{Condition, Report};

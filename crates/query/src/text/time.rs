@@ -4,7 +4,7 @@ use super::zone::{Zone, parse_offset};
 use super::{Refused, refused};
 use crate::error::Condition;
 
-const DAY_US: i64 = 86_400_000_000;
+pub(super) const DAY_US: i64 = 86_400_000_000;
 /// The last year PostgreSQL keeps in a timestamp.
 const YEAR_MAX: i64 = 294_276;
 
@@ -35,6 +35,31 @@ pub fn parse_timestamptz(text: &str, zone: &Zone) -> Result<i64, Refused> {
     let parsed = parse(text, "timestamp with time zone")?;
     let local = parsed.local_us();
     local.and_then(|local| parsed.zone.as_ref().unwrap_or(zone).to_utc(local)).ok_or_else(|| out_of_range(text))
+}
+
+/// Reads a time of day as microseconds since midnight; 24:00:00 is the end of the day.
+///
+/// # Errors
+/// 22007 for text that is no time, 22008 for one out of range.
+pub fn parse_time(text: &str) -> Result<i64, Refused> {
+    let no = || invalid("time", text);
+    let trimmed = text.trim().to_ascii_lowercase();
+    let (time, half) = match (trimmed.strip_suffix("am"), trimmed.strip_suffix("pm")) {
+        (Some(time), _) => (time.trim_end(), Some(0)),
+        (_, Some(time)) => (time.trim_end(), Some(DAY_US / 2)),
+        _ => (trimmed.as_str(), None),
+    };
+    let mut at = 0;
+    let us = clock(time.as_bytes(), &mut at).ok_or_else(no)?.ok_or_else(|| out_of_range(text))?;
+    if at < time.len() {
+        return Err(no());
+    }
+    match half {
+        // 12 o'clock begins a half of the day.
+        Some(half) if us < DAY_US / 2 + DAY_US / 24 => Ok(us % (DAY_US / 2) + half),
+        Some(_) => Err(out_of_range(text)),
+        None => Some(us).filter(|us| *us <= DAY_US).ok_or_else(|| out_of_range(text)),
+    }
 }
 
 struct Parsed {

@@ -26,7 +26,7 @@ pub(super) const COMPRESS_BYTES_MIN: usize = 4 << 10;
 const EXPANSION_MAX: u64 = 256;
 
 /// Bytes of a column type: code, precision, scale.
-fn type_code(data_type: &DataType) -> Option<[u8; 3]> {
+fn type_code(field: &Field) -> Option<[u8; 3]> {
     let plain = [
         ColumnType::SmallInt,
         ColumnType::Integer,
@@ -35,14 +35,18 @@ fn type_code(data_type: &DataType) -> Option<[u8; 3]> {
         ColumnType::Double,
         ColumnType::Boolean,
         ColumnType::Text,
+        ColumnType::Bytea,
+        ColumnType::Uuid,
         ColumnType::Date,
+        ColumnType::Time,
         ColumnType::Timestamp,
         ColumnType::TimestampTz,
     ];
-    if let DataType::Decimal128(precision, scale) = data_type {
+    if let DataType::Decimal128(precision, scale) = field.data_type() {
         return Some([NUMERIC, *precision, scale.to_le_bytes()[0]]);
     }
-    plain.iter().find(|t| t.arrow() == *data_type).map(|t| [plain_code(*t), 0, 0])
+    let found = ColumnType::json_of(field).or_else(|| plain.into_iter().find(|t| t.arrow() == *field.data_type()));
+    found.map(|t| [plain_code(t), 0, 0])
 }
 
 const NUMERIC: u8 = 11;
@@ -60,6 +64,11 @@ fn plain_code(column_type: ColumnType) -> u8 {
         ColumnType::Timestamp => 9,
         ColumnType::TimestampTz => 10,
         ColumnType::Numeric { .. } => NUMERIC,
+        ColumnType::Bytea => 12,
+        ColumnType::Uuid => 13,
+        ColumnType::Json => 14,
+        ColumnType::Jsonb => 15,
+        ColumnType::Time => 16,
     }
 }
 
@@ -79,6 +88,11 @@ fn type_of([code, precision, scale]: [u8; 3]) -> Option<ColumnType> {
         NUMERIC if (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale) => {
             ColumnType::Numeric { precision, scale }
         }
+        12 => ColumnType::Bytea,
+        13 => ColumnType::Uuid,
+        14 => ColumnType::Json,
+        15 => ColumnType::Jsonb,
+        16 => ColumnType::Time,
         _ => return None,
     })
 }
@@ -88,7 +102,7 @@ pub(super) fn encode_schema(schema: &Schema) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(2 + schema.fields().len() * 16);
     out.extend_from_slice(&len_u16(schema.fields().len())?.to_le_bytes());
     for field in schema.fields() {
-        let Some(code) = type_code(field.data_type()) else {
+        let Some(code) = type_code(field) else {
             return Err(Error::Columns(format!("column \"{}\" has type {}", field.name(), field.data_type())));
         };
         out.extend_from_slice(&code);
@@ -115,7 +129,7 @@ pub(super) fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, Error> {
         let name =
             std::str::from_utf8(input.bytes(usize::from(len))?).map_err(|_| refuse("a column name is not UTF-8"))?;
         let column_type = type_of(code).ok_or_else(|| refuse("unknown column type"))?;
-        fields.push(Field::new(name, column_type.arrow(), nullable));
+        fields.push(column_type.field(name, nullable));
     }
     input.finish()?;
     Ok(Arc::new(Schema::new(fields)))
@@ -184,10 +198,11 @@ fn check_message(schema: &Schema, batch: &arrow::ipc::RecordBatch<'_>, body: &[u
         next(if nulls > 0 { rows.div_ceil(8) } else { 0 }, 1)?;
         match field.data_type() {
             DataType::Boolean => next(rows.div_ceil(8), 1)?,
-            DataType::Utf8 => {
+            DataType::Utf8 | DataType::Binary => {
                 next(if rows > 0 { rows + 1 } else { 0 }, 4)?;
                 next(0, 1)?;
             }
+            DataType::FixedSizeBinary(width) => next(rows, u64::from(width.unsigned_abs()))?,
             other => {
                 let width = other.primitive_width().ok_or_else(|| refuse("unknown column type"))?;
                 next(rows, width as u64)?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::segment::{ColumnStatistics, StatisticsValue};
-use crate::testing::{any_rows, golden, small_rows, small_table, wide_table};
+use crate::testing::{any_rows, every_type_table, golden, small_rows, small_table, wide_table};
 
 fn statement(counter: u64, commands: Vec<Command>) -> Statement {
     Statement { id: StatementId { node: NodeId(3), boot: 2, counter }, commands }
@@ -174,7 +174,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn rows_of_every_type_survive(parts in vec(any_rows(wide_table(), 60, None), 1..4), misaligned in 0usize..16) {
+    fn rows_of_every_type_survive(parts in vec(any_rows(every_type_table(), 60, None), 1..4), misaligned in 0usize..16) {
         let statements =
             parts.iter().zip(1..).map(|(rows, n)| statement(n, vec![append(n % 2, rows.clone())])).collect();
         let entry = Entry { time_us: 1, statements };
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn slices_survive(rows in any_rows(wide_table(), 60, None), start in 0usize..60, len in 0usize..60) {
+    fn slices_survive(rows in any_rows(every_type_table(), 60, None), start in 0usize..60, len in 0usize..60) {
         let start = start.min(rows.num_rows());
         let rows = rows.slice(start, len.min(rows.num_rows() - start));
         let entry = Entry { time_us: 1, statements: vec![statement(1, vec![append(1, rows)])] };

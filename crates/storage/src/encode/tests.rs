@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::segment::StatisticsValue;
 use crate::sequence::with_sequence;
-use crate::testing::{INTERVAL_US, any_rows, golden, lines, small_rows, small_table, table, wide_table};
+use crate::testing::{INTERVAL_US, any_rows, every_type_table, golden, lines, small_rows, small_table, table};
 
 fn place(split: i64) -> SegmentPlace {
     let name = format!("7/3/{split}/9-1-1-0.parquet");
@@ -51,6 +51,9 @@ fn value(values: &ArrayRef, row: usize) -> Option<StatisticsValue> {
         DataType::Float64 => float(values.as_primitive::<Float64Type>().value(row)),
         DataType::Decimal128(..) => Some(StatisticsValue::Decimal(values.as_primitive::<Decimal128Type>().value(row))),
         DataType::Boolean => Some(StatisticsValue::Boolean(values.as_boolean().value(row))),
+        DataType::Time64(_) => integer(values.as_primitive::<Time64MicrosecondType>().value(row)),
+        // Kept no more than text that is too long is.
+        DataType::Binary | DataType::FixedSizeBinary(_) => Some(StatisticsValue::Text("x".repeat(65))),
         _ => Some(StatisticsValue::Text(values.as_string::<i32>().value(row).to_owned())),
     }
 }
@@ -114,8 +117,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn rows_in_are_rows_out(rows in any_rows(wide_table(), 80, Some(-INTERVAL_US..0)), cut in 0usize..80) {
-        let table = wide_table();
+    fn rows_in_are_rows_out(rows in any_rows(every_type_table(), 80, Some(-INTERVAL_US..0)), cut in 0usize..80) {
+        let table = every_type_table();
         prop_assume!(rows.num_rows() > 0);
         let rows = sequenced(&table, &rows);
         let cut = cut.min(rows.num_rows());

@@ -11,7 +11,7 @@ use crate::encode::{encode_segment, verify_segment};
 use crate::objects::DiskObjectStore;
 use crate::segment::{Segment, StatisticsValue};
 use crate::sequence::with_sequence;
-use crate::testing::{INTERVAL_US, any_rows, lines, small_rows, small_table, table, wide_table};
+use crate::testing::{INTERVAL_US, any_rows, every_type_table, lines, small_rows, small_table, table};
 
 fn place(name: &str) -> SegmentPlace {
     SegmentPlace { shard: ShardId(3), split: SplitId(0), seal: None, name: format!("7/3/0/{name}.parquet") }
@@ -103,8 +103,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_merge_holds_what_its_inputs_held(parts in prop::collection::vec(any_rows(wide_table(), 60, Some(0..INTERVAL_US)), 1..7)) {
-        check(&wide_table(), &parts);
+    fn a_merge_holds_what_its_inputs_held(parts in prop::collection::vec(any_rows(every_type_table(), 60, Some(0..INTERVAL_US)), 1..7)) {
+        check(&every_type_table(), &parts);
     }
 }
 

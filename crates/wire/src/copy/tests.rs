@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+    Float64Array, Int16Array, Int32Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
-use event::{Column, ColumnId, ColumnType, Compression, SchemaVersion, TableDefinition, TableId, TableKind};
+use event::{
+    Column, ColumnId, ColumnType, Compression, SchemaVersion, TableDefinition, TableId, TableKind, UUID_BYTES,
+};
 use proptest::prelude::*;
 use query::copy::{Decoder, TupleDecoder};
 use query::text::Zone;
@@ -33,7 +35,7 @@ fn lines_can_be_read_back() {
     assert_eq!(line(CopyFormat::Csv, &[Some("\\.")]), "\"\\.\"\n");
 }
 
-const TYPES: [ColumnType; 11] = [
+const TYPES: [ColumnType; 16] = [
     ColumnType::SmallInt,
     ColumnType::Integer,
     ColumnType::BigInt,
@@ -42,6 +44,11 @@ const TYPES: [ColumnType; 11] = [
     ColumnType::Numeric { precision: 38, scale: 7 },
     ColumnType::Boolean,
     ColumnType::Text,
+    ColumnType::Bytea,
+    ColumnType::Uuid,
+    ColumnType::Json,
+    ColumnType::Jsonb,
+    ColumnType::Time,
     ColumnType::Date,
     ColumnType::Timestamp,
     ColumnType::TimestampTz,
@@ -95,6 +102,18 @@ fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
             .boxed(),
         ColumnType::Boolean => of!(any::<bool>(), BooleanArray),
         ColumnType::Text => of!("[a-zé,;\"\\\\.\t\n\r\u{b}N ]{0,6}", StringArray),
+        ColumnType::Bytea => prop::collection::vec(prop::option::of(any::<Vec<u8>>()), rows)
+            .prop_map(|values| Arc::new(values.iter().map(Option::as_deref).collect::<BinaryArray>()) as ArrayRef)
+            .boxed(),
+        ColumnType::Uuid => prop::collection::vec(prop::option::of(any::<[u8; 16]>()), rows)
+            .prop_map(|values| {
+                let values = FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), UUID_BYTES);
+                Arc::new(values.unwrap()) as ArrayRef
+            })
+            .boxed(),
+        ColumnType::Json => of!("[1-9]{1,3}|\\[ *true,\t\"[a-zé,;]{0,3}\"\\]|null", StringArray),
+        ColumnType::Jsonb => of!("[1-9]{1,3}|\\[true, \"[a-zé,;]{0,3}\"\\]|null", StringArray),
+        ColumnType::Time => of!(0..=86_400_000_000_i64, Time64MicrosecondArray),
         ColumnType::Date => of!(DAYS, Date32Array),
         ColumnType::Timestamp => of!(INSTANTS, TimestampMicrosecondArray),
         ColumnType::TimestampTz => prop::collection::vec(prop::option::of(INSTANTS), rows)

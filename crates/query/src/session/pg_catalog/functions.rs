@@ -11,9 +11,10 @@ use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
-use event::{TableDefinition, TableId};
+use event::{ColumnType, TableDefinition, TableId};
 use parking_lot::Mutex;
 
+use super::super::rows::sql_name;
 use super::super::settings::Settings;
 use super::relations::{ANNAL_OID, KEY_OID, checks, key_name};
 use crate::engine::Engine;
@@ -41,6 +42,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
             table.columns.get(number.checked_sub(1)?)?.default.clone()
         }),
     ];
+    functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
     functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
     for name in [
         "pg_function_is_visible",
@@ -269,4 +271,32 @@ fn zone_named(name: &str) -> Option<Zone> {
 fn not_recognized(zone: &str) -> DataFusionError {
     let message = format!("time zone \"{zone}\" not recognized");
     DataFusionError::External(Box::new(Error::report(Condition::InvalidParameterValue, message)))
+}
+
+/// `pg_typeof(value)`: the name of the value's type.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TypeOf(Signature);
+
+impl ScalarUDFImpl for TypeOf {
+    fn name(&self) -> &'static str {
+        "pg_typeof"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let field = &arguments.arg_fields[0];
+        let name = match (ColumnType::json_of(field), field.data_type()) {
+            (Some(json), _) => json.to_string(),
+            (None, DataType::List(element)) => format!("{}[]", sql_name(element.data_type())),
+            (None, data_type) => sql_name(data_type),
+        };
+        Ok(ColumnarValue::Scalar(name.into()))
+    }
 }

@@ -255,7 +255,12 @@ fn udt_name(column_type: ColumnType) -> &'static str {
         ColumnType::Numeric { .. } => "numeric",
         ColumnType::Boolean => "bool",
         ColumnType::Text => "text",
+        ColumnType::Bytea => "bytea",
+        ColumnType::Uuid => "uuid",
+        ColumnType::Json => "json",
+        ColumnType::Jsonb => "jsonb",
         ColumnType::Date => "date",
+        ColumnType::Time => "time",
         ColumnType::Timestamp => "timestamp",
         ColumnType::TimestampTz => "timestamptz",
     }
@@ -277,7 +282,7 @@ fn numeric_facts(column_type: ColumnType) -> (Option<i32>, Option<i32>, Option<i
 fn datetime_precision(column_type: ColumnType) -> Option<i32> {
     match column_type {
         ColumnType::Date => Some(0),
-        ColumnType::Timestamp | ColumnType::TimestampTz => Some(6),
+        ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz => Some(6),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use cluster::Catalog;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::{MemTable, TableType};
-use event::{Check, Column, ColumnType, TableDefinition};
+use event::{Check, Column, ColumnType, TableDefinition, UUID_BYTES};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
@@ -458,6 +458,11 @@ fn type_facts(column_type: ColumnType) -> (i32, i16, bool, &'static str, &'stati
         ColumnType::Numeric { .. } => (1700, -1, false, "i", "m"),
         ColumnType::Boolean => (16, 1, true, "c", "p"),
         ColumnType::Text => (25, -1, false, "i", "x"),
+        ColumnType::Bytea => (17, -1, false, "i", "x"),
+        ColumnType::Uuid => (2950, 16, false, "c", "p"),
+        ColumnType::Json => (114, -1, false, "i", "x"),
+        ColumnType::Jsonb => (3802, -1, false, "i", "x"),
+        ColumnType::Time => (1083, 8, true, "d", "p"),
         ColumnType::Date => (1082, 4, true, "i", "p"),
         ColumnType::Timestamp => (1114, 8, true, "d", "p"),
         ColumnType::TimestampTz => (1184, 8, true, "d", "p"),
@@ -474,7 +479,10 @@ pub(super) fn column_type(data_type: &DataType) -> ColumnType {
         DataType::Float64 => ColumnType::Double,
         DataType::Decimal128(precision, scale) => ColumnType::Numeric { precision: *precision, scale: *scale },
         DataType::Boolean => ColumnType::Boolean,
+        DataType::Binary => ColumnType::Bytea,
+        DataType::FixedSizeBinary(UUID_BYTES) => ColumnType::Uuid,
         DataType::Date32 => ColumnType::Date,
+        DataType::Time64(_) => ColumnType::Time,
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
         _ => ColumnType::Text,

@@ -3,8 +3,10 @@
 import datetime
 import decimal
 import sys
+import uuid
 
 import psycopg
+from psycopg.types.json import Json, Jsonb
 
 UTC = datetime.timezone.utc
 START = datetime.datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,6 +53,25 @@ with psycopg.connect(sys.argv[1]) as connection:
     for n in range(10):
         query = "SELECT v FROM m WHERE n = %s"
         assert connection.execute(query, (n,), prepare=True).fetchone() == (n * 0.5,)
+    connection.commit()
+
+    # Types with a form of their own: as parameters of both forms, and back.
+    connection.autocommit = True
+    connection.execute("CREATE TABLE forms (id uuid, b bytea, j json, d jsonb, t time)")
+    connection.autocommit = False
+    form = (uuid.UUID(int=7), b"\x00\xff", [1, 2], {"a": [None, "é"], "b": 1.5}, datetime.time(23, 59, 1, 5))
+    for marks in ("%s, %s, %s, %s, %s", "%b, %b, %b, %b, %b", "%t, %t, %t, %t, %t"):
+        values = (form[0], form[1], Json(form[2]), Jsonb(form[3]), form[4])
+        connection.execute(f"INSERT INTO forms VALUES ({marks})", values)
+        connection.execute(f"INSERT INTO forms SELECT {marks}", values)
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY forms FROM STDIN WITH (FORMAT binary)") as copy:
+            copy.set_types(["uuid", "bytea", "json", "jsonb", "time"])
+            copy.write_row((form[0], form[1], Json(form[2]), Jsonb(form[3]), form[4]))
+    for binary in (False, True):
+        with connection.cursor(binary=binary) as cursor:
+            cursor.execute("SELECT * FROM forms WHERE id = %s AND b = %s AND t = %s", (form[0], form[1], form[4]))
+            assert cursor.fetchall() == [form] * 7, binary
     connection.commit()
 
     # Errors have their class, and the connection is usable afterwards.

@@ -49,7 +49,12 @@ impl Letter {
             Type::TIMESTAMP => 'M',
             Type::TIMESTAMPTZ => 'Z',
             Type::DATE => 'Y',
+            Type::TIME => 'C',
             Type::INTERVAL => 'P',
+            Type::BYTEA => 'X',
+            Type::UUID => 'U',
+            Type::JSON => 'J',
+            Type::JSONB => 'O',
             _ => '?',
         })
     }

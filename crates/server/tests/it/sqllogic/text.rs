@@ -23,6 +23,11 @@ pub(super) fn is_known(of: &Type) -> bool {
         Type::TIMESTAMP,
         Type::TIMESTAMPTZ,
         Type::DATE,
+        Type::TIME,
+        Type::BYTEA,
+        Type::UUID,
+        Type::JSON,
+        Type::JSONB,
         Type::OID,
     ]
     .contains(of)
@@ -47,6 +52,16 @@ pub(super) fn render(of: &Type, raw: &[u8]) -> String {
         Type::TIMESTAMP => timestamp(i64::from_be_bytes(fixed(raw)), ""),
         Type::TIMESTAMPTZ => timestamp(i64::from_be_bytes(fixed(raw)), "+00"),
         Type::DATE => date(i32::from_be_bytes(fixed(raw))),
+        Type::TIME => clock(i64::from_be_bytes(fixed(raw))),
+        Type::BYTEA => format!("\\x{}", hexadecimal(raw)),
+        Type::UUID => {
+            let digits = hexadecimal(&fixed::<16>(raw));
+            [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]).join("-")
+        }
+        Type::JSONB => {
+            assert_eq!(raw.first(), Some(&1), "the version of jsonb's binary form");
+            String::from_utf8(raw[1..].to_vec()).expect("the server sends UTF-8")
+        }
         _ => String::from_utf8(raw.to_vec()).expect("the server sends UTF-8"),
     }
 }
@@ -89,13 +104,22 @@ fn timestamp(micros: i64, zone: &str) -> String {
         _ => {}
     }
     let (days, of_day) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
-    let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
+    let (day, era) = civil(days + EPOCH_DAYS);
+    format!("{day} {}{zone}{era}", clock(of_day))
+}
+
+/// A time of day.
+fn clock(micros: i64) -> String {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
     let mut clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     if fraction != 0 {
         clock.push_str(format!(".{fraction:06}").trim_end_matches('0'));
     }
-    let (day, era) = civil(days + EPOCH_DAYS);
-    format!("{day} {clock}{zone}{era}")
+    clock
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn date(days: i32) -> String {

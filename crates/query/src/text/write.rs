@@ -1,8 +1,8 @@
-//! Values in PostgreSQL's text forms on the way out.
+//! PostgreSQL's text forms on the way out: results, COPY and casts to text.
 
 use std::fmt::Write;
 
-use query::text::Zone;
+use super::Zone;
 
 const US_PER_SECOND: i64 = 1_000_000;
 const US_PER_DAY: i64 = 86_400 * US_PER_SECOND;
@@ -11,12 +11,12 @@ const DOUBLE_EXPONENT: i32 = 15;
 const REAL_EXPONENT: i32 = 6;
 
 /// A double: the shortest digits that read back as the same value.
-pub(crate) fn double(out: &mut String, value: f64) {
+pub fn double(out: &mut String, value: f64) {
     if value.is_finite() { shortest(out, &format!("{value:e}"), DOUBLE_EXPONENT) } else { special(out, value) }
 }
 
 /// A real, likewise.
-pub(crate) fn real(out: &mut String, value: f32) {
+pub fn real(out: &mut String, value: f32) {
     if value.is_finite() { shortest(out, &format!("{value:e}"), REAL_EXPONENT) } else { special(out, f64::from(value)) }
 }
 
@@ -62,7 +62,7 @@ fn shortest(out: &mut String, scientific: &str, exponent_limit: i32) {
 }
 
 /// A decimal with `scale` digits after the point.
-pub(crate) fn decimal(out: &mut String, value: i128, scale: i8) {
+pub fn decimal(out: &mut String, value: i128, scale: i8) {
     let digits = value.unsigned_abs().to_string();
     if value < 0 {
         out.push('-');
@@ -84,7 +84,7 @@ pub(crate) fn decimal(out: &mut String, value: i128, scale: i8) {
 }
 
 /// Days since 1970-01-01.
-pub(crate) fn date(out: &mut String, days: i32) {
+pub fn date(out: &mut String, days: i32) {
     match days {
         i32::MAX => out.push_str("infinity"),
         i32::MIN => out.push_str("-infinity"),
@@ -96,7 +96,7 @@ pub(crate) fn date(out: &mut String, days: i32) {
 }
 
 /// Microseconds since 1970-01-01, no zone.
-pub(crate) fn timestamp(out: &mut String, us: i64) {
+pub fn timestamp(out: &mut String, us: i64) {
     if !infinite(out, us) {
         let era = clock(out, us);
         out.push_str(era);
@@ -104,7 +104,7 @@ pub(crate) fn timestamp(out: &mut String, us: i64) {
 }
 
 /// Microseconds since 1970-01-01 UTC, shown in `zone`.
-pub(crate) fn timestamptz(out: &mut String, us: i64, zone: &Zone) {
+pub fn timestamptz(out: &mut String, us: i64, zone: &Zone) {
     if infinite(out, us) {
         return;
     }
@@ -122,14 +122,14 @@ pub(crate) fn timestamptz(out: &mut String, us: i64, zone: &Zone) {
 }
 
 /// Microseconds since midnight.
-pub(crate) fn time(out: &mut String, us: i64) {
+pub fn time(out: &mut String, us: i64) {
     let seconds = us / US_PER_SECOND;
     let _ok = write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     fraction(out, us % US_PER_SECOND);
 }
 
 /// `1 year 2 mons 3 days 04:05:06.7`
-pub(crate) fn interval(out: &mut String, months: i32, days: i32, us: i64) {
+pub fn interval(out: &mut String, months: i32, days: i32, us: i64) {
     let begin = out.len();
     let mut negative_before = false;
     for (value, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
@@ -154,16 +154,26 @@ pub(crate) fn interval(out: &mut String, months: i32, days: i32, us: i64) {
     }
 }
 
-/// `\x` and two digits a byte.
-pub(crate) fn bytea(out: &mut String, bytes: &[u8]) {
+/// Appends bytes as `\x` and hexadecimal digits.
+pub fn bytea(out: &mut String, bytes: &[u8]) {
     out.push_str("\\x");
     for byte in bytes {
         let _ok = write!(out, "{byte:02x}");
     }
 }
 
+/// Appends sixteen bytes in groups of eight, four, four, four and twelve digits.
+pub fn uuid(out: &mut String, value: &[u8]) {
+    for (at, byte) in value.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        let _ok = write!(out, "{byte:02x}");
+    }
+}
+
 /// An element of an array in braces; quoted where it would be read otherwise.
-pub(crate) fn element(out: &mut String, text: &str) {
+pub fn element(out: &mut String, text: &str) {
     let special = |c: char| c.is_whitespace() || matches!(c, '{' | '}' | ',' | '"' | '\\');
     if !text.is_empty() && !text.contains(special) && !text.eq_ignore_ascii_case("null") {
         out.push_str(text);
