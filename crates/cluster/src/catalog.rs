@@ -2,12 +2,15 @@
 
 pub(crate) mod command;
 pub(crate) mod machine;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::{Check, Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind};
 use serde::{Deserialize, Serialize};
+
+pub use self::view::View;
 
 /// What CREATE TABLE asks for; ids and version are given by apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,11 +57,23 @@ pub struct Catalog {
     pub index: u64,
     /// Public tables by id.
     pub tables: BTreeMap<TableId, Arc<Table>>,
+    /// Views by id.
+    pub views: BTreeMap<TableId, Arc<View>>,
 }
 
 impl Catalog {
     /// The public table of that name.
     pub fn table(&self, namespace: &str, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|t| t.definition.namespace == namespace && t.definition.name == name)
+    }
+
+    /// The view of that name.
+    pub fn view(&self, namespace: &str, name: &str) -> Option<&Arc<View>> {
+        self.views.values().find(|view| view.namespace == namespace && view.name == name)
+    }
+
+    /// The views that read a table or view, in order of their ids.
+    pub fn readers(&self, id: TableId) -> impl Iterator<Item = &Arc<View>> {
+        self.views.values().filter(move |view| view.reads.contains(&id))
     }
 }

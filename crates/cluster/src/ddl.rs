@@ -8,7 +8,7 @@ use storage::{Command, Outcome, Statement};
 
 use crate::catalog::command::{CatalogCommand, CatalogOutcome};
 use crate::catalog::machine::{CatalogMachine, Stage};
-use crate::catalog::{Table, TableSpec};
+use crate::catalog::{Table, TableSpec, View};
 use crate::error::Error;
 use crate::node::Node;
 
@@ -32,6 +32,7 @@ impl Node {
             CatalogOutcome::Table(table) => self.finish_alter(&table).await.map_err(goes_on),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
             CatalogOutcome::SchemaChanged => Err(Error::SchemaChanged(name)),
+            CatalogOutcome::IsRead(readers) => Err(Error::IsRead { name, readers }),
             _ => Err(Error::NoSuchTable(name)),
         }
     }
@@ -42,7 +43,30 @@ impl Node {
         let name = self.catalog().tables.get(&table).map(|t| t.definition.name.clone());
         match self.catalog.propose(CatalogCommand::Drop { table }).await?.outcome {
             CatalogOutcome::Table(table) => self.finish_drop(&table).await.map_err(goes_on),
+            CatalogOutcome::IsRead(readers) => Err(Error::IsRead { name: name.unwrap_or_default(), readers }),
             _ => Err(Error::NoSuchTable(name.unwrap_or_else(|| table.to_string()))),
+        }
+    }
+
+    /// CREATE VIEW, in one step.
+    pub(crate) async fn run_create_view(&self, view: View, replace: bool) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let name = view.name.clone();
+        match self.catalog.propose(CatalogCommand::CreateView { view, replace }).await?.outcome {
+            CatalogOutcome::Done => Ok(()),
+            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
+            _ => Err(Error::SchemaChanged(name)),
+        }
+    }
+
+    /// DROP VIEW, in one step.
+    pub(crate) async fn run_drop_view(&self, view: &View) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let name = view.name.clone();
+        match self.catalog.propose(CatalogCommand::DropView { view: view.id }).await?.outcome {
+            CatalogOutcome::Done => Ok(()),
+            CatalogOutcome::IsRead(readers) => Err(Error::IsRead { name, readers }),
+            _ => Err(Error::NoSuchTable(name)),
         }
     }
 

@@ -9,6 +9,14 @@ pub enum Error {
     /// The table is not, or no longer, in the catalog.
     #[error("relation \"{0}\" does not exist")]
     NoSuchTable(String),
+    /// Views read the table or view that shall go or change its name.
+    #[error("relation \"{name}\" is read by {}", readers.join(", "))]
+    IsRead {
+        /// The table or view.
+        name: String,
+        /// Names of the views.
+        readers: Vec<String>,
+    },
     /// The statement was planned against another schema version; plan again.
     #[error("the schema of relation \"{0}\" has changed")]
     SchemaChanged(String),

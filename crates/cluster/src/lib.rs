@@ -24,7 +24,7 @@ mod start;
 mod stage;
 mod write;
 
-pub use catalog::{Catalog, ShardPlacement, Table, TableSpec};
+pub use catalog::{Catalog, ShardPlacement, Table, TableSpec, View};
 pub use error::Error;
 pub use memory::MemoryBudget;
 pub use node::{Node, NodeOptions, NodeStatistics, RemoteSegments, ShardStatus, TableSnapshot};

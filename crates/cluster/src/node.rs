@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
-use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec};
+use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec, View};
 use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
@@ -279,6 +279,24 @@ impl Node {
     pub async fn drop_table(self: &Arc<Self>, table: TableId) -> Result<(), Error> {
         let node = self.clone();
         self.see_through(async move { node.run_drop(table).await }).await
+    }
+
+    /// Creates a view, in the place of the one of that name if it may `replace` it.
+    ///
+    /// # Errors
+    /// [`Error::TableExists`] for a name that is taken, [`Error::SchemaChanged`] when something it reads is gone.
+    pub async fn create_view(self: &Arc<Self>, view: View, replace: bool) -> Result<(), Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_create_view(view, replace).await }).await
+    }
+
+    /// Drops a view.
+    ///
+    /// # Errors
+    /// [`Error::IsRead`] when other views read it, [`Error::NoSuchTable`] when it is gone.
+    pub async fn drop_view(self: &Arc<Self>, view: Arc<View>) -> Result<(), Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_drop_view(&view).await }).await
     }
 
     /// Begins a statement or transaction that writes.

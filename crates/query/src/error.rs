@@ -33,6 +33,12 @@ pub enum Condition {
     IndeterminateDatatype,
     /// 42P16
     InvalidTableDefinition,
+    /// 2BP01
+    DependentObjects,
+    /// 42P17
+    InvalidObjectDefinition,
+    /// 42P02
+    UndefinedParameter,
     /// 42809
     WrongObjectType,
     /// 22P02
@@ -156,6 +162,7 @@ impl Error {
         };
         let condition = match &error {
             cluster::Error::TableExists(_) => Condition::DuplicateTable,
+            cluster::Error::IsRead { .. } => Condition::DependentObjects,
             cluster::Error::NoSuchTable(_) => Condition::UndefinedTable,
             cluster::Error::SchemaChanged(_) | cluster::Error::Conflict => Condition::SerializationFailure,
             cluster::Error::Overloaded(_) => Condition::OutOfMemory,

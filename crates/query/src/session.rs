@@ -26,6 +26,7 @@ mod tests;
 mod transaction;
 mod truncate;
 mod values;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
 
-use super::{Table, TableSpec};
+use super::{Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCAT";
 const VERSION: u16 = 1;
@@ -55,6 +55,18 @@ pub(crate) enum CatalogCommand {
         /// The table.
         table: TableId,
     },
+    /// All of CREATE VIEW.
+    CreateView {
+        /// What was asked for.
+        view: View,
+        /// Whether it may take the place of the view of that name.
+        replace: bool,
+    },
+    /// All of DROP VIEW.
+    DropView {
+        /// The view.
+        view: TableId,
+    },
     /// Last step of DROP TABLE: its shards are gone.
     Forget {
         /// The table.
@@ -74,6 +86,8 @@ pub(crate) enum CatalogOutcome {
     TableExists,
     /// The definition does not follow the one that is public.
     SchemaChanged,
+    /// Views of these names read it.
+    IsRead(Vec<String>),
     /// There is no such table in a stage the command applies to.
     NoSuchTable,
 }

@@ -12,7 +12,8 @@ use storage::Error;
 use storage::document::{decode_document, encode_document};
 
 use super::command::{CatalogCommand, CatalogEntry, CatalogOutcome};
-use super::{Catalog, ShardPlacement, Table, TableSpec};
+use super::view::readers;
+use super::{Catalog, ShardPlacement, Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCST";
 const VERSION: u16 = 1;
@@ -37,6 +38,8 @@ struct CatalogState {
     next_shard: u64,
     groups: Vec<GroupId>,
     tables: BTreeMap<TableId, TableState>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    views: BTreeMap<TableId, Arc<View>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +72,7 @@ impl CatalogMachine {
             next_shard: SHARD_ID_FIRST,
             groups: Vec::new(),
             tables: BTreeMap::new(),
+            views: BTreeMap::new(),
         };
         CatalogMachine { state, published }
     }
@@ -89,7 +93,7 @@ impl CatalogMachine {
     fn publish(&self, index: u64) {
         let public = self.state.tables.iter().filter(|(_, t)| matches!(t.stage, Stage::Public | Stage::Altering));
         let tables = public.map(|(id, t)| (*id, t.table.clone())).collect();
-        *self.published.write() = Arc::new(Catalog { index, tables });
+        *self.published.write() = Arc::new(Catalog { index, tables, views: self.state.views.clone() });
     }
 }
 
@@ -106,7 +110,16 @@ impl CatalogState {
             CatalogCommand::Publish { table } => self.advance(*table, Stage::Creating, Stage::Public),
             CatalogCommand::Alter { next } => self.alter(next),
             CatalogCommand::Adopt { table } => self.adopt(*table),
-            CatalogCommand::Drop { table } => self.advance(*table, Stage::Public, Stage::Dropping),
+            CatalogCommand::Drop { table } => match readers(&self.views, *table) {
+                names if names.is_empty() => self.advance(*table, Stage::Public, Stage::Dropping),
+                names => CatalogOutcome::IsRead(names),
+            },
+            CatalogCommand::CreateView { view, replace } => self.create_view(view, *replace),
+            CatalogCommand::DropView { view } => match readers(&self.views, *view) {
+                names if !names.is_empty() => CatalogOutcome::IsRead(names),
+                _ if self.views.remove(view).is_some() => CatalogOutcome::Done,
+                _ => CatalogOutcome::NoSuchTable,
+            },
             CatalogCommand::Forget { table } => match self.tables.get(table) {
                 Some(found) if found.stage == Stage::Dropping => {
                     self.tables.remove(table);
@@ -119,7 +132,7 @@ impl CatalogState {
     }
 
     fn create(&mut self, spec: &TableSpec) -> CatalogOutcome {
-        if self.tables.values().any(|t| t.takes(&spec.namespace, &spec.name)) {
+        if self.is_taken(&spec.namespace, &spec.name) {
             return CatalogOutcome::TableExists;
         }
         let id = TableId(self.next_table);
@@ -134,13 +147,47 @@ impl CatalogState {
         CatalogOutcome::Table(table)
     }
 
+    fn is_taken(&self, namespace: &str, name: &str) -> bool {
+        self.tables.values().any(|table| table.takes(namespace, name)) || self.view(namespace, name).is_some()
+    }
+
+    fn view(&self, namespace: &str, name: &str) -> Option<&Arc<View>> {
+        self.views.values().find(|view| view.namespace == namespace && view.name == name)
+    }
+
+    /// A view that takes another's place keeps its id, for those that read it.
+    fn create_view(&mut self, asked: &View, replace: bool) -> CatalogOutcome {
+        let there = |id: &TableId| {
+            self.views.contains_key(id) || self.tables.get(id).is_some_and(|table| table.stage != Stage::Dropping)
+        };
+        if !asked.reads.iter().all(there) {
+            return CatalogOutcome::SchemaChanged;
+        }
+        let id = match self.view(&asked.namespace, &asked.name) {
+            Some(before) if replace => before.id,
+            _ if self.is_taken(&asked.namespace, &asked.name) => return CatalogOutcome::TableExists,
+            _ => {
+                self.next_table += 1;
+                TableId(self.next_table - 1)
+            }
+        };
+        self.views.insert(id, Arc::new(View { id, ..asked.clone() }));
+        CatalogOutcome::Done
+    }
+
     /// Settles the next definition of a public table. That it is settled already is fine, so that a job may be repeated.
     fn alter(&mut self, next: &Arc<TableDefinition>) -> CatalogOutcome {
         let others = self.tables.iter().filter(|(id, _)| **id != next.id);
-        let taken = others.map(|(_, t)| t).any(|t| t.takes(&next.namespace, &next.name));
+        let taken = others.map(|(_, t)| t).any(|t| t.takes(&next.namespace, &next.name))
+            || self.view(&next.namespace, &next.name).is_some();
+        let readers = readers(&self.views, next.id);
         let Some(found) = self.tables.get_mut(&next.id) else { return CatalogOutcome::NoSuchTable };
         match found.stage {
             Stage::Public if taken => CatalogOutcome::TableExists,
+            // Their queries name it.
+            Stage::Public if !readers.is_empty() && found.table.definition.name != next.name => {
+                CatalogOutcome::IsRead(readers)
+            }
             Stage::Public if found.table.definition.version.0 + 1 == next.version.0 => {
                 found.stage = Stage::Altering;
                 found.next = Some(next.clone());
@@ -237,12 +284,16 @@ impl StateMachine for CatalogMachine {
         match command {
             CatalogCommand::Create { spec } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
             CatalogCommand::Alter { next } => STEP_BYTES + written_bytes(&next.columns, &next.checks),
+            CatalogCommand::CreateView { view, .. } => {
+                STEP_BYTES + written_bytes(&view.columns, &[]) + view.query.len()
+            }
             _ => STEP_BYTES,
         }
     }
 
     fn makes_room(command: &CatalogCommand) -> bool {
-        !matches!(command, CatalogCommand::Create { .. } | CatalogCommand::Alter { .. })
+        use CatalogCommand::{Alter, Create, CreateView};
+        !matches!(command, Create { .. } | Alter { .. } | CreateView { .. })
     }
 
     fn time_us(entry: &CatalogEntry) -> i64 {

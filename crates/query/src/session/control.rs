@@ -23,6 +23,7 @@ use super::report::nearest;
 use super::returning::Returning;
 use super::rows::Target;
 use super::transaction::Writing;
+use super::view::is_read;
 use super::{Block, CopyIn, CopyOut, Outcome, Prepared, Rows, Session, Statement};
 use crate::error::{Condition, Error};
 
@@ -58,10 +59,14 @@ impl Session {
             Ast::Truncate(truncate) => Box::pin(self.truncate(truncate)).await,
             Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
             Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
-            Ast::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
+            Ast::CreateView(create) => Box::pin(self.create_view(create)).await,
+            Ast::Drop { object_type: ObjectType::View, if_exists, names, cascade, .. } => {
+                Box::pin(self.drop_views(names, *if_exists, *cascade)).await
+            }
+            Ast::Drop { object_type: ObjectType::Table, if_exists, names, cascade, .. } => {
                 self.refuse_in_block("DROP TABLE").await?;
                 for name in names {
-                    self.drop_table(&relation(name)?, *if_exists).await?;
+                    self.drop_table(&relation(name)?, *if_exists, *cascade).await?;
                 }
                 Ok(Outcome::Done("DROP TABLE".to_owned()))
             }
@@ -119,6 +124,10 @@ impl Session {
         let catalog = self.engine.node().catalog();
         if let Some(table) = catalog.table(namespace, name) {
             return Ok(Arc::clone(table));
+        }
+        if catalog.view(namespace, name).is_some() {
+            let message = format!("\"{name}\" is a view");
+            return Err(Error::hinted(Condition::WrongObjectType, message, "Views are read; name the table."));
         }
         let message = format!("relation \"{name}\" does not exist");
         let near = nearest(name, catalog.tables.values().map(|table| table.definition.name.as_str()));
@@ -187,16 +196,23 @@ impl Session {
         super::rows::default_column(&value, column, 1).map(drop)
     }
 
-    async fn drop_table(&mut self, name: &(String, String), if_exists: bool) -> Result<(), Error> {
-        let missing = match self.table(name) {
-            Ok(table) => match self.engine.node().drop_table(table.definition.id).await {
-                Ok(()) => return Ok(()),
-                Err(cluster::Error::NoSuchTable(_)) => true,
-                Err(error) => return Err(error.into()),
-            },
-            Err(_) => true,
-        };
-        debug_assert!(missing);
+    async fn drop_table(&mut self, name: &(String, String), if_exists: bool, cascade: bool) -> Result<(), Error> {
+        let catalog = self.engine.node().catalog();
+        if catalog.view(&name.0, &name.1).is_some() {
+            let message = format!("\"{}\" is not a table", name.1);
+            return Err(Error::hinted(Condition::WrongObjectType, message, "Use DROP VIEW to remove a view."));
+        }
+        if let Some(table) = catalog.table(&name.0, &name.1) {
+            let id = table.definition.id;
+            if cascade {
+                self.drop_readers(id).await?;
+            }
+            match self.engine.node().drop_table(id).await {
+                Err(cluster::Error::NoSuchTable(_)) => {}
+                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("table", &name, &readers)),
+                dropped => return Ok(dropped?),
+            }
+        }
         if if_exists {
             self.notice("NOTICE", "00000", format!("table \"{}\" does not exist, skipping", name.1));
             return Ok(());

@@ -87,14 +87,7 @@ pub(crate) fn folded(ident: &Ident) -> String {
 pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     refuse_clauses(create)?;
     let (namespace, name) = relation(&create.name)?;
-    if namespace != "public" {
-        return Err(match namespace.as_str() {
-            "annal" | "pg_catalog" | "information_schema" => {
-                Error::report(Condition::InvalidTableDefinition, format!("permission denied for schema {namespace}"))
-            }
-            _ => Error::report(Condition::UndefinedSchema, format!("schema \"{namespace}\" does not exist")),
-        });
-    }
+    check_namespace(&namespace)?;
     let mut columns = columns(&create.columns)?;
     let primary_key = primary_key(create, &columns)?;
     for position in &primary_key {
@@ -112,6 +105,20 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     let compression = compression(options.compression.as_deref())?;
     let checks = checks::stated(create, &name, &columns)?;
     Ok(TableSpec { namespace, name, columns, primary_key, kind, compression, checks })
+}
+
+/// Tables and views lie in `public`.
+///
+/// # Errors
+/// 42P16 for a schema of the system, 3F000 for one that is not there.
+pub(super) fn check_namespace(namespace: &str) -> Result<(), Error> {
+    match namespace {
+        "public" => Ok(()),
+        "annal" | "pg_catalog" | "information_schema" => {
+            Err(Error::report(Condition::InvalidTableDefinition, format!("permission denied for schema {namespace}")))
+        }
+        _ => Err(Error::report(Condition::UndefinedSchema, format!("schema \"{namespace}\" does not exist"))),
+    }
 }
 
 /// The compression of that name, the default when none is said.

@@ -14,7 +14,7 @@ use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, ScalarFu
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 use event::ColumnType;
@@ -102,6 +102,9 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
         // How many rows is counted in bigint.
         if matches!(plan, LogicalPlan::Limit(_)) {
             return Ok(Transformed::no(plan));
+        }
+        if let LogicalPlan::Union(union) = plan {
+            return Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(union.inputs)?)));
         }
         if let LogicalPlan::Values(values) = plan {
             let rows = values.values.into_iter().map(|row| row.into_iter().map(narrow_one).collect());

@@ -23,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::information_schema::InformationSchema;
 use self::relations::StatementPgCatalog;
+pub(super) use self::relations::column_type;
 use super::arithmetic::CheckArithmetic;
 use super::literals::{Microseconds, ReadLiterals};
 use super::settings::Settings;

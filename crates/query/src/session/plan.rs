@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cluster::{Catalog, Table};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
+use datafusion::common::{DFSchemaRef, DataFusionError, ParamValues, ScalarValue};
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::insert::{Source, cell_types, text_parameter};
 use super::report::{self, Known};
 use super::returning::Returning;
+use super::view::add_views;
 use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -45,6 +46,18 @@ pub(super) struct Planned {
 }
 
 impl Planned {
+    /// What it gives, with the tables its columns come from.
+    pub(super) fn schema(&self) -> DFSchemaRef {
+        Arc::clone(self.plan.schema())
+    }
+
+    /// The names of its parameters.
+    pub(super) fn parameters(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.plan.get_parameter_names().unwrap_or_default().into_iter().collect();
+        names.sort();
+        names
+    }
+
     /// The columns it gives.
     pub(super) fn columns(&self) -> &SchemaRef {
         self.plan.schema().inner()
@@ -78,7 +91,7 @@ impl OneTime {
 impl Session {
     /// The state an expression is planned in: the tables of this moment, with the block's own rows.
     pub(super) fn planning_state(&self) -> SessionState {
-        self.state_over(Arc::new(self.reads()))
+        self.state_over(Arc::new(self.reads())).0
     }
 
     /// What a statement reads now.
@@ -90,16 +103,16 @@ impl Session {
         Reads::new(snapshots, self.own_rows(&self.engine.node().catalog()))
     }
 
-    /// The state a statement over given reads is planned in.
-    fn state_over(&self, reads: Arc<Reads>) -> SessionState {
+    /// The state a statement over given reads is planned in, and the names it finds there.
+    fn state_over(&self, reads: Arc<Reads>) -> (SessionState, Arc<StatementCatalog>) {
         let catalog = self.engine.node().catalog();
         let path = self.settings.lock().search_path();
         let list = StatementCatalog::new(&self.engine, &self.database, Arc::clone(&catalog), path, reads);
         self.catalog.describe(&self.engine, &catalog, &list);
         let mut state = self.base.clone();
-        state.register_catalog_list(list);
+        state.register_catalog_list(Arc::<StatementCatalog>::clone(&list));
         state.config_mut().options_mut().execution.time_zone = Some(self.zone().to_string());
-        state
+        (state, list)
     }
 
     fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, cluster::Uncommitted> {
@@ -117,7 +130,9 @@ impl Session {
 
     /// Names a mistyped one could have meant.
     fn known(&self) -> Known {
-        let tables = self.engine.node().catalog().tables.values().map(|table| table.definition.name.clone()).collect();
+        let catalog = self.engine.node().catalog();
+        let views = catalog.views.values().map(|view| view.name.clone());
+        let tables = catalog.tables.values().map(|table| table.definition.name.clone()).chain(views).collect();
         let functions =
             self.base.scalar_functions().keys().chain(self.base.aggregate_functions().keys()).cloned().collect();
         Known { tables, functions }
@@ -188,11 +203,14 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
-        let ast = pg_catalog::rewrite(ast, &statement.text, &self.engine.node().catalog())?;
-        let state = self.state_over(reads);
+        let catalog = self.engine.node().catalog();
+        let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
+        let (state, list) = self.state_over(reads);
         let moment = self.moment();
         let planned = self.engine.work(async move {
-            let plan = state.statement_to_plan(DfStatement::Statement(Box::new(ast))).await?;
+            let ast = DfStatement::Statement(Box::new(ast));
+            add_views(&state, &list, &catalog, &ast, 0).await?;
+            let plan = state.statement_to_plan(ast).await?;
             refuse_statements(&plan)?;
             let plan = literals::narrow(plan)?;
             let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster::Catalog;
+use cluster::{Catalog, View};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::Result;
+use event::TableId;
 use parking_lot::RwLock;
 
 use super::reads::Reads;
@@ -40,8 +41,19 @@ impl StatementCatalog {
     ) -> Arc<StatementCatalog> {
         let mut others: BTreeMap<String, Arc<dyn SchemaProvider>> = BTreeMap::new();
         others.insert(ANNAL_SCHEMA.to_owned(), views::schema(engine, &catalog));
-        let schemas = Schemas { engine: Arc::clone(engine), catalog, search_path, reads, others: RwLock::new(others) };
+        let (others, views) = (RwLock::new(others), RwLock::default());
+        let schemas = Schemas { engine: Arc::clone(engine), catalog, search_path, reads, others, views };
         Arc::new(StatementCatalog { database: database.to_owned(), schemas: Arc::new(schemas) })
+    }
+
+    /// Whether the view was planned already.
+    pub(crate) fn has_view(&self, id: TableId) -> bool {
+        self.schemas.views.read().contains_key(&id)
+    }
+
+    /// Adds a view's plan, to be found under its name.
+    pub(crate) fn add_view(&self, view: Arc<View>, plan: Arc<dyn TableProvider>) {
+        self.schemas.views.write().insert(view.id, (view, plan));
     }
 
     /// Adds a schema that is not in the catalog, `pg_catalog` for one.
@@ -65,6 +77,9 @@ impl CatalogProviderList for StatementCatalog {
     }
 }
 
+/// A view, and what reads it.
+type PlannedView = (Arc<View>, Arc<dyn TableProvider>);
+
 /// All schemas of the database.
 struct Schemas {
     engine: Arc<Engine>,
@@ -72,6 +87,8 @@ struct Schemas {
     search_path: Vec<String>,
     reads: Arc<Reads>,
     others: RwLock<BTreeMap<String, Arc<dyn SchemaProvider>>>,
+    /// Those that were planned.
+    views: RwLock<BTreeMap<TableId, PlannedView>>,
 }
 
 impl fmt::Debug for Schemas {
@@ -92,9 +109,15 @@ impl Schemas {
         namespace == "public" || self.catalog.tables.values().any(|table| table.definition.namespace == namespace)
     }
 
-    fn stored(&self, namespace: &str, name: &str) -> Option<StoredTable> {
-        let table = self.catalog.table(namespace, name)?;
-        Some(StoredTable::new(Arc::clone(table), Arc::clone(&self.reads), Arc::clone(self.engine.segments())))
+    /// The table or planned view of that name.
+    fn stored(&self, namespace: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if let Some(table) = self.catalog.table(namespace, name) {
+            let (reads, segments) = (Arc::clone(&self.reads), Arc::clone(self.engine.segments()));
+            return Some(Arc::new(StoredTable::new(Arc::clone(table), reads, segments)));
+        }
+        let views = self.views.read();
+        let found = views.values().find(|(view, _)| view.namespace == namespace && view.name == name);
+        found.map(|(_, plan)| Arc::clone(plan))
     }
 }
 
@@ -156,13 +179,13 @@ impl SchemaProvider for Namespace {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         if let Some(table) = self.schemas.stored(&self.name, name) {
-            return Ok(Some(Arc::new(table)));
+            return Ok(Some(table));
         }
         for namespace in self.further() {
             let other = self.schemas.other(namespace);
             let found = match other {
                 Some(other) => other.table(name).await?,
-                None => self.schemas.stored(namespace, name).map(|table| Arc::new(table) as Arc<dyn TableProvider>),
+                None => self.schemas.stored(namespace, name),
             };
             if found.is_some() {
                 return Ok(found);
@@ -176,7 +199,7 @@ impl SchemaProvider for Namespace {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.schemas.catalog.table(&self.name, name).is_some()
+        self.schemas.stored(&self.name, name).is_some()
     }
 }
 

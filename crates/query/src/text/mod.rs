@@ -1,4 +1,4 @@
-//! PostgreSQL's text forms: from what a client wrote to a value of a column's type, and ([`write`]) back.
+//! PostgreSQL's text forms: from what a client wrote to a value of a column's type, and ([`mod@write`]) back.
 //!
 //! Reading is used by COPY, by literals in VALUES and by text parameters, so that all three accept and refuse the same.
 

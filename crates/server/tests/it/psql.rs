@@ -390,3 +390,53 @@ async fn watches_a_query() {
     }
     child.kill().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shows_views_also_after_a_kill() {
+    let mut server = server_with_flights().await;
+    let create = "CREATE VIEW late AS SELECT origin, count(*) FROM flights GROUP BY origin";
+    psql(&server, &["-c", create]).await;
+    server.kill().await;
+    server.restart().await;
+    prints(
+        &server,
+        &[r"\dv"],
+        expect![[r#"
+              List of relations
+         Schema | Name | Type | Owner
+        --------+------+------+-------
+         public | late | view | annal
+        (1 row)
+
+    "#]],
+    )
+    .await;
+    prints(
+        &server,
+        &[r"\d+ late"],
+        expect![[r#"
+                                    View "public.late"
+         Column |  Type  | Collation | Nullable | Default | Storage  | Description
+        --------+--------+-----------+----------+---------+----------+-------------
+         origin | text   |           |          |         | extended |
+         count  | bigint |           |          |         | plain    |
+        View definition:
+         SELECT origin, count(*) FROM flights GROUP BY origin;
+
+    "#]],
+    )
+    .await;
+    prints(
+        &server,
+        &["SELECT * FROM late ORDER BY origin"],
+        expect![[r#"
+         origin | count
+        --------+-------
+         EWR    |     1
+         LGA    |     1
+        (2 rows)
+
+    "#]],
+    )
+    .await;
+}

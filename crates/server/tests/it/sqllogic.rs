@@ -60,6 +60,7 @@ files! {
     pg_transaction,
     pg_truncate,
     pg_types,
+    pg_view,
     time,
     retention,
     views,

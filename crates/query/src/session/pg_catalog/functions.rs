@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
-use cluster::{Catalog, Table};
+use cluster::{Catalog, Table, View};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
 use datafusion::logical_expr::{
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::super::rows::sql_name;
 use super::super::settings::Settings;
-use super::relations::{ANNAL_OID, KEY_OID, checks, key_name};
+use super::relations::{ANNAL_OID, KEY_OID, checks, key_name, view_definition};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};
 use crate::text::Zone;
@@ -35,6 +35,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
         of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
         expression_text(),
         table_is_visible(engine.clone(), Arc::clone(settings)),
+        view_text(engine.clone()),
         of_table("pg_get_indexdef", &[1, 3], engine.clone(), index_definition),
         constraint_definition(engine.clone()),
         of_table("column_default", &[2], engine, |table, arguments| {
@@ -120,9 +121,10 @@ fn table_is_visible(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc
             let schema = match oid {
                 oid if oid < i64::from(ANNAL_OID) => "pg_catalog",
                 oid if oid < FIRST_TABLE_OID => "annal",
-                oid => match definition(&catalog, oid) {
-                    Some(table) => &table.namespace,
-                    None => return None,
+                oid => match (definition(&catalog, oid), view_of(&catalog, oid)) {
+                    (Some(table), _) => &table.namespace,
+                    (None, Some(view)) => &view.namespace,
+                    (None, None) => return None,
                 },
             };
             Some(path.iter().any(|on_path| on_path == schema))
@@ -130,6 +132,20 @@ fn table_is_visible(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc
         let oids = oids(&arguments[0])?;
         let answers = oids.as_primitive::<Int64Type>().iter().map(|oid| oid.and_then(visible));
         Ok(Arc::new(answers.collect::<BooleanArray>()))
+    })
+}
+
+fn view_of(catalog: &Catalog, oid: i64) -> Option<&View> {
+    catalog.views.get(&TableId(u64::try_from(oid).ok()?)).map(Arc::as_ref)
+}
+
+/// `pg_get_viewdef(oid [, pretty])`.
+fn view_text(engine: Weak<Engine>) -> Arc<ScalarUDF> {
+    udf("pg_get_viewdef", &[1, 2], DataType::Utf8, move |arguments| {
+        let catalog = catalog_of(&engine);
+        let text = |oid: Option<i64>| view_of(&catalog, oid?).map(view_definition);
+        let oids = oids(&arguments[0])?;
+        Ok(Arc::new(oids.as_primitive::<Int64Type>().iter().map(text).collect::<StringArray>()))
     })
 }
 

@@ -7,17 +7,17 @@ use arrow::array::{ArrayRef, Int32Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use cluster::Catalog;
+use cluster::{Catalog, View};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
 use event::{ColumnType, TableDefinition};
 
 use super::functions::OWNER;
-use super::relations::{column_type, key_name};
+use super::relations::{column_type, key_name, view_definition};
 
-const TABLES: [&str; 6] =
-    ["schemata", "tables", "columns", "table_constraints", "key_column_usage", "constraint_column_usage"];
+const TABLES: [&str; 7] =
+    ["schemata", "tables", "columns", "views", "table_constraints", "key_column_usage", "constraint_column_usage"];
 
 /// The tables of `information_schema` for one statement.
 pub(crate) struct InformationSchema {
@@ -72,6 +72,7 @@ impl InformationSchema {
             [namespace, name, kind, insertable].map(str::to_owned)
         };
         rows.extend(self.tables().map(|table| row(&table.namespace, &table.name, "BASE TABLE", "YES")));
+        rows.extend(self.catalog.views.values().map(|view| row(&view.namespace, &view.name, "VIEW", "NO")));
         rows.extend(self.views.table_names().iter().map(|name| row("annal", name, "VIEW", "NO")));
         let column = |at: usize| Values::Text(rows.iter().map(|row| Some(row[at].clone())).collect());
         vec![
@@ -98,6 +99,19 @@ impl InformationSchema {
                 });
             }
         }
+        for view in self.catalog.views.values() {
+            for (number, column) in (1..).zip(&view.columns) {
+                rows.push(Described {
+                    namespace: view.namespace.clone(),
+                    table: view.name.clone(),
+                    name: column.name.clone(),
+                    number,
+                    column_type: column.column_type,
+                    nullable: true,
+                    default: None,
+                });
+            }
+        }
         for name in self.views.table_names() {
             let Some(view) = self.views.table(&name).await? else { continue };
             for (number, field) in (1..).zip(view.schema().fields()) {
@@ -113,6 +127,21 @@ impl InformationSchema {
             }
         }
         Ok(rows)
+    }
+
+    fn view_queries(&self) -> Vec<(&'static str, Values)> {
+        let views: Vec<_> = self.catalog.views.values().collect();
+        let text =
+            |of: &dyn Fn(&View) -> String| Values::Text(views.iter().map(|view| Some(of(view))).collect::<Vec<_>>());
+        vec![
+            ("table_catalog", self.same(&self.database, views.len())),
+            ("table_schema", text(&|view| view.namespace.clone())),
+            ("table_name", text(&|view| view.name.clone())),
+            ("view_definition", text(&view_definition)),
+            ("check_option", self.same("NONE", views.len())),
+            ("is_updatable", self.same("NO", views.len())),
+            ("is_insertable_into", self.same("NO", views.len())),
+        ]
     }
 
     async fn columns(&self) -> Result<Vec<(&'static str, Values)>> {
@@ -208,6 +237,7 @@ impl SchemaProvider for InformationSchema {
             "schemata" => self.schemata(),
             "tables" => self.relations(),
             "columns" => self.columns().await?,
+            "views" => self.view_queries(),
             "table_constraints" => self.table_constraints(),
             "key_column_usage" => self.key_columns(true),
             "constraint_column_usage" => self.key_columns(false),

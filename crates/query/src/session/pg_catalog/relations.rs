@@ -12,7 +12,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use cluster::Catalog;
+use cluster::{Catalog, View};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::{MemTable, TableType};
@@ -57,6 +57,14 @@ pub(crate) struct StatementPgCatalog {
     settings: Arc<Mutex<Settings>>,
 }
 
+/// A view as the catalog shows it.
+struct DescribedView {
+    oid: i32,
+    namespace: i32,
+    name: String,
+    columns: Vec<Column>,
+}
+
 /// A row of a catalog table: what it knows, by column.
 pub(super) type Row = BTreeMap<&'static str, ScalarValue>;
 
@@ -77,15 +85,40 @@ impl StatementPgCatalog {
         self.catalog.tables.values().map(|table| table.definition.as_ref())
     }
 
-    /// Annal's own views with their oids and columns.
-    async fn views(&self) -> Result<Vec<(i32, String, Vec<Arc<Field>>)>> {
+    /// All views with their columns: Annal's own, then the user's.
+    async fn views(&self) -> Result<Vec<DescribedView>> {
         let mut views = Vec::new();
         for (oid, name) in (FIRST_VIEW_OID..).zip(self.views.table_names()) {
-            if let Some(view) = self.views.table(&name).await? {
-                views.push((oid, name, view.schema().fields().to_vec()));
-            }
+            let Some(view) = self.views.table(&name).await? else { continue };
+            let column = |field: &Arc<Field>| Column {
+                id: event::ColumnId(0),
+                name: field.name().clone(),
+                column_type: column_type(field.data_type()),
+                nullable: true,
+                default: None,
+            };
+            let columns = view.schema().fields().iter().map(column).collect();
+            views.push(DescribedView { oid, namespace: ANNAL_OID, name, columns });
         }
+        views.extend(self.catalog.views.values().map(|view| DescribedView {
+            oid: view_oid(view),
+            namespace: namespace_oid(&view.namespace),
+            name: view.name.clone(),
+            columns: view.columns.clone(),
+        }));
         Ok(views)
+    }
+
+    fn view_queries(&self) -> Vec<Row> {
+        let row = |view: &Arc<View>| {
+            Row::from([
+                ("schemaname", view.namespace.as_str().into()),
+                ("viewname", view.name.as_str().into()),
+                ("viewowner", OWNER.into()),
+                ("definition", view_definition(view).as_str().into()),
+            ])
+        };
+        self.catalog.views.values().map(row).collect()
     }
 
     async fn classes(&self) -> Result<Vec<Row>> {
@@ -104,8 +137,8 @@ impl StatementPgCatalog {
                 rows.push(row);
             }
         }
-        for (oid, name, columns) in self.views().await? {
-            rows.push(class(oid, &name, ANNAL_OID, "v", columns.len()));
+        for view in self.views().await? {
+            rows.push(class(view.oid, &view.name, view.namespace, "v", view.columns.len()));
         }
         Ok(rows)
     }
@@ -117,17 +150,8 @@ impl StatementPgCatalog {
                 rows.push(attribute(oid_of(table), number, column));
             }
         }
-        for (oid, _, columns) in self.views().await? {
-            for (number, field) in (1..).zip(&columns) {
-                let column = Column {
-                    id: event::ColumnId(0),
-                    name: field.name().clone(),
-                    column_type: column_type(field.data_type()),
-                    nullable: true,
-                    default: None,
-                };
-                rows.push(attribute(oid, number, &column));
-            }
+        for view in self.views().await? {
+            rows.extend((1..).zip(&view.columns).map(|(number, column)| attribute(view.oid, number, column)));
         }
         Ok(rows)
     }
@@ -270,6 +294,7 @@ impl StatementPgCatalog {
             "pg_database" => self.databases(),
             "pg_settings" => self.settings(),
             "pg_roles" => routines::roles(OWNER),
+            "pg_views" => self.view_queries(),
             _ => return Ok(None),
         }))
     }
@@ -379,6 +404,16 @@ fn spaced(list: &ScalarValue) -> ScalarValue {
     texts.join(" ").as_str().into()
 }
 
+/// A view's oid is its [`event::TableId`], as a table's is.
+fn view_oid(view: &View) -> i32 {
+    i32::try_from(view.id.0).unwrap_or(i32::MAX)
+}
+
+/// The query of a view as PostgreSQL shows it.
+pub(super) fn view_definition(view: &View) -> String {
+    format!(" {};", view.query)
+}
+
 pub(super) fn oid_of(table: &TableDefinition) -> i32 {
     i32::try_from(table.id.0).unwrap_or(i32::MAX)
 }
@@ -470,7 +505,7 @@ fn type_facts(column_type: ColumnType) -> (i32, i16, bool, &'static str, &'stati
 }
 
 /// The column type that shows values of an Arrow type best.
-pub(super) fn column_type(data_type: &DataType) -> ColumnType {
+pub(in crate::session) fn column_type(data_type: &DataType) -> ColumnType {
     match data_type {
         DataType::Int8 | DataType::Int16 | DataType::UInt8 => ColumnType::SmallInt,
         DataType::Int32 | DataType::UInt16 => ColumnType::Integer,

@@ -188,7 +188,7 @@ struct RelationNames<'a> {
 }
 
 impl RelationNames<'_> {
-    /// The oid of the table of that name; a break with a name that is nobody's; `None` for what the library's tables know.
+    /// The oid of the table or view of that name; a break with a name that is nobody's; `None` for what the library's tables know.
     fn oid(&self, written: &str) -> ControlFlow<String, Option<u64>> {
         let parts: Vec<String> = written
             .split('.')
@@ -205,8 +205,9 @@ impl RelationNames<'_> {
         if written.bytes().all(|byte| byte.is_ascii_digit()) {
             return ControlFlow::Continue(None);
         }
-        match self.catalog.table(schema, name) {
-            Some(table) => ControlFlow::Continue(Some(table.definition.id.0)),
+        let table = self.catalog.table(schema, name).map(|table| table.definition.id);
+        match table.or_else(|| self.catalog.view(schema, name).map(|view| view.id)) {
+            Some(id) => ControlFlow::Continue(Some(id.0)),
             None if schema == "public" && !name.starts_with("pg_") && !name.ends_with("_pkey") => {
                 ControlFlow::Break(written.to_owned())
             }
