@@ -7,7 +7,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event::{Check, Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind};
+use event::{Check, Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind, UniqueKey};
 use serde::{Deserialize, Serialize};
 
 pub use self::view::View;
@@ -23,6 +23,9 @@ pub struct TableSpec {
     pub columns: Vec<Column>,
     /// Positions of the PRIMARY KEY columns.
     pub primary_key: Vec<usize>,
+    /// Its UNIQUE constraints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<UniqueKey>,
     /// Event or reference.
     pub kind: TableKind,
     /// How segments are compressed.

@@ -58,7 +58,8 @@ impl StateMachine for DataMachine {
                 outputs.sum::<usize>() + replace.inputs.iter().map(String::len).sum::<usize>()
             }
             Command::Delete(delete) => delete.splits.iter().map(|(_, rows)| rows.bytes()).sum(),
-            Command::Seal | Command::Schema(_) | Command::Expire { .. } | Command::Truncate { .. } => 0,
+            Command::Seal | Command::Schema(_) | Command::Expire { .. } => 0,
+            Command::Truncate { .. } | Command::Expect { .. } => 0,
         };
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
     }
@@ -72,7 +73,8 @@ impl StateMachine for DataMachine {
             | Command::Schema(_)
             | Command::Replace(_)
             | Command::Expire { .. }
-            | Command::Truncate { .. } => false,
+            | Command::Truncate { .. }
+            | Command::Expect { .. } => false,
         };
         !statement.commands.iter().any(brings_rows)
     }

@@ -73,6 +73,8 @@ struct TableRows {
     deleted: BTreeMap<SplitId, SequenceSet>,
     /// The oldest snapshot the deleted rows were read from.
     read: Option<u64>,
+    /// The snapshot in which its keys were found to be unique, these rows included.
+    unique: Option<u64>,
 }
 
 /// A place in a [`WriteSet`]: how many rows of each table were there, and which were deleted.
@@ -124,6 +126,20 @@ impl WriteSet {
             batches: rows.numbered(),
             segments: rows.staged.iter().map(|s| s.segment.clone()).collect(),
             deleted: rows.deleted.clone(),
+        }
+    }
+
+    /// The tables with keys that rows were added to, in order of their ids.
+    pub fn keyed(&self) -> Vec<Arc<Table>> {
+        let keyed = |rows: &&TableRows| rows.rows > 0 && !rows.table.definition.keys().is_empty();
+        self.tables.values().filter(keyed).map(|rows| Arc::clone(&rows.table)).collect()
+    }
+
+    /// The keys of `table` are unique with what this set does to the snapshot of that index: when rows came since, the commit fails with
+    /// [`Error::Conflict`].
+    pub fn keys_are_unique(&mut self, table: &Table, index: u64) {
+        if let Some(rows) = self.tables.get_mut(&table.definition.id) {
+            rows.unique = Some(index);
         }
     }
 
@@ -284,6 +300,7 @@ impl WriteSet {
         let mut commands = Vec::with_capacity(self.tables.len());
         for rows in self.tables.values() {
             let definition = &rows.table.definition;
+            commands.extend(rows.expect());
             commands.extend(rows.delete(false));
             let batches = rows.kept()?;
             let all = match &batches[..] {
@@ -304,7 +321,8 @@ impl WriteSet {
         let staged = self.tables.values().flat_map(|rows| &rows.staged);
         let install = Install { seal: None, segments: staged.map(|s| s.segment.meta.clone()).collect() };
         check_install(&install)?;
-        let mut commands = vec![Command::Install(install)];
+        let mut commands: Vec<Command> = self.tables.values().filter_map(TableRows::expect).collect();
+        commands.push(Command::Install(install));
         commands.extend(self.tables.values().filter_map(|rows| rows.delete(true)));
         Ok(commands)
     }
@@ -401,6 +419,7 @@ impl TableRows {
             staged: Vec::new(),
             deleted: BTreeMap::new(),
             read: None,
+            unique: None,
         }
     }
 
@@ -432,6 +451,10 @@ impl TableRows {
         }
         kept.retain(|batch| batch.num_rows() > 0);
         Ok(kept)
+    }
+
+    fn expect(&self) -> Option<Command> {
+        self.unique.map(|index| Command::Expect { shard: self.table.shards[0].shard, index })
     }
 
     /// The command that deletes what is deleted; `own` says whether rows of the statement itself are installed first.

@@ -32,6 +32,15 @@ pub struct Check {
     pub expression: String,
 }
 
+/// A UNIQUE constraint of a reference table: no two rows have the same values in its columns, unless one is NULL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UniqueKey {
+    /// Unique within the table.
+    pub name: String,
+    /// Positions of its columns.
+    pub columns: Vec<usize>,
+}
+
 /// How segments of a table are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +95,9 @@ pub struct TableDefinition {
     pub columns: Vec<Column>,
     /// Positions of the PRIMARY KEY columns, empty without one.
     pub primary_key: Vec<usize>,
+    /// Its UNIQUE constraints, in the order they were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<UniqueKey>,
     /// Event or reference.
     pub kind: TableKind,
     /// How segments are compressed.
@@ -113,6 +125,21 @@ impl TableDefinition {
     /// Whether rows must be judged by expressions before they are written, besides types and NOT NULL.
     pub fn is_checked(&self) -> bool {
         !self.checks.is_empty()
+    }
+
+    /// What no two rows may share: the PRIMARY KEY and UNIQUE constraints of a reference table. Event tables check none.
+    pub fn keys(&self) -> Vec<UniqueKey> {
+        if self.event().is_some() {
+            return Vec::new();
+        }
+        let primary = (!self.primary_key.is_empty())
+            .then(|| UniqueKey { name: self.primary_key_name(), columns: self.primary_key.clone() });
+        primary.into_iter().chain(self.unique.iter().cloned()).collect()
+    }
+
+    /// The name of the PRIMARY KEY constraint.
+    pub fn primary_key_name(&self) -> String {
+        format!("{}_pkey", self.name)
     }
 
     /// The position of the column of that name.

@@ -39,6 +39,12 @@ pub enum Condition {
     InvalidObjectDefinition,
     /// 42P02
     UndefinedParameter,
+    /// 23505
+    UniqueViolation,
+    /// 21000
+    CardinalityViolation,
+    /// 42P10
+    InvalidColumnReference,
     /// 42809
     WrongObjectType,
     /// 22P02

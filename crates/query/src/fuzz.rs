@@ -58,6 +58,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
         version: SchemaVersion(1),
         columns: types.iter().enumerate().map(column).collect(),
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),

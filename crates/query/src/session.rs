@@ -7,11 +7,13 @@ mod alter;
 mod arithmetic;
 mod change;
 mod checks;
+mod conflict;
 mod control;
 mod copy;
 mod ddl;
 mod depth;
 mod insert;
+mod keys;
 mod literals;
 mod names;
 mod pg_catalog;
@@ -195,6 +197,8 @@ pub struct Session {
     begun: bool,
     /// What every statement of the open block reads, when it reads repeatably.
     pinned: Option<Arc<Snapshots>>,
+    /// The table whose turn the statement under way has.
+    turn: Option<event::TableId>,
     /// See [`Session::committing`].
     committing: Arc<AtomicBool>,
     /// Counts the statements that wrote, so that a plan made before one is not run after it.
@@ -233,6 +237,7 @@ impl Session {
             modes: Modes::default(),
             begun: false,
             pinned: None,
+            turn: None,
             committing: Arc::default(),
             written: 0,
             started: None,

@@ -341,6 +341,7 @@ impl World {
             version: event::SchemaVersion(1),
             columns: spec("").columns,
             primary_key: Vec::new(),
+            unique: Vec::new(),
             kind: TableKind::Reference,
             compression: Compression::Zstd,
             checks: Vec::new(),
@@ -377,6 +378,7 @@ fn spec(name: &str) -> TableSpec {
             column(3, "payload", ColumnType::Text, true),
         ],
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,
             series: vec![1],

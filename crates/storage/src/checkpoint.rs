@@ -54,6 +54,8 @@ pub(crate) struct ShardBody {
     /// Index of the last entry that took all rows away, 0 without one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) truncated: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) appended: u64,
 }
 
 fn is_zero(index: &u64) -> bool {

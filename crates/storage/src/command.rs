@@ -65,6 +65,13 @@ pub enum Command {
         /// The time, by the clock of whoever proposed it (architecture, D19), in microseconds.
         before_us: i64,
     },
+    /// Refuses the statement when rows came to a shard after the index at which its proposer looked at all of them. For tables with keys.
+    Expect {
+        /// The shard, of a reference table.
+        shard: ShardId,
+        /// The index.
+        index: u64,
+    },
     /// Forgets all rows of a shard that came before.
     Truncate {
         /// The shard.

@@ -94,6 +94,7 @@ mod tests {
             deleted: vec![],
             purged: 0,
             truncated: 0,
+            appended: 0,
         };
         let body = CheckpointBody { group: GroupId(1), seal: 9, shards: vec![shard], dropped: vec![ShardId(2)] };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);

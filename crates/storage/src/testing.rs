@@ -34,6 +34,7 @@ pub(crate) fn table(id: u64, columns: &[(&str, ColumnType, bool)], kind: TableKi
         version: SchemaVersion(1),
         columns: columns.collect(),
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind,
         compression: Compression::Zstd,
         checks: Vec::new(),

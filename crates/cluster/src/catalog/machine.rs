@@ -251,6 +251,7 @@ fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
         version: SchemaVersion(1),
         columns: columns.collect(),
         primary_key: spec.primary_key.clone(),
+        unique: spec.unique.clone(),
         kind: spec.kind.clone(),
         compression: spec.compression,
         checks: spec.checks.clone(),

@@ -84,6 +84,7 @@ pub(crate) fn events(name: &str) -> TableSpec {
             column("value", ColumnType::BigInt, true),
         ],
         primary_key: vec![],
+        unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,
             series: vec![1],

@@ -240,6 +240,7 @@ mod tests {
             version: SchemaVersion(1),
             columns: vec![column(1, ColumnType::SmallInt, false), column(2, ColumnType::Text, true)],
             primary_key: Vec::new(),
+            unique: Vec::new(),
             kind: TableKind::Reference,
             compression: Compression::Zstd,
             checks: Vec::new(),

@@ -34,7 +34,7 @@ use crate::error::{Condition, Error};
 use crate::table::Reads;
 
 /// How often a statement is evaluated again because others changed its rows meanwhile.
-const EVALUATIONS_MAX: u32 = 64;
+pub(super) const EVALUATIONS_MAX: u32 = 64;
 
 /// A statement that changes rows which are there.
 struct Change<'a> {
@@ -51,9 +51,9 @@ struct Change<'a> {
 
 /// What a query of rows to change gave.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     rows: u64,
-    splits: BTreeMap<SplitId, SequenceSet>,
+    pub(super) splits: BTreeMap<SplitId, SequenceSet>,
 }
 
 impl Session {
@@ -86,10 +86,7 @@ impl Session {
     ) -> Result<Outcome, Error> {
         let table = self.table(&change.name)?;
         change.check(&table.definition)?;
-        let _turn = match self.block {
-            Block::None => Some(self.engine().turn(table.definition.id).await),
-            Block::Implicit | Block::Explicit { .. } => None,
-        };
+        let _turn = self.take_turn(table.definition.id).await;
         let reads = Arc::new(self.reads().with_numbers(table.definition.id));
         let runnable = self.rows_to_change(statement, change, &table, &reads, parameters).await?;
         let mut batches = self.start(&runnable);
@@ -296,7 +293,7 @@ impl<'a> Change<'a> {
 
 impl Found {
     /// Takes the numbers in, and gives the columns behind them.
-    fn take(&mut self, definition: &TableDefinition, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    pub(super) fn take(&mut self, definition: &TableDefinition, batch: &RecordBatch) -> Result<RecordBatch, Error> {
         let internal = |message: String| Error::report(Condition::Internal, message);
         let numbers = batch.column(0).as_primitive_opt::<UInt64Type>();
         let numbers = numbers.ok_or_else(|| internal("rows without numbers".to_owned()))?;

@@ -14,7 +14,9 @@ use datafusion::sql::sqlparser::ast::{
 use event::{Column, TableKind};
 use futures::{StreamExt, stream};
 
+use super::change::EVALUATIONS_MAX;
 use super::checks::Checks;
+use super::conflict::Conflicts;
 use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
@@ -34,6 +36,7 @@ impl Session {
         let Some(ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
         self.note_begun(&ast).await?;
         self.statement_began = Some(chrono::Utc::now());
+        self.turn = None;
         match ast.as_ref() {
             Ast::Query(_) => {
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
@@ -264,6 +267,15 @@ impl Session {
                 {
                     self.engine.node().schema_settled().await;
                 }
+                // Others wrote to a table with keys.
+                Err(Error::Cluster(cluster::Error::Conflict))
+                    if self.block == Block::None && attempt < EVALUATIONS_MAX => {}
+                // One of them took a key that was free when ON CONFLICT looked.
+                Err(Error::Reported(report))
+                    if report.condition == Condition::UniqueViolation
+                        && insert.on.is_some()
+                        && self.block == Block::None
+                        && attempt < super::plan::REPLANS_MAX => {}
                 outcome => return outcome,
             }
         }
@@ -282,6 +294,11 @@ impl Session {
         let zone = self.zone();
         let definition = Arc::clone(&table.definition);
         let checks = self.checks(&definition).await?;
+        let conflicts = Conflicts::of(insert, &definition)?;
+        let _turn = match conflicts {
+            Some(_) => self.take_turn(definition.id).await,
+            None => None,
+        };
         let mut returned = Vec::new();
         let keep = insert.returning.is_some();
         let (rows, writes) = match source {
@@ -289,13 +306,25 @@ impl Session {
                 let text = Arc::clone(&statement.text);
                 let read = move || read_constants(&rows, &text, &positions, &definition, &defaults, zone);
                 let batch = self.read_rows(statement, checks, read).await?;
-                self.write_batch(&table, batch, keep, &mut returned).await?
+                match &conflicts {
+                    None => self.write_batch(&table, batch, keep, &mut returned).await?,
+                    Some(conflicts) => {
+                        let rows = vec![batch];
+                        self.write_or(statement, insert, conflicts, &table, rows, parameters, &mut returned).await?
+                    }
+                }
             }
             Source::Literals(values) => {
-                let parameters = parameters.to_vec();
-                let read = move || read_literals(&values, &positions, &definition, &defaults, &parameters, zone);
+                let given = parameters.to_vec();
+                let read = move || read_literals(&values, &positions, &definition, &defaults, &given, zone);
                 let batch = self.read_rows(statement, checks, read).await?;
-                self.write_batch(&table, batch, keep, &mut returned).await?
+                match &conflicts {
+                    None => self.write_batch(&table, batch, keep, &mut returned).await?,
+                    Some(conflicts) => {
+                        let rows = vec![batch];
+                        self.write_or(statement, insert, conflicts, &table, rows, parameters, &mut returned).await?
+                    }
+                }
             }
             Source::Query(query) => {
                 let runnable = self.runnable(statement, &as_query(&query), parameters, &OneTime::default()).await?;
@@ -308,13 +337,20 @@ impl Session {
                     defaults = self.defaults(&table, &needed).await?;
                 }
                 let target = Arc::new(Target { table: definition, positions, defaults, zone, checks });
-                let mut writes = self.take_writes().await;
-                let mut rows = 0;
+                let mut writes = match conflicts {
+                    None => Some(self.take_writes().await),
+                    Some(_) => None,
+                };
+                let (mut rows, mut gathered) = (0, Vec::new());
                 while let Some(batch) = batches.next().await {
                     let batch = batch.map_err(|error| self.worded(error, statement))?;
                     let target = Arc::clone(&target);
                     let checked = self.engine.work(async move { Ok(target.rows(&batch)) }).await;
                     let checked = checked.map_err(|error| self.worded(error, statement))??;
+                    let Some(writes) = writes.as_mut() else {
+                        gathered.push(checked);
+                        continue;
+                    };
                     rows += checked.num_rows() as u64;
                     if keep {
                         returned.push(checked.clone());
@@ -323,7 +359,13 @@ impl Session {
                         writes.append(&table, checked).await?;
                     }
                 }
-                (rows, writes)
+                match (writes, &conflicts) {
+                    (Some(writes), _) => (rows, writes),
+                    (None, None) => unreachable!("without conflicts rows are written as they come"),
+                    (None, Some(conflicts)) => {
+                        self.write_or(statement, insert, conflicts, &table, gathered, parameters, &mut returned).await?
+                    }
+                }
             }
         };
         let Some(items) = &insert.returning else {
@@ -370,6 +412,26 @@ impl Session {
             kept.push(batch.clone());
         }
         writes.append(table, batch).await?;
+        Ok((rows, writes))
+    }
+
+    /// Writes the rows of an INSERT with ON CONFLICT; how many were written.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one statement")]
+    async fn write_or(
+        &mut self,
+        statement: &Statement,
+        insert: &Insert,
+        conflicts: &Conflicts<'_>,
+        table: &Arc<Table>,
+        rows: Vec<RecordBatch>,
+        parameters: &[ScalarValue],
+        kept: &mut Vec<RecordBatch>,
+    ) -> Result<(u64, Writing), Error> {
+        let from = self.table_of_insert(insert).await?;
+        let writing = self.insert_or(statement, (insert, &from), conflicts, table, rows, parameters);
+        let (written, writes) = Box::pin(writing).await?;
+        let rows = written.iter().map(|batch| batch.num_rows() as u64).sum();
+        *kept = written;
         Ok((rows, writes))
     }
 

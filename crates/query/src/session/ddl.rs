@@ -2,10 +2,10 @@
 
 use cluster::TableSpec;
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef, ColumnOption, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo, Expr, Ident,
-    IndexColumn, ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
+    ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo,
+    Expr, Ident, IndexColumn, ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
 };
-use event::{Column, ColumnId, ColumnType, Compression, EventOptions, TableKind};
+use event::{Column, ColumnId, ColumnType, Compression, EventOptions, TableKind, UniqueKey};
 
 use super::checks;
 use super::report::nearest;
@@ -95,16 +95,17 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     }
     let options = table_options(&create.table_options)?;
     let kind = kind(&options, &columns, &primary_key)?;
-    if kind == TableKind::Reference && !primary_key.is_empty() {
+    let unique = unique(create, &name, &columns)?;
+    if kind != TableKind::Reference && !unique.is_empty() {
         return Err(Error::hinted(
             Condition::FeatureNotSupported,
-            "primary keys of reference tables are not supported",
-            "A table becomes an event table with a NOT NULL timestamp column that is part of the key; otherwise leave out PRIMARY KEY.",
+            "unique constraints of event tables are not supported",
+            "Rows of event tables are not checked for duplicates.",
         ));
     }
     let compression = compression(options.compression.as_deref())?;
     let checks = checks::stated(create, &name, &columns)?;
-    Ok(TableSpec { namespace, name, columns, primary_key, kind, compression, checks })
+    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
 }
 
 /// Tables and views lie in `public`.
@@ -186,7 +187,7 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
                 ColumnOption::NotNull | ColumnOption::PrimaryKey(_) => column.nullable = false,
                 ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
                 // Collected with those of the table.
-                ColumnOption::Check(_) => {}
+                ColumnOption::Check(_) | ColumnOption::Unique(_) => {}
                 other => return Err(constraint_refused(&other.to_string())),
             }
         }
@@ -202,7 +203,7 @@ fn constraint_refused(what: &str) -> Error {
     Error::hinted(
         Condition::FeatureNotSupported,
         format!("constraint {what} is not supported"),
-        "Columns may have NOT NULL, DEFAULT, CHECK and, on event tables, PRIMARY KEY.",
+        "Columns may have NOT NULL, DEFAULT, CHECK, PRIMARY KEY and, in reference tables, UNIQUE.",
     )
 }
 
@@ -274,7 +275,7 @@ fn primary_key(create: &CreateTable, columns: &[Column]) -> Result<Vec<usize>, E
             TableConstraint::PrimaryKey(key) => {
                 keys.push(key.columns.iter().map(|column| key_column(column, columns)).collect::<Result<_, _>>()?);
             }
-            TableConstraint::Check(_) => {}
+            TableConstraint::Check(_) | TableConstraint::Unique(_) => {}
             other => return Err(constraint_refused(&other.to_string())),
         }
     }
@@ -284,6 +285,46 @@ fn primary_key(create: &CreateTable, columns: &[Column]) -> Result<Vec<usize>, E
         return Err(Error::report(Condition::InvalidTableDefinition, message));
     }
     Ok(keys.pop().unwrap_or_default())
+}
+
+/// The UNIQUE constraints of columns, then of the table.
+fn unique(create: &CreateTable, table: &str, columns: &[Column]) -> Result<Vec<UniqueKey>, Error> {
+    let mut keys: Vec<UniqueKey> = Vec::new();
+    let of_columns = create.columns.iter().enumerate().flat_map(|(at, definition)| {
+        let unique = |option: &ColumnOptionDef| matches!(option.option, ColumnOption::Unique(_));
+        definition
+            .options
+            .iter()
+            .filter(move |option| unique(option))
+            .map(move |option| (option.name.as_ref(), vec![at]))
+    });
+    let of_table = create.constraints.iter().filter_map(|constraint| match constraint {
+        TableConstraint::Unique(key) => Some(key),
+        _ => None,
+    });
+    let mut stated: Vec<(Option<&Ident>, Vec<usize>)> = of_columns.collect();
+    for key in of_table {
+        let positions = key.columns.iter().map(|column| key_column(column, columns)).collect::<Result<_, _>>()?;
+        stated.push((key.name.as_ref(), positions));
+    }
+    for (name, positions) in stated {
+        let name = match name {
+            Some(name) => folded(name),
+            None => {
+                let names: Vec<&str> = positions.iter().map(|at| columns[*at].name.as_str()).collect();
+                let plain = format!("{table}_{}_key", names.join("_"));
+                let numbered = (1..).map(|number| format!("{plain}{number}"));
+                let is_free = |name: &String| keys.iter().all(|key| key.name != *name);
+                std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or_default()
+            }
+        };
+        if keys.iter().any(|key| key.name == name) {
+            let message = format!("relation \"{name}\" already exists");
+            return Err(Error::report(Condition::DuplicateTable, message));
+        }
+        keys.push(UniqueKey { name, columns: positions });
+    }
+    Ok(keys)
 }
 
 fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {

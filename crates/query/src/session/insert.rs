@@ -54,19 +54,12 @@ pub(crate) fn target_name(table: &TableObject) -> Result<(String, String), Error
 /// Checks an INSERT against its table.
 ///
 /// # Errors
-/// 42703, 42701, 42601 as PostgreSQL; 0A000 for ON CONFLICT.
+/// 42703, 42701, 42601 as PostgreSQL.
 pub(crate) fn plan(
     insert: &Insert,
     constants: Option<&Arc<ConstantRows>>,
     table: Arc<Table>,
 ) -> Result<InsertPlan, Error> {
-    if insert.on.is_some() {
-        return Err(Error::hinted(
-            Condition::FeatureNotSupported,
-            "INSERT ... ON CONFLICT is not supported",
-            "Rows of event tables never conflict; leave ON CONFLICT out.",
-        ));
-    }
     let definition = &table.definition;
     let positions = positions(definition, &insert.columns)?;
     let Some(query) = &insert.source else {

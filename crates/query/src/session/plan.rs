@@ -115,7 +115,7 @@ impl Session {
         (state, list)
     }
 
-    fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, cluster::Uncommitted> {
+    pub(super) fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, cluster::Uncommitted> {
         // While a statement writes nothing is planned.
         let Some(writes) = self.writes.as_ref().and_then(|writes| writes.try_lock().ok()) else {
             return BTreeMap::new();
@@ -173,6 +173,10 @@ impl Session {
                         parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?
                     }
                 };
+                if insert.on.is_some() {
+                    let from = self.table_of_insert(insert).await?;
+                    self.describe_conflict(&mut prepared, (insert, &from), &plan.table, given).await?;
+                }
                 if let Some(items) = &insert.returning {
                     let from = self.table_of_insert(insert).await?;
                     self.describe_returning(&mut prepared, Returning { table: &plan.table, from: &from, items }, given)

@@ -301,12 +301,20 @@ impl Session {
         self.written += 1;
         match self.block {
             Block::None => self.commit_writes().await,
-            Block::Implicit | Block::Explicit { .. } => Ok(()),
+            Block::Explicit { .. } => Box::pin(self.check_keys()).await,
+            // What comes next comes at once: COMMIT looks.
+            Block::Implicit => Ok(()),
         }
     }
 
     pub(super) async fn commit_writes(&mut self) -> Result<(), Error> {
-        let Some(writes) = self.writes.take() else { return Ok(()) };
+        if self.writes.is_none() {
+            return Ok(());
+        }
+        let settled = Box::pin(self.settle_keys()).await;
+        let writes = self.writes.take();
+        let _turns = settled?;
+        let Some(writes) = writes else { return Ok(()) };
         // Nobody holds it but a COPY that failed, and the block of that is never committed.
         let Some(writes) = Arc::into_inner(writes).map(Mutex::into_inner) else {
             return Err(Error::report(Condition::Internal, "a statement of the transaction is still being stopped"));

@@ -304,6 +304,7 @@ mod tests {
             version: SchemaVersion(1),
             columns: types.into_iter().enumerate().map(column).collect(),
             primary_key: Vec::new(),
+            unique: Vec::new(),
             kind: TableKind::Reference,
             compression: Compression::Zstd,
             checks: Vec::new(),

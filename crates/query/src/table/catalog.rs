@@ -111,6 +111,9 @@ impl Schemas {
 
     /// The table or planned view of that name.
     fn stored(&self, namespace: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if let Some(own) = self.reads.named(name).filter(|_| namespace == "public") {
+            return Some(own);
+        }
         if let Some(table) = self.catalog.table(namespace, name) {
             let (reads, segments) = (Arc::clone(&self.reads), Arc::clone(self.engine.segments()));
             return Some(Arc::new(StoredTable::new(Arc::clone(table), reads, segments)));

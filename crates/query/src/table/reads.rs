@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster::{Node, Table, TableSnapshot, Uncommitted};
+use datafusion::datasource::TableProvider;
 use datafusion::error::{DataFusionError, Result};
 use event::TableId;
 use parking_lot::Mutex;
@@ -54,18 +55,31 @@ pub(crate) struct Reads {
     uncommitted: BTreeMap<TableId, Uncommitted>,
     /// The table whose rows are given with their sequence numbers.
     numbered: Option<TableId>,
+    /// A table of the statement's own, and its name.
+    named: Option<(&'static str, Arc<dyn TableProvider>)>,
 }
 
 impl Reads {
     /// `uncommitted` are the transaction's own rows, by table.
     pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
-        Reads { snapshots, uncommitted, numbered: None }
+        Reads { snapshots, uncommitted, numbered: None, named: None }
     }
 
     /// The same, with a column `__seq` in that table.
     pub(crate) fn with_numbers(mut self, table: TableId) -> Reads {
         self.numbered = Some(table);
         self
+    }
+
+    /// The same, with a table of the statement's own, which comes before all others of that name.
+    pub(crate) fn with_named(mut self, name: &'static str, table: Arc<dyn TableProvider>) -> Reads {
+        self.named = Some((name, table));
+        self
+    }
+
+    /// The statement's own table of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        self.named.as_ref().filter(|(known, _)| *known == name).map(|(_, table)| Arc::clone(table))
     }
 
     /// Whether that table has a column `__seq`.

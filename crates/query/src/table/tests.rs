@@ -63,6 +63,7 @@ fn definition() -> TableDefinition {
             column(4, "n", ColumnType::BigInt, true),
         ],
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,
             series: vec![1],

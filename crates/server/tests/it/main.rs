@@ -21,6 +21,8 @@ mod starvation;
 mod demo;
 // The SQL surface, by example.
 mod sqllogic;
+// Keys under many writers.
+mod keys;
 // Damage from outside, and late rows over restarts.
 mod blackbox;
 // The client everybody has.

@@ -56,6 +56,7 @@ files! {
     pg_forms,
     pg_ingest,
     pg_join,
+    pg_keys,
     pg_time,
     pg_transaction,
     pg_truncate,

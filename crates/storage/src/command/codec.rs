@@ -28,8 +28,9 @@ const PUT: u8 = 4;
 const DROP: u8 = 5;
 const REPLACE: u8 = 6;
 const EXPIRE: u8 = 7;
-const TRUNCATE: u8 = 9;
 const DELETE: u8 = 8;
+const TRUNCATE: u8 = 9;
+const EXPECT: u8 = 10;
 
 /// Rows of one shard and schema version, from any statement of the entry.
 struct Block<'a> {
@@ -106,6 +107,11 @@ fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, o
             Command::Truncate { shard } => {
                 out.push(TRUNCATE);
                 out.extend_from_slice(&shard.0.to_le_bytes());
+            }
+            Command::Expect { shard, index } => {
+                out.push(EXPECT);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                out.extend_from_slice(&index.to_le_bytes());
             }
         }
     }
@@ -244,6 +250,7 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
         REPLACE => Command::Replace(from_json(input.sized()?)?),
         EXPIRE => Command::Expire { shard: ShardId(input.u64()?), before_us: input.i64()? },
         TRUNCATE => Command::Truncate { shard: ShardId(input.u64()?) },
+        EXPECT => Command::Expect { shard: ShardId(input.u64()?), index: input.u64()? },
         tag => return Err(refuse(format!("command {tag} is not known"))),
     })
 }
@@ -251,7 +258,7 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
 /// Refuses a definition whose positions or types other code could not rely on.
 pub(crate) fn check_definition(table: &TableDefinition) -> Result<(), Error> {
     let known = |position: &usize| *position < table.columns.len();
-    let mut sound = table.primary_key.iter().all(known);
+    let mut sound = table.primary_key.iter().all(known) && table.unique.iter().all(|key| key.columns.iter().all(known));
     if let TableKind::Event(options) = &table.kind {
         let time = table.columns.get(options.time_column);
         sound &= time.is_some_and(|column| column.column_type.is_time() && !column.nullable)

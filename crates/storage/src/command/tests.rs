@@ -79,7 +79,21 @@ fn assert_equal(a: &Entry, b: &Entry) {
 
 #[test]
 fn every_command_survives() {
-    let entry = entry();
+    let mut entry = entry();
+    let numbers = SequenceSet::range(3, 9);
+    let splits = vec![(SplitId(-1), numbers.clone())];
+    let replace =
+        Replace { shard: ShardId(1), split: SplitId(0), inputs: vec![], outputs: vec![meta()], purged: numbers };
+    entry.statements.push(statement(
+        8,
+        vec![
+            Command::Delete(Delete { shard: ShardId(1), version: SchemaVersion(2), read: 7, splits }),
+            Command::Replace(replace),
+            Command::Expire { shard: ShardId(1), before_us: -1 },
+            Command::Truncate { shard: ShardId(2) },
+            Command::Expect { shard: ShardId(3), index: 4 },
+        ],
+    ));
     assert_equal(&Entry::decode(&entry.encode().unwrap()).unwrap(), &entry);
 }
 

@@ -113,12 +113,15 @@ impl State {
                 for part in splits {
                     shard.open.entry(part.split).or_insert_with(|| Memtable::new(time_us)).append(part);
                 }
+                if shard.manifest.table.event().is_none() {
+                    Arc::make_mut(&mut shard.manifest).appended = index;
+                }
                 self.rows_applied += rows;
                 rows
             }
             Step::Seal => 0,
             Step::InstallSeal { segments } => self.install_seal(segments, pins),
-            Step::InstallStaged { segments } => self.install_staged(segments, pins),
+            Step::InstallStaged { segments } => self.install_staged(segments, index, pins),
             Step::Delete { shard, splits } => {
                 let shard = self.shards.get_mut(&shard).expect("the check found the shard");
                 let manifest = Arc::make_mut(&mut shard.manifest);
@@ -238,12 +241,16 @@ impl State {
     }
 
     /// Makes the rows of a bulk statement visible.
-    fn install_staged(&mut self, segments: Vec<SegmentMeta>, pins: &SegmentPins) -> u64 {
+    fn install_staged(&mut self, segments: Vec<SegmentMeta>, index: u64, pins: &SegmentPins) -> u64 {
         let mut rows = 0;
         for meta in segments {
             rows += meta.rows;
             let shard = self.shards.get_mut(&meta.shard).expect("the check found the shard");
-            Arc::make_mut(&mut shard.manifest).insert(pins.pin(meta));
+            let manifest = Arc::make_mut(&mut shard.manifest);
+            manifest.insert(pins.pin(meta));
+            if manifest.table.event().is_none() {
+                manifest.appended = index;
+            }
         }
         self.rows_applied += rows;
         rows
@@ -294,6 +301,10 @@ impl Check<'_> {
                 let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
                 there.then_some(Step::Expire { shard: *shard, before_us: *before_us })
             }
+            Command::Expect { shard, index } => match self.state.shards.get(shard) {
+                Some(found) if found.manifest.appended > *index => return Err(Outcome::Conflict),
+                _ => None,
+            },
             Command::Truncate { shard } => {
                 let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
                 there.then_some(Step::Truncate { shard: *shard })

@@ -57,12 +57,22 @@ pub(super) struct Manifest {
     pub(super) purged: u64,
     /// Index of the last entry that took all rows away, 0 without one.
     pub(super) truncated: u64,
+    /// The last entry that brought rows, of a reference table only: who checks keys wants to know.
+    pub(super) appended: u64,
 }
 
 impl Manifest {
     /// Of a new shard.
     pub(super) fn new(table: Arc<TableDefinition>) -> Self {
-        Self { table, segments: Vec::new(), expired_us: None, deleted: BTreeMap::new(), purged: 0, truncated: 0 }
+        Self {
+            table,
+            segments: Vec::new(),
+            expired_us: None,
+            deleted: BTreeMap::new(),
+            purged: 0,
+            truncated: 0,
+            appended: 0,
+        }
     }
 
     /// More rows of a split are deleted.
@@ -122,6 +132,7 @@ impl Captured {
             deleted: manifest.deleted.iter().map(|(split, rows)| (*split, Arc::clone(rows))).collect(),
             purged: manifest.purged,
             truncated: manifest.truncated,
+            appended: manifest.appended,
         });
         let dropped = self.dropped.iter().copied().collect();
         CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped }.encode()
@@ -160,12 +171,13 @@ impl State {
         let mut state = State::new(group);
         state.applied = body.seal;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
-        for ShardBody { shard, table, segments, expired_us, deleted, purged, truncated } in body.shards {
+        for ShardBody { shard, table, segments, expired_us, deleted, purged, truncated, appended } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
             let deleted = deleted.into_iter().collect();
-            state
-                .shards
-                .insert(shard, Shard::new(Manifest { table, segments, expired_us, deleted, purged, truncated }));
+            state.shards.insert(
+                shard,
+                Shard::new(Manifest { table, segments, expired_us, deleted, purged, truncated, appended }),
+            );
         }
         state.checkpoints.push_back(state.capture(body.seal));
         Ok(state)

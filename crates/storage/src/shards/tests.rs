@@ -61,6 +61,30 @@ fn reference_rows_lie_in_split_0() {
 }
 
 #[test]
+fn a_statement_that_expects_no_rows_since_is_refused_when_some_came() {
+    let mut world = World::new();
+    let definition = Arc::new(table(9, &[("k", ColumnType::BigInt, false)], TableKind::Reference));
+    world.run(vec![Command::Schema(SchemaChange::Put { shard: ShardId(9), table: Arc::clone(&definition) })]);
+    let append = |key: i64| {
+        let keys: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![key]));
+        let rows = arrow::array::RecordBatch::try_new(definition.arrow_schema(), vec![keys]).unwrap();
+        Command::Append { shard: ShardId(9), version: SchemaVersion(1), rows }
+    };
+    let expect = |index: u64| Command::Expect { shard: ShardId(9), index };
+    assert_eq!(world.run(vec![expect(1), append(1)]), done(1), "entry 2");
+    assert_eq!(world.run(vec![expect(1), append(2)]), Outcome::Conflict);
+    // Of two statements in one entry the second did not see the first.
+    let both = world.run_entry(vec![vec![expect(3), append(2)], vec![expect(3), append(3)]]);
+    assert_eq!(both, [done(1), Outcome::Conflict]);
+    world.seal();
+    world.install();
+    let mut restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    std::mem::swap(&mut world.shards, &mut restored);
+    assert_eq!(world.run(vec![expect(3), append(3)]), Outcome::Conflict, "a restart does not forget");
+    assert_eq!(world.run(vec![expect(4), append(3)]), done(1));
+}
+
+#[test]
 fn sequence_numbers_count_within_entry_and_shard() {
     let mut world = world();
     let statements = vec![append(1, 1, &[1]), append(2, 1, &[2]), append(1, 7, &[3]), append(1, 1, &[4, 5])];

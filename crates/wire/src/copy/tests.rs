@@ -72,6 +72,7 @@ fn table() -> Arc<TableDefinition> {
         version: SchemaVersion(1),
         columns: TYPES.iter().enumerate().map(column).collect(),
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),

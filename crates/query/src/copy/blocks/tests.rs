@@ -20,6 +20,7 @@ fn table() -> Arc<TableDefinition> {
         version: SchemaVersion(1),
         columns: vec![column(1, "n", ColumnType::Integer), column(2, "s", ColumnType::Text)],
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),

@@ -26,6 +26,7 @@ fn table() -> Arc<TableDefinition> {
             column(3, "s", ColumnType::Text, true),
         ],
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::super::rows::sql_name;
 use super::super::settings::Settings;
-use super::relations::{ANNAL_OID, KEY_OID, checks, key_name, view_definition};
+use super::relations::{ANNAL_OID, Key, checks, keys, view_definition};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};
 use crate::text::Zone;
@@ -36,7 +36,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
         expression_text(),
         table_is_visible(engine.clone(), Arc::clone(settings)),
         view_text(engine.clone()),
-        of_table("pg_get_indexdef", &[1, 3], engine.clone(), index_definition),
+        index_definition(engine.clone()),
         constraint_definition(engine.clone()),
         of_table("column_default", &[2], engine, |table, arguments| {
             let number = usize::try_from(arguments.first().copied().flatten()?).ok()?;
@@ -149,11 +149,14 @@ fn view_text(engine: Weak<Engine>) -> Arc<ScalarUDF> {
     })
 }
 
-/// The table whose oid, or whose key's oid, this is.
+/// The table whose oid, or one of whose keys' oids, this is.
 fn definition(catalog: &Catalog, oid: i64) -> Option<&TableDefinition> {
-    let key = i64::from(KEY_OID);
-    let oid = if oid > key { oid - key } else { oid };
-    Some(table_of(catalog, oid)?.definition.as_ref())
+    let found = table_of(catalog, oid).map(|table| table.definition.as_ref());
+    found.or_else(|| key_of(catalog, oid).map(|key| key.table))
+}
+
+fn key_of(catalog: &Catalog, oid: i64) -> Option<Key<'_>> {
+    keys(catalog).into_iter().find(|key| i64::from(key.oid) == oid)
 }
 
 /// The table whose oid this is.
@@ -191,8 +194,9 @@ fn constraint_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
         let pretty = arguments.get(1).map(|flags| cast(flags, &DataType::Boolean)).transpose()?;
         let answer = |row: usize| {
             let oid = oids.is_valid(row).then(|| oids.as_primitive::<Int64Type>().value(row))?;
-            if oid >= i64::from(KEY_OID) {
-                return Some(format!("PRIMARY KEY ({})", key_columns(definition(&catalog, oid)?)));
+            if let Some(key) = key_of(&catalog, oid) {
+                let kind = if key.is_primary { "PRIMARY KEY" } else { "UNIQUE" };
+                return Some(format!("{kind} ({})", key.column_names()));
             }
             let (_, _, check) = checks(&catalog).find(|(check, ..)| i64::from(*check) == oid)?;
             let is_pretty = pretty.as_ref().is_some_and(|flags| flags.is_valid(row) && flags.as_boolean().value(row));
@@ -203,26 +207,33 @@ fn constraint_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
     })
 }
 
-fn key_columns(table: &TableDefinition) -> String {
-    let names = table.primary_key.iter().map(|position| table.columns[*position].name.as_str());
-    names.collect::<Vec<_>>().join(", ")
-}
-
-/// The whole index, or the name of one of its columns.
-fn index_definition(table: &TableDefinition, arguments: &[Option<i64>]) -> Option<String> {
-    match arguments.first().copied().flatten() {
-        None | Some(0) => Some(format!(
-            "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
-            key_name(table),
-            table.namespace,
-            table.name,
-            key_columns(table)
-        )),
-        Some(number) => {
-            let position = table.primary_key.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
-            Some(table.columns[*position].name.clone())
-        }
-    }
+/// `pg_get_indexdef(oid [, column, pretty])`: the whole index, or the name of one of its columns.
+fn index_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
+    udf("pg_get_indexdef", &[1, 3], DataType::Utf8, move |arguments| {
+        let catalog = catalog_of(&engine);
+        let numbers = arguments.iter().map(oids).collect::<Result<Vec<_>>>()?;
+        let number = |column: usize, row: usize| {
+            let values = numbers.get(column).filter(|values| values.is_valid(row))?;
+            Some(values.as_primitive::<Int64Type>().value(row))
+        };
+        let answer = |row: usize| {
+            let key = key_of(&catalog, number(0, row)?)?;
+            match number(1, row) {
+                None | Some(0) => Some(format!(
+                    "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
+                    key.name,
+                    key.table.namespace,
+                    key.table.name,
+                    key.column_names()
+                )),
+                Some(number) => {
+                    let position = key.columns.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
+                    Some(key.table.columns[*position].name.clone())
+                }
+            }
+        };
+        Ok(Arc::new((0..numbers[0].len()).map(answer).collect::<StringArray>()))
+    })
 }
 
 /// `timezone(zone, time)`: what clocks of the zone show at an instant, or the instant at which they show a time.

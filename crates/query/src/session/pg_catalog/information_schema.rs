@@ -14,7 +14,7 @@ use datafusion::datasource::MemTable;
 use event::{ColumnType, TableDefinition};
 
 use super::functions::OWNER;
-use super::relations::{column_type, key_name, view_definition};
+use super::relations::{Key, column_type, keys, view_definition};
 
 const TABLES: [&str; 7] =
     ["schemata", "tables", "columns", "views", "table_constraints", "key_column_usage", "constraint_column_usage"];
@@ -171,46 +171,42 @@ impl InformationSchema {
         ])
     }
 
-    fn keyed(&self) -> Vec<&TableDefinition> {
-        self.tables().filter(|table| !table.primary_key.is_empty()).collect()
-    }
-
     fn table_constraints(&self) -> Vec<(&'static str, Values)> {
-        let keyed = self.keyed();
-        let text = |of: &dyn Fn(&TableDefinition) -> String| {
-            Values::Text(keyed.iter().map(|table| Some(of(table))).collect::<Vec<_>>())
-        };
+        let keys = keys(&self.catalog);
+        let text =
+            |of: &dyn Fn(&Key<'_>) -> String| Values::Text(keys.iter().map(|key| Some(of(key))).collect::<Vec<_>>());
+        let kind = |key: &Key<'_>| if key.is_primary { "PRIMARY KEY" } else { "UNIQUE" }.to_owned();
         vec![
-            ("constraint_catalog", self.same(&self.database, keyed.len())),
-            ("constraint_schema", text(&|table| table.namespace.clone())),
-            ("constraint_name", text(&key_name)),
-            ("table_catalog", self.same(&self.database, keyed.len())),
-            ("table_schema", text(&|table| table.namespace.clone())),
-            ("table_name", text(&|table| table.name.clone())),
-            ("constraint_type", self.same("PRIMARY KEY", keyed.len())),
-            ("is_deferrable", self.same("NO", keyed.len())),
-            ("initially_deferred", self.same("NO", keyed.len())),
-            ("enforced", self.same("NO", keyed.len())),
+            ("constraint_catalog", self.same(&self.database, keys.len())),
+            ("constraint_schema", text(&|key| key.table.namespace.clone())),
+            ("constraint_name", text(&|key| key.name.clone())),
+            ("table_catalog", self.same(&self.database, keys.len())),
+            ("table_schema", text(&|key| key.table.namespace.clone())),
+            ("table_name", text(&|key| key.table.name.clone())),
+            ("constraint_type", text(&kind)),
+            ("is_deferrable", self.same("NO", keys.len())),
+            ("initially_deferred", self.same("NO", keys.len())),
+            ("enforced", text(&|key| if key.table.event().is_some() { "NO" } else { "YES" }.to_owned())),
         ]
     }
 
     fn key_columns(&self, numbered: bool) -> Vec<(&'static str, Values)> {
-        let keyed = self.keyed();
-        let rows: Vec<(&TableDefinition, usize, i32)> = keyed
+        let keys = keys(&self.catalog);
+        let rows: Vec<(&Key<'_>, usize, i32)> = keys
             .iter()
-            .flat_map(|table| table.primary_key.iter().zip(1..).map(|(position, number)| (*table, *position, number)))
+            .flat_map(|key| key.columns.iter().zip(1..).map(move |(position, number)| (key, *position, number)))
             .collect();
-        let text = |of: &dyn Fn(&TableDefinition, usize) -> String| {
-            Values::Text(rows.iter().map(|(table, position, _)| Some(of(table, *position))).collect::<Vec<_>>())
+        let text = |of: &dyn Fn(&Key<'_>, usize) -> String| {
+            Values::Text(rows.iter().map(|(key, position, _)| Some(of(key, *position))).collect::<Vec<_>>())
         };
         let mut columns = vec![
             ("constraint_catalog", self.same(&self.database, rows.len())),
-            ("constraint_schema", text(&|table, _| table.namespace.clone())),
-            ("constraint_name", text(&|table, _| key_name(table))),
+            ("constraint_schema", text(&|key, _| key.table.namespace.clone())),
+            ("constraint_name", text(&|key, _| key.name.clone())),
             ("table_catalog", self.same(&self.database, rows.len())),
-            ("table_schema", text(&|table, _| table.namespace.clone())),
-            ("table_name", text(&|table, _| table.name.clone())),
-            ("column_name", text(&|table, position| table.columns[position].name.clone())),
+            ("table_schema", text(&|key, _| key.table.namespace.clone())),
+            ("table_name", text(&|key, _| key.table.name.clone())),
+            ("column_name", text(&|key, position| key.table.columns[position].name.clone())),
         ];
         if numbered {
             columns.push(("ordinal_position", Values::Number(rows.iter().map(|row| Some(row.2)).collect())));

@@ -40,6 +40,8 @@ pub(super) const KEY_OID: i32 = 1 << 30;
 const FIRST_DEFAULT_OID: i32 = 1 << 29;
 /// The oid of the first CHECK constraint.
 const FIRST_CHECK_OID: i32 = 1 << 28;
+/// The oid of the first UNIQUE constraint.
+const FIRST_UNIQUE_OID: i32 = 1 << 27;
 /// The one database.
 const DATABASE_OID: i32 = 15_999;
 /// PostgreSQL's access methods.
@@ -124,18 +126,16 @@ impl StatementPgCatalog {
     async fn classes(&self) -> Result<Vec<Row>> {
         let mut rows: Vec<Row> = Vec::new();
         for table in self.tables() {
-            let keyed = !table.primary_key.is_empty();
+            let keyed = !table.primary_key.is_empty() || !table.unique.is_empty();
             let mut row = class(oid_of(table), &table.name, namespace_oid(&table.namespace), "r", table.columns.len());
             let checks = table.checks.len() as i16;
             row.extend([("relam", HEAP_OID.into()), ("relhasindex", keyed.into()), ("relchecks", checks.into())]);
             rows.push(row);
-            if keyed {
-                let name = key_name(table);
-                let namespace = namespace_oid(&table.namespace);
-                let mut row = class(oid_of(table) + KEY_OID, &name, namespace, "i", table.primary_key.len());
-                row.extend([("relam", BTREE_OID.into())]);
-                rows.push(row);
-            }
+        }
+        for Key { oid, table, columns, name, .. } in keys(&self.catalog) {
+            let mut row = class(oid, &name, namespace_oid(&table.namespace), "i", columns.len());
+            row.extend([("relam", BTREE_OID.into())]);
+            rows.push(row);
         }
         for view in self.views().await? {
             rows.push(class(view.oid, &view.name, view.namespace, "v", view.columns.len()));
@@ -172,27 +172,24 @@ impl StatementPgCatalog {
         rows
     }
 
-    fn keyed(&self) -> impl Iterator<Item = &TableDefinition> {
-        self.tables().filter(|table| !table.primary_key.is_empty())
-    }
-
     fn indexes(&self) -> Vec<Row> {
-        let index = |table: &TableDefinition| {
-            let width = table.primary_key.len() as i16;
+        let index = |key: Key<'_>| {
+            let width = key.columns.len() as i16;
+            let zeros = vec![0; key.columns.len()];
             let mut row = Row::from([
-                ("indexrelid", (oid_of(table) + KEY_OID).into()),
-                ("indrelid", oid_of(table).into()),
+                ("indexrelid", key.oid.into()),
+                ("indrelid", oid_of(key.table).into()),
                 ("indnatts", width.into()),
                 ("indnkeyatts", width.into()),
-                ("indkey", numbers(&key_numbers(table))),
-                ("indcollation", numbers(&vec![0; table.primary_key.len()])),
-                ("indclass", numbers(&vec![0; table.primary_key.len()])),
-                ("indoption", numbers(&vec![0; table.primary_key.len()])),
+                ("indkey", numbers(&key.numbers())),
+                ("indcollation", numbers(&zeros)),
+                ("indclass", numbers(&zeros)),
+                ("indoption", numbers(&zeros)),
             ]);
             for (flag, value) in [
                 ("indisunique", true),
                 ("indnullsnotdistinct", false),
-                ("indisprimary", true),
+                ("indisprimary", key.is_primary),
                 ("indisexclusion", false),
                 ("indimmediate", true),
                 ("indisclustered", false),
@@ -206,22 +203,22 @@ impl StatementPgCatalog {
             }
             row
         };
-        self.keyed().map(index).collect()
+        keys(&self.catalog).into_iter().map(index).collect()
     }
 
     fn constraints(&self) -> Vec<Row> {
-        let constraint = |table: &TableDefinition| {
+        let constraint = |key: Key<'_>| {
             Row::from([
-                ("oid", (oid_of(table) + KEY_OID).into()),
-                ("conname", key_name(table).as_str().into()),
-                ("connamespace", namespace_oid(&table.namespace).into()),
-                ("contype", "p".into()),
+                ("oid", key.oid.into()),
+                ("conname", key.name.as_str().into()),
+                ("connamespace", namespace_oid(&key.table.namespace).into()),
+                ("contype", if key.is_primary { "p" } else { "u" }.into()),
                 ("condeferrable", false.into()),
                 ("condeferred", false.into()),
                 ("convalidated", true.into()),
-                ("conrelid", oid_of(table).into()),
+                ("conrelid", oid_of(key.table).into()),
                 ("contypid", 0.into()),
-                ("conindid", (oid_of(table) + KEY_OID).into()),
+                ("conindid", key.oid.into()),
                 ("conparentid", 0.into()),
                 ("confrelid", 0.into()),
                 ("confupdtype", " ".into()),
@@ -230,10 +227,10 @@ impl StatementPgCatalog {
                 ("conislocal", true.into()),
                 ("coninhcount", 0.into()),
                 ("connoinherit", true.into()),
-                ("conkey", numbers(&key_numbers(table))),
+                ("conkey", numbers(&key.numbers())),
             ])
         };
-        let keys = self.keyed().map(constraint);
+        let keys = keys(&self.catalog).into_iter().map(constraint);
         let checks = checks(&self.catalog).map(|(oid, table, check)| {
             Row::from([
                 ("oid", oid.into()),
@@ -418,12 +415,42 @@ pub(super) fn oid_of(table: &TableDefinition) -> i32 {
     i32::try_from(table.id.0).unwrap_or(i32::MAX)
 }
 
-pub(super) fn key_name(table: &TableDefinition) -> String {
-    format!("{}_pkey", table.name)
+/// A PRIMARY KEY or UNIQUE constraint, which is its index as well: both have one oid.
+pub(super) struct Key<'c> {
+    pub(super) oid: i32,
+    pub(super) table: &'c TableDefinition,
+    pub(super) name: String,
+    pub(super) columns: &'c [usize],
+    pub(super) is_primary: bool,
 }
 
-fn key_numbers(table: &TableDefinition) -> Vec<i16> {
-    table.primary_key.iter().map(|position| *position as i16 + 1).collect()
+impl Key<'_> {
+    fn numbers(&self) -> Vec<i16> {
+        self.columns.iter().map(|position| *position as i16 + 1).collect()
+    }
+
+    /// Its columns, as a list.
+    pub(super) fn column_names(&self) -> String {
+        let names = self.columns.iter().map(|position| self.table.columns[*position].name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// All keys, whether they are checked or not.
+pub(super) fn keys(catalog: &Catalog) -> Vec<Key<'_>> {
+    let mut keys = Vec::new();
+    let mut oid = FIRST_UNIQUE_OID;
+    for table in catalog.tables.values().map(|table| table.definition.as_ref()) {
+        if !table.primary_key.is_empty() {
+            let (oid, name) = (oid_of(table) + KEY_OID, table.primary_key_name());
+            keys.push(Key { oid, table, name, columns: &table.primary_key, is_primary: true });
+        }
+        for key in &table.unique {
+            keys.push(Key { oid, table, name: key.name.clone(), columns: &key.columns, is_primary: false });
+            oid += 1;
+        }
+    }
+    keys
 }
 
 fn namespace_oid(name: &str) -> i32 {

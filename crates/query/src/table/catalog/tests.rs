@@ -50,6 +50,7 @@ async fn table(engine: &Engine) -> Arc<Table> {
         name: "t".to_owned(),
         columns: vec![column("ts", ColumnType::TimestampTz), column("v", ColumnType::BigInt)],
         primary_key: Vec::new(),
+        unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,
             series: Vec::new(),

@@ -1,0 +1,134 @@
+//! PRIMARY KEY and UNIQUE of reference tables: no two rows share a key, whoever writes.
+//!
+//! A statement looks at the keys of all rows, its own included, and its commit fails when rows came to the table since it looked. Whoever
+//! waits to commit to a keyed table takes turns, so that this happens between nodes only.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use cluster::Table;
+use datafusion::sql::sqlparser::ast::{Ident, Statement as Ast};
+use event::{TableDefinition, TableId, UniqueKey};
+use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Block, Session, Statement, statement};
+use crate::error::{Condition, Error};
+use crate::table::{Reads, Snapshots};
+
+impl Session {
+    /// Refuses what the open transaction has written when two rows share a key.
+    ///
+    /// # Errors
+    /// 23505.
+    pub(super) async fn check_keys(&mut self) -> Result<(), Error> {
+        for table in self.keyed_tables().await {
+            self.look_at_keys(&table).await?;
+        }
+        Ok(())
+    }
+
+    /// The same right before the commit, which then holds only for the rows that were looked at. The turns are to be kept until then.
+    pub(super) async fn settle_keys(&mut self) -> Result<Vec<OwnedSemaphorePermit>, Error> {
+        let mut turns = Vec::new();
+        // In the order of their ids, as everybody takes them.
+        for table in self.keyed_tables().await {
+            if self.turn != Some(table.definition.id) {
+                turns.push(self.engine.turn(table.definition.id).await);
+            }
+            let index = self.look_at_keys(&table).await?;
+            if let Some(writes) = &self.writes {
+                writes.lock().await.keys_are_unique(&table, index);
+            }
+        }
+        Ok(turns)
+    }
+
+    /// The turn to change a table, for a statement that commits by itself: what it found there stays as it is until then. In a block there
+    /// is none, for the client may take its time.
+    pub(super) async fn take_turn(&mut self, table: TableId) -> Option<OwnedSemaphorePermit> {
+        if self.block != Block::None {
+            return None;
+        }
+        let turn = self.engine.turn(table).await;
+        self.turn = Some(table);
+        Some(turn)
+    }
+
+    async fn keyed_tables(&self) -> Vec<Arc<Table>> {
+        let Some(writes) = &self.writes else { return Vec::new() };
+        writes.lock().await.keyed()
+    }
+
+    /// Answers with the index of the snapshot that was looked at.
+    async fn look_at_keys(&self, table: &Arc<Table>) -> Result<u64, Error> {
+        let node = self.engine.node();
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(node)));
+        let own_rows = self.own_rows(&node.catalog());
+        let reads = Arc::new(Reads::new(snapshots, own_rows));
+        let mut index = 0;
+        for key in table.definition.keys() {
+            let (query, ast) = self.written(duplicates(&table.definition, &key)).await?;
+            let planned = self.planned_over(&query, ast, Arc::clone(&reads)).await?;
+            let runnable = self.made_ready(&query, planned, &[]).await?;
+            let mut batches = self.start(&runnable);
+            while let Some(batch) = batches.next().await {
+                let batch = batch.map_err(|error| self.worded(error, &query))?;
+                if batch.num_rows() > 0 {
+                    let text = |column: &Arc<dyn Array>| column.as_string::<i32>().value(0).to_owned();
+                    return Err(duplicate(
+                        &table.definition,
+                        &key,
+                        &batch.columns().iter().map(text).collect::<Vec<_>>(),
+                    ));
+                }
+            }
+            let read = reads.snapshot(table).await.map_err(|error| self.worded(error, &query))?;
+            index = read.shards.iter().map(|shard| shard.index).min().unwrap_or(0);
+        }
+        Ok(index)
+    }
+
+    /// A query that was written by the server.
+    pub(super) async fn written(&self, text: String) -> Result<(Statement, Ast), Error> {
+        // Parsing takes much stack; the caller's is deep already.
+        let parsed = self.engine.work(async move { Ok(statement::parse(&text)) }).await;
+        let mut parsed = parsed.map_err(|error| Error::report(Condition::Internal, error.to_string()))??;
+        let query = parsed.remove(0);
+        let ast = query.ast.as_deref().cloned();
+        Ok((query, ast.ok_or_else(|| Error::report(Condition::Internal, "a query is not empty"))?))
+    }
+}
+
+/// One value of a key that more than one row has, as text.
+fn duplicates(definition: &TableDefinition, key: &UniqueKey) -> String {
+    let names: Vec<String> = key.columns.iter().map(|at| quoted(&definition.columns[*at].name)).collect();
+    let texts: Vec<String> = names.iter().enumerate().map(|(at, name)| format!("{name}::text AS k{at}")).collect();
+    let present: Vec<String> = names.iter().map(|name| format!("{name} IS NOT NULL")).collect();
+    format!(
+        "SELECT {} FROM {} WHERE {} GROUP BY {} HAVING count(*) > 1 LIMIT 1",
+        texts.join(", "),
+        table_name(definition),
+        present.join(" AND "),
+        names.join(", ")
+    )
+}
+
+/// The table as a statement names it.
+pub(super) fn table_name(definition: &TableDefinition) -> String {
+    format!("{}.{}", quoted(&definition.namespace), quoted(&definition.name))
+}
+
+pub(super) fn quoted(name: &str) -> String {
+    Ident::with_quote('"', name).to_string()
+}
+
+fn duplicate(definition: &TableDefinition, key: &UniqueKey, values: &[String]) -> Error {
+    let message = format!("duplicate key value violates unique constraint \"{}\"", key.name);
+    let names: Vec<&str> = key.columns.iter().map(|at| definition.columns[*at].name.as_str()).collect();
+    let mut error = Error::report(Condition::UniqueViolation, message);
+    if let Error::Reported(report) = &mut error {
+        report.detail = Some(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")));
+    }
+    error
+}
