@@ -12,12 +12,34 @@ const REAL_EXPONENT: i32 = 6;
 
 /// A double: the shortest digits that read back as the same value.
 pub fn double(out: &mut String, value: f64) {
-    if value.is_finite() { shortest(out, &format!("{value:e}"), DOUBLE_EXPONENT) } else { special(out, value) }
+    if is_plain(value.abs(), 1e15) {
+        plain(out, ryu::Buffer::new().format_finite(value));
+    } else if value.is_finite() {
+        shortest(out, &format!("{value:e}"), DOUBLE_EXPONENT);
+    } else {
+        special(out, value);
+    }
 }
 
 /// A real, likewise.
 pub fn real(out: &mut String, value: f32) {
-    if value.is_finite() { shortest(out, &format!("{value:e}"), REAL_EXPONENT) } else { special(out, f64::from(value)) }
+    if is_plain(f64::from(value.abs()), 1e6) {
+        plain(out, ryu::Buffer::new().format_finite(value));
+    } else if value.is_finite() {
+        shortest(out, &format!("{value:e}"), REAL_EXPONENT);
+    } else {
+        special(out, f64::from(value));
+    }
+}
+
+/// Whether a number is written without an exponent, by the library as well. Zero has a sign of its own.
+fn is_plain(magnitude: f64, end: f64) -> bool {
+    (1e-4..end).contains(&magnitude)
+}
+
+/// The library writes whole numbers with a fraction.
+fn plain(out: &mut String, written: &str) {
+    out.push_str(written.strip_suffix(".0").unwrap_or(written));
 }
 
 fn special(out: &mut String, value: f64) {
@@ -124,7 +146,16 @@ pub fn timestamptz(out: &mut String, us: i64, zone: &Zone) {
 /// Microseconds since midnight.
 pub fn time(out: &mut String, us: i64) {
     let seconds = us / US_PER_SECOND;
-    let _ok = write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let hours = seconds / 3600;
+    if hours < 100 {
+        two_digits(out, hours);
+    } else {
+        integer(out, hours);
+    }
+    out.push(':');
+    two_digits(out, seconds / 60 % 60);
+    out.push(':');
+    two_digits(out, seconds % 60);
     fraction(out, us % US_PER_SECOND);
 }
 
@@ -227,8 +258,29 @@ fn day(out: &mut String, days: i64) -> &'static str {
     let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
-    let _ok = write!(out, "{year:04}-{month:02}-{day:02}");
+    if year < 10_000 {
+        two_digits(out, year / 100);
+        two_digits(out, year % 100);
+    } else {
+        integer(out, year);
+    }
+    out.push('-');
+    two_digits(out, month);
+    out.push('-');
+    two_digits(out, day);
     era
+}
+
+/// 0 to 99, with a zero before a single digit.
+fn two_digits(out: &mut String, number: i64) {
+    for digit in [number / 10, number % 10] {
+        out.push(char::from(b'0' + u8::try_from(digit).expect("the number has two digits at most")));
+    }
+}
+
+/// An integer of any size.
+pub fn integer(out: &mut String, number: impl itoa::Integer) {
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]
@@ -265,6 +317,22 @@ mod tests {
         }
         for (value, expected) in [(123_456.0, "123456"), (1e6, "1e+06"), (0.1, "0.1"), (3.4e38, "3.4e+38")] {
             assert_eq!(text(|out| real(out, value)), expected);
+        }
+    }
+
+    #[test]
+    fn floats_are_written_one_way_whichever_is_taken() {
+        for value in [0.0001, 0.001_234_5, 1.0, 99.0, 5e-324, 123_456_789_012_345.6, 999_999_999_999_999.9, 1e15, 0.3] {
+            for value in [value, -value] {
+                let mut slow = String::new();
+                shortest(&mut slow, &format!("{value:e}"), DOUBLE_EXPONENT);
+                assert_eq!(text(|out| double(out, value)), slow);
+            }
+        }
+        for value in [0.0001_f32, 0.1, 1.0, 999_999.9, 1e6, 123.25, 3.0e-5] {
+            let mut slow = String::new();
+            shortest(&mut slow, &format!("{value:e}"), REAL_EXPONENT);
+            assert_eq!(text(|out| real(out, value)), slow);
         }
     }
 
