@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -114,12 +114,34 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
         let schema = merge_schema(&plan.inputs());
         let changed = plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            let narrowed = expr.transform_up(|expr| Ok(Transformed::yes(narrow_one(read_beside(expr, &schema)))))?;
+            let narrowed = expr.transform_up(|expr| {
+                Ok(Transformed::yes(widen_sum(narrow_one(read_beside(expr, &schema)), &schema)))
+            })?;
             Ok(narrowed.update_data(|expr| name.restore(expr)))
         })?;
         changed.map_data(LogicalPlan::recompute_schema)
     });
     Ok(narrowed?.data)
+}
+
+/// The sum of bigints is a numeric, which they cannot overflow; the library's would wrap.
+fn widen_sum(expr: Expr, schema: &DFSchema) -> Expr {
+    let is_bigint = |args: &[Expr]| matches!(args, [arg] if arg.get_type(schema).is_ok_and(|t| t == DataType::Int64));
+    let widen = |args: &mut [Expr]| {
+        let arg = std::mem::take(&mut args[0]);
+        args[0] = datafusion::logical_expr::cast(arg, DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0));
+    };
+    match expr {
+        Expr::AggregateFunction(mut call) if call.func.name() == "sum" && is_bigint(&call.params.args) => {
+            widen(&mut call.params.args);
+            Expr::AggregateFunction(call)
+        }
+        Expr::WindowFunction(mut call) if call.fun.name() == "sum" && is_bigint(&call.params.args) => {
+            widen(&mut call.params.args);
+            Expr::WindowFunction(call)
+        }
+        other => other,
+    }
 }
 
 /// Text beside a value of a type that the library does not compare with text is of that type.
