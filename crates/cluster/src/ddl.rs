@@ -10,6 +10,7 @@ use crate::catalog::command::{CatalogCommand, CatalogOutcome};
 use crate::catalog::machine::{CatalogMachine, Stage};
 use crate::catalog::{Table, TableSpec, View};
 use crate::error::Error;
+use crate::filling::Filling;
 use crate::node::Node;
 
 impl Node {
@@ -17,10 +18,35 @@ impl Node {
     pub(crate) async fn run_create(&self, spec: TableSpec) -> Result<Arc<Table>, Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         let name = spec.name.clone();
-        match self.catalog.propose(CatalogCommand::Create { spec }).await?.outcome {
+        match self.catalog.propose(CatalogCommand::Create { spec, filled: false }).await?.outcome {
             CatalogOutcome::Table(table) => self.finish_create(&table).await.map_err(goes_on),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
             other => unreachable!("create answers with a table or that it exists, not {other:?}"),
+        }
+    }
+
+    /// The first half of CREATE TABLE AS: name and shards, for whoever asked to fill.
+    pub(crate) async fn run_create_hidden(self: &Arc<Self>, spec: TableSpec) -> Result<Filling, Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let name = spec.name.clone();
+        match self.catalog.propose(CatalogCommand::Create { spec, filled: true }).await?.outcome {
+            CatalogOutcome::Table(table) => {
+                let filling = Filling::new(Arc::clone(self), table);
+                self.put(filling.table()).await?;
+                Ok(filling)
+            }
+            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
+            other => unreachable!("create answers with a table or that it exists, not {other:?}"),
+        }
+    }
+
+    /// The second half: everybody sees the table, with all its rows.
+    pub(crate) async fn run_publish(&self, table: &Table) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        let id = table.definition.id;
+        match self.catalog.propose(CatalogCommand::Publish { table: id }).await?.outcome {
+            CatalogOutcome::Table(_) => Ok(()),
+            refused => Err(defect(format!("table {id} cannot be published: {refused:?}"))),
         }
     }
 
@@ -73,12 +99,16 @@ impl Node {
     /// Takes up the jobs that a crash or an error left between two steps.
     pub(crate) async fn resume_jobs(&self) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        for (stage, table) in self.catalog.inspect(CatalogMachine::unfinished).await? {
+        for (stage, table) in self.left_jobs().await? {
             tracing::info!(table = %table.definition.name, ?stage, "resuming a DDL job");
             match stage {
                 Stage::Creating => drop(self.finish_create(&table).await?),
                 Stage::Altering => drop(self.finish_alter(&table).await?),
                 Stage::Dropping => self.finish_drop(&table).await?,
+                Stage::Filling => {
+                    self.catalog.propose(CatalogCommand::Drop { table: table.definition.id }).await?;
+                    self.finish_drop(&table).await?;
+                }
                 Stage::Public => {}
             }
         }
@@ -86,7 +116,15 @@ impl Node {
     }
 
     pub(crate) async fn has_unfinished_jobs(&self) -> Result<bool, Error> {
-        Ok(self.catalog.inspect(|machine| !machine.unfinished().is_empty()).await?)
+        Ok(!self.left_jobs().await?.is_empty())
+    }
+
+    /// Jobs that nobody of this node is about to end.
+    async fn left_jobs(&self) -> Result<Vec<(Stage, Arc<Table>)>, Error> {
+        let mut jobs = self.catalog.inspect(CatalogMachine::unfinished).await?;
+        let fillings = self.fillings.lock();
+        jobs.retain(|(stage, table)| *stage != Stage::Filling || !fillings.contains(&table.definition.id));
+        Ok(jobs)
     }
 
     async fn finish_create(&self, table: &Arc<Table>) -> Result<Arc<Table>, Error> {

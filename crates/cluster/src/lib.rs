@@ -13,6 +13,7 @@ mod data;
 // A node: its groups, its DDL jobs, its flushing, its objects.
 mod compaction;
 mod ddl;
+mod filling;
 mod flush;
 mod hold;
 mod maintenance;
@@ -26,6 +27,7 @@ mod write;
 
 pub use catalog::{Catalog, ShardPlacement, Table, TableSpec, View};
 pub use error::Error;
+pub use filling::Filling;
 pub use memory::MemoryBudget;
 pub use node::{Node, NodeOptions, NodeStatistics, RemoteSegments, ShardStatus, TableSnapshot};
 pub use write::{Commit, Mark, Uncommitted, WriteSet};

@@ -1,6 +1,6 @@
 //! One node of the cluster: opens the data directory, runs its groups, answers the coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -21,6 +21,7 @@ use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec, View};
 use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
+use crate::filling::Filling;
 use crate::flush::FlushRequest;
 use crate::hold::Hold;
 use crate::maintenance::CompactRequest;
@@ -127,6 +128,8 @@ pub struct Node {
     pub(crate) data: BTreeMap<GroupId, Arc<DataGroup>>,
     /// One DDL job at a time.
     pub(crate) ddl: Semaphore,
+    /// Tables that somebody of this node is filling before anybody sees them.
+    pub(crate) fillings: Mutex<BTreeSet<TableId>>,
     /// One encoder at a time.
     pub(crate) encoder: Arc<Semaphore>,
     pub(crate) memory: Arc<MemoryBudget>,
@@ -259,6 +262,15 @@ impl Node {
     pub async fn create_table(self: &Arc<Self>, spec: TableSpec) -> Result<Arc<Table>, Error> {
         let node = self.clone();
         self.see_through(async move { node.run_create(spec).await }).await
+    }
+
+    /// Creates a table that nobody sees before it is filled and published.
+    ///
+    /// # Errors
+    /// [`Error::TableExists`] for a name that is taken.
+    pub async fn create_hidden(self: &Arc<Self>, spec: TableSpec) -> Result<Filling, Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_create_hidden(spec).await }).await
     }
 
     /// Gives a table its next definition (D15), whose version follows that of the public one; answers once it is public.

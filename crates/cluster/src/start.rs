@@ -75,6 +75,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         published,
         data,
         ddl: Semaphore::new(1),
+        fillings: Mutex::default(),
         encoder: Arc::new(Semaphore::new(1)),
         memory: options.memory,
         holds: Mutex::default(),

@@ -10,6 +10,7 @@ mod checks;
 mod conflict;
 mod control;
 mod copy;
+mod create_as;
 mod ddl;
 mod depth;
 mod insert;

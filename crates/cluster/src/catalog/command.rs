@@ -34,6 +34,9 @@ pub(crate) enum CatalogCommand {
     Create {
         /// What was asked for.
         spec: TableSpec,
+        /// Whether rows come first: such a table is dropped when its node forgets about it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        filled: bool,
     },
     /// Last step of CREATE TABLE: its shards exist, everybody sees it.
     Publish {

@@ -57,6 +57,8 @@ struct TableState {
 pub(crate) enum Stage {
     /// The name is taken, the shards are being made.
     Creating,
+    /// The name is taken, the shards are being made and filled; without who fills them the table goes.
+    Filling,
     /// In use.
     Public,
     /// In use as it was, the shards are being given the next definition.
@@ -106,12 +108,16 @@ impl CatalogState {
                 }
                 CatalogOutcome::Done
             }
-            CatalogCommand::Create { spec } => self.create(spec),
-            CatalogCommand::Publish { table } => self.advance(*table, Stage::Creating, Stage::Public),
+            CatalogCommand::Create { spec, filled } => {
+                self.create(spec, if *filled { Stage::Filling } else { Stage::Creating })
+            }
+            CatalogCommand::Publish { table } => {
+                self.advance(*table, &[Stage::Creating, Stage::Filling], Stage::Public)
+            }
             CatalogCommand::Alter { next } => self.alter(next),
             CatalogCommand::Adopt { table } => self.adopt(*table),
             CatalogCommand::Drop { table } => match readers(&self.views, *table) {
-                names if names.is_empty() => self.advance(*table, Stage::Public, Stage::Dropping),
+                names if names.is_empty() => self.advance(*table, &[Stage::Public, Stage::Filling], Stage::Dropping),
                 names => CatalogOutcome::IsRead(names),
             },
             CatalogCommand::CreateView { view, replace } => self.create_view(view, *replace),
@@ -131,7 +137,7 @@ impl CatalogState {
         }
     }
 
-    fn create(&mut self, spec: &TableSpec) -> CatalogOutcome {
+    fn create(&mut self, spec: &TableSpec, stage: Stage) -> CatalogOutcome {
         if self.is_taken(&spec.namespace, &spec.name) {
             return CatalogOutcome::TableExists;
         }
@@ -143,7 +149,7 @@ impl CatalogState {
         let group = self.groups[(shard.0 % self.groups.len() as u64) as usize];
         let definition = Arc::new(define(id, spec));
         let table = Arc::new(Table { definition, shards: vec![ShardPlacement { shard, group }] });
-        self.tables.insert(id, TableState { stage: Stage::Creating, table: table.clone(), next: None });
+        self.tables.insert(id, TableState { stage, table: table.clone(), next: None });
         CatalogOutcome::Table(table)
     }
 
@@ -195,7 +201,7 @@ impl CatalogState {
             }
             Stage::Altering if found.next.as_ref() == Some(next) => CatalogOutcome::Table(found.coming()),
             Stage::Public | Stage::Altering => CatalogOutcome::SchemaChanged,
-            Stage::Creating | Stage::Dropping => CatalogOutcome::NoSuchTable,
+            Stage::Creating | Stage::Filling | Stage::Dropping => CatalogOutcome::NoSuchTable,
         }
     }
 
@@ -213,9 +219,9 @@ impl CatalogState {
     }
 
     /// Takes the table from one stage to the next; being there already is fine, so that a job may be repeated.
-    fn advance(&mut self, id: TableId, from: Stage, to: Stage) -> CatalogOutcome {
+    fn advance(&mut self, id: TableId, from: &[Stage], to: Stage) -> CatalogOutcome {
         match self.tables.get_mut(&id) {
-            Some(found) if found.stage == from || found.stage == to => {
+            Some(found) if from.contains(&found.stage) || found.stage == to => {
                 found.stage = to;
                 CatalogOutcome::Table(found.table.clone())
             }
@@ -283,7 +289,7 @@ impl StateMachine for CatalogMachine {
     fn statement_bytes(command: &CatalogCommand) -> usize {
         const STEP_BYTES: usize = 64;
         match command {
-            CatalogCommand::Create { spec } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
+            CatalogCommand::Create { spec, .. } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
             CatalogCommand::Alter { next } => STEP_BYTES + written_bytes(&next.columns, &next.checks),
             CatalogCommand::CreateView { view, .. } => {
                 STEP_BYTES + written_bytes(&view.columns, &[]) + view.query.len()

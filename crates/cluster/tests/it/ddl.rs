@@ -108,6 +108,67 @@ fn an_alter_job_cut_off_anywhere_is_finished_or_was_never_begun() {
     assert!(finished > 0 && never > 0, "finished {finished}, never begun {never}");
 }
 
+#[test]
+fn a_filled_table_cut_off_anywhere_is_whole_or_was_never_there() {
+    let (mut whole, mut never, mut seed) = (0, 0, 0);
+    for n in (1..).flat_map(|n| [n; SEEDS]) {
+        seed += 1;
+        let disk = Arc::new(SimulatedDisk::new(seed));
+        let acknowledged = block_on(async {
+            let node = start(disk.clone()).await.unwrap();
+            disk.freeze_at_sync(disk.syncs() + n, Frozen::Succeed);
+            let filling = node.create_hidden(events("t")).await.unwrap();
+            assert!(find(&node, "t").is_none(), "nobody sees it");
+            insert(&node, filling.table(), rows("a", 0..6)).await.unwrap();
+            assert!(find(&node, "t").is_none(), "nobody sees it");
+            filling.publish().await.unwrap();
+            !disk.is_frozen()
+        });
+        let crashed = Arc::new(disk.crash(seed));
+        block_on(async {
+            let node = start(crashed).await.unwrap();
+            match find(&node, "t") {
+                Some(table) => {
+                    whole += u32::from(!acknowledged);
+                    assert_eq!(read(&node, &table).await, once("a", 0..6));
+                }
+                None => {
+                    assert!(!acknowledged, "an acknowledged table is there");
+                    never += 1;
+                    node.create_table(events("t")).await.expect("the name is free");
+                }
+            }
+        });
+        if acknowledged {
+            break;
+        }
+    }
+    assert!(never > 0, "whole {whole}, never there {never}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_was_not_filled_gives_its_name_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let filling = node.create_hidden(events("t")).await.unwrap();
+    let refused = node.create_table(events("t")).await.unwrap_err();
+    assert!(matches!(refused, Error::TableExists(_)), "{refused:?}");
+    filling.discard().await.unwrap();
+    let forgotten = node.create_hidden(events("t")).await.unwrap();
+    drop(forgotten);
+    // Whoever looks after jobs that were left finds it.
+    let mut created = node.create_table(events("t")).await;
+    for _ in 0..200 {
+        if created.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        created = node.create_table(events("t")).await;
+    }
+    created.unwrap();
+    node.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_is_taken_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -60,7 +60,10 @@ impl Session {
             }
             Ast::Delete(_) | Ast::Update(_) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::Truncate(truncate) => Box::pin(self.truncate(truncate)).await,
-            Ast::CreateTable(create) => Box::pin(self.create_table(create)).await,
+            Ast::CreateTable(create) => match &create.query {
+                Some(query) => Box::pin(self.create_table_as(statement, create, query)).await,
+                None => Box::pin(self.create_table(create)).await,
+            },
             Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
             Ast::CreateView(create) => Box::pin(self.create_view(create)).await,
             Ast::Drop { object_type: ObjectType::View, if_exists, names, cascade, .. } => {

@@ -108,6 +108,26 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
 }
 
+/// The table that CREATE TABLE AS asks for, with the columns of its query.
+///
+/// # Errors
+/// As [`table_spec`].
+pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Result<TableSpec, Error> {
+    refuse_clauses(create)?;
+    let (namespace, name) = relation(&create.name)?;
+    check_namespace(&namespace)?;
+    let options = table_options(&create.table_options)?;
+    // A query does not say NOT NULL; the option does.
+    let time = options.time_column.as_ref().and_then(|name| position(&columns, name));
+    if let Some(at) = time {
+        columns[at].nullable = false;
+    }
+    let kind = kind(&options, &columns, &[])?;
+    let compression = compression(options.compression.as_deref())?;
+    let (primary_key, unique, checks) = Default::default();
+    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
+}
+
 /// Tables and views lie in `public`.
 ///
 /// # Errors
@@ -143,7 +163,6 @@ pub(super) fn compression(written: Option<&str>) -> Result<Compression, Error> {
 fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
     let refused = [
         (create.temporary, "temporary tables are"),
-        (create.query.is_some(), "CREATE TABLE AS is"),
         (create.like.is_some(), "CREATE TABLE LIKE is"),
         (create.inherits.is_some(), "table inheritance is"),
         (create.partition_by.is_some() || create.partition_of.is_some(), PARTITIONING),

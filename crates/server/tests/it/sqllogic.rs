@@ -51,6 +51,7 @@ files! {
     pg_change,
     pg_constraints,
     pg_copy,
+    pg_create_as,
     pg_ddl,
     pg_errors,
     pg_forms,
