@@ -183,6 +183,8 @@ fn runtime_env(memory: QueryMemory) -> Arc<RuntimeEnv> {
 
 fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Functions) -> SessionState {
     let mut scalar = SessionStateDefaults::default_scalar_functions();
+    // What ours takes the place of would come back under its other names.
+    scalar.retain(|theirs| own.scalar.iter().all(|ours| ours.name() != theirs.name()));
     scalar.extend(own.scalar);
     let mut aggregate = SessionStateDefaults::default_aggregate_functions();
     aggregate.extend(own.aggregate);

@@ -14,6 +14,7 @@ pub(crate) mod forms;
 pub(crate) mod interval;
 mod manifest;
 mod time_bucket;
+mod to_char;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +29,7 @@ impl Functions {
     /// Those that need no node.
     pub(crate) fn pure() -> Functions {
         Functions {
-            scalar: vec![Arc::new(time_bucket::time_bucket())],
+            scalar: vec![Arc::new(time_bucket::time_bucket()), Arc::new(to_char::to_char())],
             aggregate: vec![Arc::new(by_time::first()), Arc::new(by_time::last())],
         }
     }

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set,
     Statement as Ast, Value,
 };
-use event::{Column, TableKind};
+use event::{Column, ColumnType, TableKind};
 use futures::{StreamExt, stream};
 
 use super::change::EVALUATIONS_MAX;
@@ -28,6 +28,7 @@ use super::transaction::Writing;
 use super::view::is_read;
 use super::{Block, CopyIn, CopyOut, Outcome, Prepared, Rows, Session, Statement};
 use crate::error::{Condition, Error};
+use crate::text::{parse_json, parse_scalar};
 
 impl Session {
     /// Runs one statement. What is awaited here is boxed: one future holding all of them would not fit a thread's stack.
@@ -593,8 +594,11 @@ impl Session {
         let mut parameters = Vec::with_capacity(values.len());
         for (value, field) in values.iter().zip(&prepared.parameters) {
             let value = self.value_of(&value.to_string()).await?;
-            let cast = value.cast_to(field.data_type()).map_err(|error| self.worded(error, &prepared.statement))?;
-            parameters.push(cast);
+            parameters.push(match (&value, ColumnType::json_of(field)) {
+                (ScalarValue::Utf8(Some(text)), Some(json)) => parse_json(text, json)?,
+                (ScalarValue::Utf8(Some(text)), None) => parse_scalar(text, field.data_type(), &self.zone())?,
+                _ => value.cast_to(field.data_type()).map_err(|error| self.worded(error, &prepared.statement))?,
+            });
         }
         Box::pin(self.run(&prepared, parameters)).await
     }

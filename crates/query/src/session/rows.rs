@@ -13,7 +13,7 @@ use event::{Column, ColumnType, TableDefinition, UUID_BYTES};
 use super::checks::Checks;
 use super::report;
 use crate::error::{Condition, Error, Report};
-use crate::text::{ColumnBuilder, Zone};
+use crate::text::{ColumnBuilder, Zone, write};
 
 /// Where the columns of an INSERT's source go, and what the other columns get.
 #[derive(Clone, Debug)]
@@ -201,6 +201,17 @@ pub(crate) fn failing_row(columns: &[ArrayRef], row: usize) -> String {
 }
 
 fn shown(column: &ArrayRef, row: usize) -> String {
+    if column.is_valid(row) {
+        let mut text = String::new();
+        match column.data_type() {
+            DataType::Binary => write::bytea(&mut text, column.as_binary::<i32>().value(row)),
+            DataType::FixedSizeBinary(_) => write::uuid(&mut text, column.as_fixed_size_binary().value(row)),
+            _ => {}
+        }
+        if !text.is_empty() {
+            return text;
+        }
+    }
     let options = FormatOptions::default()
         .with_null("null")
         .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
