@@ -13,6 +13,7 @@ mod flush;
 pub(crate) mod forms;
 pub(crate) mod interval;
 mod manifest;
+mod retention;
 mod time_bucket;
 mod to_char;
 
@@ -42,5 +43,7 @@ pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     functions.scalar.push(Arc::new(drop_chunks::DropChunks::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(retention::Retention::adding(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(retention::Retention::removing(Arc::clone(node)).into_scalar_udf()));
     functions
 }

@@ -127,6 +127,14 @@ impl Session {
     }
 
     fn drop_constraint(&mut self, table: &mut TableDefinition, name: &str, if_exists: bool) -> Result<(), Error> {
+        if let Some(at) = table.unique.iter().position(|key| key.name == name) {
+            table.unique.remove(at);
+            return Ok(());
+        }
+        if table.event().is_none() && !table.primary_key.is_empty() && table.primary_key_name() == name {
+            table.primary_key.clear();
+            return Ok(());
+        }
         let Some(at) = table.checks.iter().position(|check| check.name == name) else {
             let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name);
             if if_exists {

@@ -28,7 +28,7 @@ const fn function(name: &'static str, result: &'static str, arguments: &'static 
 }
 
 /// In the order they are listed.
-const ROUTINES: [Routine; 9] = [
+const ROUTINES: [Routine; 11] = [
     Routine { schema: ANNAL_OID, name: "compact", kind: "f", result: "void", arguments: "relation text" },
     Routine { schema: ANNAL_OID, name: "flush", kind: "f", result: "void", arguments: "" },
     Routine {
@@ -38,6 +38,8 @@ const ROUTINES: [Routine; 9] = [
         result: "text",
         arguments: "relation text, hold interval DEFAULT '00:15:00'::interval",
     },
+    function("add_retention_policy", "integer", "relation text, drop_after interval"),
+    function("remove_retention_policy", "integer", "relation text"),
     function("drop_chunks", "bigint", "relation text, older_than \"any\""),
     Routine {
         schema: PUBLIC_OID,
