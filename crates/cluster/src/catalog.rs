@@ -62,7 +62,12 @@ pub struct Catalog {
     pub tables: BTreeMap<TableId, Arc<Table>>,
     /// Views by id.
     pub views: BTreeMap<TableId, Arc<View>>,
+    /// What is said about tables and views.
+    pub comments: BTreeMap<TableId, Arc<Comments>>,
 }
+
+/// Comments by number of the column, from 1; 0 is the relation's own.
+pub type Comments = BTreeMap<u32, String>;
 
 impl Catalog {
     /// The public table of that name.

@@ -96,6 +96,15 @@ impl Node {
         }
     }
 
+    /// COMMENT ON, in one step.
+    pub(crate) async fn run_comment(&self, relation: TableId, column: u32, text: Option<String>) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        match self.catalog.propose(CatalogCommand::Comment { relation, column, text }).await?.outcome {
+            CatalogOutcome::Done => Ok(()),
+            _ => Err(Error::NoSuchTable(relation.to_string())),
+        }
+    }
+
     /// Takes up the jobs that a crash or an error left between two steps.
     pub(crate) async fn resume_jobs(&self) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");

@@ -25,7 +25,7 @@ mod start;
 mod stage;
 mod write;
 
-pub use catalog::{Catalog, ShardPlacement, Table, TableSpec, View};
+pub use catalog::{Catalog, Comments, ShardPlacement, Table, TableSpec, View};
 pub use error::Error;
 pub use filling::Filling;
 pub use memory::MemoryBudget;

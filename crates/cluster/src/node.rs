@@ -311,6 +311,15 @@ impl Node {
         self.see_through(async move { node.run_drop_view(&view).await }).await
     }
 
+    /// Says something about a table or view, or with `column` above 0 about its column of that number; `None` takes it back.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`] when it is gone.
+    pub async fn comment(self: &Arc<Self>, relation: TableId, column: u32, text: Option<String>) -> Result<(), Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_comment(relation, column, text).await }).await
+    }
+
     /// Begins a statement or transaction that writes.
     pub fn begin(self: &Arc<Self>) -> WriteSet {
         WriteSet::new(self.clone(), self.statement_id())

@@ -7,6 +7,7 @@ mod alter;
 mod arithmetic;
 mod change;
 mod checks;
+mod comment;
 mod conflict;
 mod control;
 mod copy;

@@ -70,6 +70,15 @@ pub(crate) enum CatalogCommand {
         /// The view.
         view: TableId,
     },
+    /// All of COMMENT ON.
+    Comment {
+        /// The table or view.
+        relation: TableId,
+        /// The number of the column, from 1; 0 for the relation itself.
+        column: u32,
+        /// What to say; `None` takes it back.
+        text: Option<String>,
+    },
     /// Last step of DROP TABLE: its shards are gone.
     Forget {
         /// The table.

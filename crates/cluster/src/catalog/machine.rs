@@ -13,7 +13,7 @@ use storage::document::{decode_document, encode_document};
 
 use super::command::{CatalogCommand, CatalogEntry, CatalogOutcome};
 use super::view::readers;
-use super::{Catalog, ShardPlacement, Table, TableSpec, View};
+use super::{Catalog, Comments, ShardPlacement, Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCST";
 const VERSION: u16 = 1;
@@ -40,6 +40,8 @@ struct CatalogState {
     tables: BTreeMap<TableId, TableState>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     views: BTreeMap<TableId, Arc<View>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    comments: BTreeMap<TableId, Arc<Comments>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,6 +77,7 @@ impl CatalogMachine {
             groups: Vec::new(),
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
+            comments: BTreeMap::new(),
         };
         CatalogMachine { state, published }
     }
@@ -95,7 +98,8 @@ impl CatalogMachine {
     fn publish(&self, index: u64) {
         let public = self.state.tables.iter().filter(|(_, t)| matches!(t.stage, Stage::Public | Stage::Altering));
         let tables = public.map(|(id, t)| (*id, t.table.clone())).collect();
-        *self.published.write() = Arc::new(Catalog { index, tables, views: self.state.views.clone() });
+        *self.published.write() =
+            Arc::new(Catalog { index, tables, views: self.state.views.clone(), comments: self.state.comments.clone() });
     }
 }
 
@@ -120,15 +124,20 @@ impl CatalogState {
                 names if names.is_empty() => self.advance(*table, &[Stage::Public, Stage::Filling], Stage::Dropping),
                 names => CatalogOutcome::IsRead(names),
             },
+            CatalogCommand::Comment { relation, column, text } => self.comment(*relation, *column, text.as_ref()),
             CatalogCommand::CreateView { view, replace } => self.create_view(view, *replace),
             CatalogCommand::DropView { view } => match readers(&self.views, *view) {
                 names if !names.is_empty() => CatalogOutcome::IsRead(names),
-                _ if self.views.remove(view).is_some() => CatalogOutcome::Done,
+                _ if self.views.remove(view).is_some() => {
+                    self.comments.remove(view);
+                    CatalogOutcome::Done
+                }
                 _ => CatalogOutcome::NoSuchTable,
             },
             CatalogCommand::Forget { table } => match self.tables.get(table) {
                 Some(found) if found.stage == Stage::Dropping => {
                     self.tables.remove(table);
+                    self.comments.remove(table);
                     CatalogOutcome::Done
                 }
                 Some(_) => CatalogOutcome::NoSuchTable,
@@ -151,6 +160,22 @@ impl CatalogState {
         let table = Arc::new(Table { definition, shards: vec![ShardPlacement { shard, group }] });
         self.tables.insert(id, TableState { stage, table: table.clone(), next: None });
         CatalogOutcome::Table(table)
+    }
+
+    fn comment(&mut self, relation: TableId, column: u32, text: Option<&String>) -> CatalogOutcome {
+        let table = self.tables.get(&relation).is_some_and(|table| table.stage != Stage::Dropping);
+        if !table && !self.views.contains_key(&relation) {
+            return CatalogOutcome::NoSuchTable;
+        }
+        let comments = Arc::make_mut(self.comments.entry(relation).or_default());
+        match text {
+            Some(text) => comments.insert(column, text.clone()),
+            None => comments.remove(&column),
+        };
+        if comments.is_empty() {
+            self.comments.remove(&relation);
+        }
+        CatalogOutcome::Done
     }
 
     fn is_taken(&self, namespace: &str, name: &str) -> bool {
@@ -294,13 +319,14 @@ impl StateMachine for CatalogMachine {
             CatalogCommand::CreateView { view, .. } => {
                 STEP_BYTES + written_bytes(&view.columns, &[]) + view.query.len()
             }
+            CatalogCommand::Comment { text, .. } => STEP_BYTES + text.as_ref().map_or(0, String::len),
             _ => STEP_BYTES,
         }
     }
 
     fn makes_room(command: &CatalogCommand) -> bool {
-        use CatalogCommand::{Alter, Create, CreateView};
-        !matches!(command, Create { .. } | Alter { .. } | CreateView { .. })
+        use CatalogCommand::{Alter, Comment, Create, CreateView};
+        !matches!(command, Create { .. } | Alter { .. } | CreateView { .. } | Comment { text: Some(_), .. })
     }
 
     fn time_us(entry: &CatalogEntry) -> i64 {

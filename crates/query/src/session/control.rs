@@ -66,6 +66,7 @@ impl Session {
                 None => Box::pin(self.create_table(create)).await,
             },
             Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
+            Ast::Comment { .. } => Box::pin(self.comment(&ast)).await,
             Ast::CreateView(create) => Box::pin(self.create_view(create)).await,
             Ast::Drop { object_type: ObjectType::View, if_exists, names, cascade, .. } => {
                 Box::pin(self.drop_views(names, *if_exists, *cascade)).await

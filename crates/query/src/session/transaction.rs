@@ -341,6 +341,7 @@ fn writing(ast: &Ast) -> Option<&'static str> {
         Ast::CreateView { .. } => "CREATE VIEW",
         Ast::CreateSchema { .. } => "CREATE SCHEMA",
         Ast::AlterTable(_) => "ALTER TABLE",
+        Ast::Comment { .. } => "COMMENT",
         Ast::Truncate(_) => "TRUNCATE TABLE",
         Ast::Drop { object_type: ObjectType::Table, .. } => "DROP TABLE",
         Ast::Drop { object_type: ObjectType::View, .. } => "DROP VIEW",

@@ -29,7 +29,7 @@ const FIRST_TABLE_OID: i64 = 16_384;
 /// All of them, for one session.
 pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
     let engine = Arc::downgrade(engine);
-    let sizes = super::sizes::all(&engine);
+    let (sizes, comments) = (super::sizes::all(&engine), engine.clone());
     let mut functions = vec![
         of_text("pg_get_userbyid", &[1], |_| Some(OWNER.to_owned())),
         of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
@@ -61,10 +61,10 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
     for name in ["pg_get_functiondef", "pg_get_function_sqlbody", "pg_tablespace_location"] {
         functions.push(of_text(name, &[1], |_| None));
     }
-    // There are no comments on anything.
-    for (name, counts) in [("obj_description", &[1, 2][..]), ("col_description", &[2]), ("shobj_description", &[2])] {
-        functions.push(of_text(name, counts, |_| None));
-    }
+    functions.push(description("obj_description", &[1, 2], comments.clone(), false));
+    functions.push(description("col_description", &[2], comments, true));
+    // Nobody can say anything about databases and roles.
+    functions.push(of_text("shobj_description", &[2], |_| None));
     functions
 }
 
@@ -146,6 +146,23 @@ fn view_text(engine: Weak<Engine>) -> Arc<ScalarUDF> {
         let text = |oid: Option<i64>| view_of(&catalog, oid?).map(view_definition);
         let oids = oids(&arguments[0])?;
         Ok(Arc::new(oids.as_primitive::<Int64Type>().iter().map(text).collect::<StringArray>()))
+    })
+}
+
+/// What is said about a relation, or about a column of it whose number is the second argument.
+fn description(name: &'static str, counts: &[usize], engine: Weak<Engine>, of_column: bool) -> Arc<ScalarUDF> {
+    udf(name, counts, DataType::Utf8, move |arguments| {
+        let catalog = catalog_of(&engine);
+        let relations = oids(&arguments[0])?;
+        let columns = of_column.then(|| oids(&arguments[1])).transpose()?;
+        let answer = |row: usize| {
+            let number =
+                |values: &ArrayRef| values.is_valid(row).then(|| values.as_primitive::<Int64Type>().value(row));
+            let relation = TableId(u64::try_from(number(&relations)?).ok()?);
+            let column = columns.as_ref().map_or(Some(0), number)?;
+            catalog.comments.get(&relation)?.get(&u32::try_from(column).ok()?).cloned()
+        };
+        Ok(Arc::new((0..relations.len()).map(answer).collect::<StringArray>()))
     })
 }
 
