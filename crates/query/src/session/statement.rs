@@ -122,7 +122,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
 }
 
 /// Turns what the stock parser cannot read into what it can: COPY needs its semicolon, option names may have dots, be
-/// bare words, or stand without a value, ABORT is ROLLBACK, and TIME ZONE is the setting of that name.
+/// bare words, or stand without a value, TABLE is SELECT * FROM, ABORT is ROLLBACK, and TIME ZONE is the setting of that name.
 fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
     let words: Vec<(usize, String)> = tokens
         .iter()
@@ -138,6 +138,11 @@ fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
         }
         ["CREATE", "TABLE" | "UNLOGGED", ..] => join_dotted_options(tokens),
         ["ALTER", "TABLE", ..] => reset_as_set(tokens),
+        ["TABLE", ..] => {
+            let (at, span) = (words[0].0, tokens[words[0].0].span);
+            let select = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
+            tokens.splice(at..=at, select.map(|token| TokenWithSpan::new(token, span)));
+        }
         ["ABORT", ..] => tokens[words[0].0].token = Token::make_keyword("ROLLBACK"),
         ["RESET", "TIME", "ZONE"] => {
             tokens[words[1].0].token = Token::make_word("timezone", None);
