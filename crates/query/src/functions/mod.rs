@@ -6,6 +6,7 @@ use cluster::Node;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 pub(crate) mod arithmetic;
+pub(crate) mod beside_text;
 mod by_time;
 mod compact;
 mod drop_chunks;
