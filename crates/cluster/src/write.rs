@@ -129,10 +129,14 @@ impl WriteSet {
         }
     }
 
+    /// Whether rows were added to tables with keys.
+    pub fn is_keyed(&self) -> bool {
+        self.tables.values().any(TableRows::is_keyed)
+    }
+
     /// The tables with keys that rows were added to, in order of their ids.
     pub fn keyed(&self) -> Vec<Arc<Table>> {
-        let keyed = |rows: &&TableRows| rows.rows > 0 && !rows.table.definition.keys().is_empty();
-        self.tables.values().filter(keyed).map(|rows| Arc::clone(&rows.table)).collect()
+        self.tables.values().filter(|rows| rows.is_keyed()).map(|rows| Arc::clone(&rows.table)).collect()
     }
 
     /// The keys of `table` are unique with what this set does to the snapshot of that index: when rows came since, the commit fails with
@@ -451,6 +455,10 @@ impl TableRows {
         }
         kept.retain(|batch| batch.num_rows() > 0);
         Ok(kept)
+    }
+
+    fn is_keyed(&self) -> bool {
+        self.rows > 0 && !self.table.definition.keys().is_empty()
     }
 
     fn expect(&self) -> Option<Command> {

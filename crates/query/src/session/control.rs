@@ -301,7 +301,7 @@ impl Session {
         let checks = self.checks(&definition).await?;
         let conflicts = Conflicts::of(insert, &definition)?;
         let _turn = match conflicts {
-            Some(_) => self.take_turn(definition.id).await,
+            Some(_) => Box::pin(self.take_turn(definition.id)).await,
             None => None,
         };
         let mut returned = Vec::new();
@@ -315,7 +315,8 @@ impl Session {
                     None => self.write_batch(&table, batch, keep, &mut returned).await?,
                     Some(conflicts) => {
                         let rows = vec![batch];
-                        self.write_or(statement, insert, conflicts, &table, rows, parameters, &mut returned).await?
+                        let kept = &mut returned;
+                        Box::pin(self.write_or(statement, insert, conflicts, &table, rows, parameters, kept)).await?
                     }
                 }
             }
@@ -327,7 +328,8 @@ impl Session {
                     None => self.write_batch(&table, batch, keep, &mut returned).await?,
                     Some(conflicts) => {
                         let rows = vec![batch];
-                        self.write_or(statement, insert, conflicts, &table, rows, parameters, &mut returned).await?
+                        let kept = &mut returned;
+                        Box::pin(self.write_or(statement, insert, conflicts, &table, rows, parameters, kept)).await?
                     }
                 }
             }
@@ -368,7 +370,9 @@ impl Session {
                     (Some(writes), _) => (rows, writes),
                     (None, None) => unreachable!("without conflicts rows are written as they come"),
                     (None, Some(conflicts)) => {
-                        self.write_or(statement, insert, conflicts, &table, gathered, parameters, &mut returned).await?
+                        let kept = &mut returned;
+                        Box::pin(self.write_or(statement, insert, conflicts, &table, gathered, parameters, kept))
+                            .await?
                     }
                 }
             }

@@ -311,7 +311,13 @@ impl Session {
         if self.writes.is_none() {
             return Ok(());
         }
-        let settled = Box::pin(self.settle_keys()).await;
+        // Most write to no table with keys.
+        let keyed =
+            self.writes.as_ref().and_then(|writes| writes.try_lock().ok()).is_some_and(|writes| writes.is_keyed());
+        let settled = match keyed {
+            true => Box::pin(self.settle_keys()).await,
+            false => Ok(Vec::new()),
+        };
         let writes = self.writes.take();
         let _turns = settled?;
         let Some(writes) = writes else { return Ok(()) };
