@@ -18,8 +18,8 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Where bytes are flipped, in thousandths of the file.
 const PLACES: [u64; 9] = [0, 10, 125, 300, 450, 600, 800, 950, 999];
 /// Reads every byte of every column.
-const READ_ALL: &str =
-    "SELECT count(*), sum(n)::bigint, count(DISTINCT n), sum(length(pad)), count(DISTINCT ts), sum(CAST(v AS bigint))::bigint FROM e";
+const READ_ALL: &str = "SELECT count(*), sum(n)::bigint, count(DISTINCT n), sum(length(pad)), count(DISTINCT ts), \
+                        sum(CAST(v AS bigint))::bigint FROM e";
 
 /// What a server on damaged files does.
 #[derive(Debug)]
