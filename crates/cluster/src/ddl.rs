@@ -75,12 +75,13 @@ impl Node {
     }
 
     /// CREATE VIEW, in one step.
-    pub(crate) async fn run_create_view(&self, view: View, replace: bool) -> Result<(), Error> {
+    pub(crate) async fn run_create_view(&self, view: View, replaces: Option<Arc<View>>) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         let name = view.name.clone();
-        match self.catalog.propose(CatalogCommand::CreateView { view, replace }).await?.outcome {
+        match self.catalog.propose(CatalogCommand::CreateView { view, replaces }).await?.outcome {
             CatalogOutcome::Done => Ok(()),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
+            CatalogOutcome::Circular => Err(Error::CircularView(name)),
             _ => Err(Error::SchemaChanged(name)),
         }
     }

@@ -9,6 +9,9 @@ pub enum Error {
     /// The table is not, or no longer, in the catalog.
     #[error("relation \"{0}\" does not exist")]
     NoSuchTable(String),
+    /// CREATE OR REPLACE VIEW of a view that would read itself.
+    #[error("infinite recursion detected in rules for relation \"{0}\"")]
+    CircularView(String),
     /// Views read the table or view that shall go or change its name.
     #[error("relation \"{name}\" is read by {}", readers.join(", "))]
     IsRead {

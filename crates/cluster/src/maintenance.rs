@@ -139,14 +139,7 @@ impl Node {
         }
         let Some(group) = group else { return Ok(()) };
         let data = self.data_group(group)?;
-        let statement = Statement { id: self.statement_id(), commands };
-        match data.group.propose(statement).await?.outcome {
-            Outcome::Done { .. } => {
-                data.note_garbage(self.clock.now_us());
-                Ok(())
-            }
-            refused => Err(defect(format!("{refused:?}"))),
-        }
+        self.forget(data, commands).await
     }
 
     /// Does what is due, or with a `forced` table all that can be done for it.
@@ -237,7 +230,11 @@ impl Node {
     }
 
     pub(crate) async fn expire(&self, data: &DataGroup, shard: ShardId, before_us: i64) -> Result<(), Error> {
-        let commands = vec![Command::Expire { shard, before_us }];
+        self.forget(data, vec![Command::Expire { shard, before_us }]).await
+    }
+
+    /// Proposes what takes rows away, whose objects nobody names then.
+    async fn forget(&self, data: &DataGroup, commands: Vec<Command>) -> Result<(), Error> {
         let statement = Statement { id: self.statement_id(), commands };
         match data.group.propose(statement).await?.outcome {
             Outcome::Done { .. } => {

@@ -293,13 +293,14 @@ impl Node {
         self.see_through(async move { node.run_drop(table).await }).await
     }
 
-    /// Creates a view, in the place of the one of that name if it may `replace` it.
+    /// Creates a view, or puts it in the place of the one it `replaces`.
     ///
     /// # Errors
-    /// [`Error::TableExists`] for a name that is taken, [`Error::SchemaChanged`] when something it reads is gone.
-    pub async fn create_view(self: &Arc<Self>, view: View, replace: bool) -> Result<(), Error> {
+    /// [`Error::TableExists`] for a name that is taken, [`Error::SchemaChanged`] when something it reads is gone or the view it replaces is
+    /// another by now, [`Error::CircularView`] when it would read itself.
+    pub async fn create_view(self: &Arc<Self>, view: View, replaces: Option<Arc<View>>) -> Result<(), Error> {
         let node = self.clone();
-        self.see_through(async move { node.run_create_view(view, replace).await }).await
+        self.see_through(async move { node.run_create_view(view, replaces).await }).await
     }
 
     /// Drops a view.

@@ -94,6 +94,8 @@ pub const VERIFIED_SEGMENTS_MAX: usize = 1 << 16;
 pub const SEGMENT_FOOTER_CACHE_BYTES: usize = 64 << 20;
 /// Bytes of the rows that RETURNING gives back.
 pub const RETURNING_BYTES_MAX: usize = 64 << 20;
+/// Rows of one INSERT with ON CONFLICT that come from a query: they are held until all keys were looked up.
+pub const CONFLICT_BYTES_MAX: usize = 64 << 20;
 /// Result batches waiting between a query and its socket.
 pub const RESULT_QUEUE_LEN: usize = 4;
 

@@ -61,6 +61,8 @@ pub enum Condition {
     NumericOutOfRange,
     /// 22012
     DivisionByZero,
+    /// 22004
+    NullValueNotAllowed,
     /// 22023
     InvalidParameterValue,
     /// 22P05
@@ -168,6 +170,7 @@ impl Error {
         };
         let condition = match &error {
             cluster::Error::TableExists(_) => Condition::DuplicateTable,
+            cluster::Error::CircularView(_) => Condition::InvalidObjectDefinition,
             cluster::Error::IsRead { .. } => Condition::DependentObjects,
             cluster::Error::NoSuchTable(_) => Condition::UndefinedTable,
             cluster::Error::SchemaChanged(_) | cluster::Error::Conflict => Condition::SerializationFailure,

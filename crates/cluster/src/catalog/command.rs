@@ -62,8 +62,9 @@ pub(crate) enum CatalogCommand {
     CreateView {
         /// What was asked for.
         view: View,
-        /// Whether it may take the place of the view of that name.
-        replace: bool,
+        /// The view whose place it takes, as the proposer saw it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<Arc<View>>,
     },
     /// All of DROP VIEW.
     DropView {
@@ -100,6 +101,8 @@ pub(crate) enum CatalogOutcome {
     SchemaChanged,
     /// Views of these names read it.
     IsRead(Vec<String>),
+    /// The view would read itself.
+    Circular,
     /// There is no such table in a stage the command applies to.
     NoSuchTable,
 }

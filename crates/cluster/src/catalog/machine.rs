@@ -12,7 +12,7 @@ use storage::Error;
 use storage::document::{decode_document, encode_document};
 
 use super::command::{CatalogCommand, CatalogEntry, CatalogOutcome};
-use super::view::readers;
+use super::view::{reaches, readers};
 use super::{Catalog, Comments, ShardPlacement, Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCST";
@@ -125,7 +125,7 @@ impl CatalogState {
                 names => CatalogOutcome::IsRead(names),
             },
             CatalogCommand::Comment { relation, column, text } => self.comment(*relation, *column, text.as_ref()),
-            CatalogCommand::CreateView { view, replace } => self.create_view(view, *replace),
+            CatalogCommand::CreateView { view, replaces } => self.create_view(view, replaces.as_ref()),
             CatalogCommand::DropView { view } => match readers(&self.views, *view) {
                 names if !names.is_empty() => CatalogOutcome::IsRead(names),
                 _ if self.views.remove(view).is_some() => {
@@ -187,21 +187,23 @@ impl CatalogState {
     }
 
     /// A view that takes another's place keeps its id, for those that read it.
-    fn create_view(&mut self, asked: &View, replace: bool) -> CatalogOutcome {
+    fn create_view(&mut self, asked: &View, replaces: Option<&Arc<View>>) -> CatalogOutcome {
         let there = |id: &TableId| {
             self.views.contains_key(id) || self.tables.get(id).is_some_and(|table| table.stage != Stage::Dropping)
         };
         if !asked.reads.iter().all(there) {
             return CatalogOutcome::SchemaChanged;
         }
-        let id = match self.view(&asked.namespace, &asked.name) {
-            Some(before) if replace => before.id,
-            _ if self.is_taken(&asked.namespace, &asked.name) => return CatalogOutcome::TableExists,
-            _ => {
-                self.next_table += 1;
-                TableId(self.next_table - 1)
-            }
+        let id = match (self.view(&asked.namespace, &asked.name), replaces) {
+            (Some(now), Some(seen)) if now == seen => now.id,
+            (_, Some(_)) => return CatalogOutcome::SchemaChanged,
+            (_, None) if self.is_taken(&asked.namespace, &asked.name) => return CatalogOutcome::TableExists,
+            (_, None) => TableId(self.next_table),
         };
+        if reaches(&self.views, &asked.reads, id) {
+            return CatalogOutcome::Circular;
+        }
+        self.next_table += u64::from(replaces.is_none());
         self.views.insert(id, Arc::new(View { id, ..asked.clone() }));
         CatalogOutcome::Done
     }
@@ -316,8 +318,9 @@ impl StateMachine for CatalogMachine {
         match command {
             CatalogCommand::Create { spec, .. } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
             CatalogCommand::Alter { next } => STEP_BYTES + written_bytes(&next.columns, &next.checks),
-            CatalogCommand::CreateView { view, .. } => {
-                STEP_BYTES + written_bytes(&view.columns, &[]) + view.query.len()
+            CatalogCommand::CreateView { view, replaces } => {
+                let bytes = |view: &View| written_bytes(&view.columns, &[]) + view.query.len();
+                STEP_BYTES + bytes(view) + replaces.as_deref().map_or(0, bytes)
             }
             CatalogCommand::Comment { text, .. } => STEP_BYTES + text.as_ref().map_or(0, String::len),
             _ => STEP_BYTES,

@@ -25,6 +25,11 @@ pub struct View {
     pub reads: Vec<TableId>,
 }
 
+/// Whether one of `from` is `to`, or reads it. No view reads itself, so this ends.
+pub(super) fn reaches(views: &BTreeMap<TableId, Arc<View>>, from: &[TableId], to: TableId) -> bool {
+    from.iter().any(|id| *id == to || views.get(id).is_some_and(|view| reaches(views, &view.reads, to)))
+}
+
 /// Names of the views that read `id`, in order of their ids.
 pub(super) fn readers(views: &BTreeMap<TableId, Arc<View>>, id: TableId) -> Vec<String> {
     views.values().filter(|view| view.reads.contains(&id)).map(|view| view.name.clone()).collect()

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, new_null_array};
-use cluster::{Error, Table};
-use event::{Column, ColumnId, ColumnType, SchemaVersion, TableDefinition};
+use cluster::{Error, Table, View};
+use event::{Column, ColumnId, ColumnType, SchemaVersion, TableDefinition, TableId};
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
 
@@ -166,6 +166,40 @@ async fn a_table_that_was_not_filled_gives_its_name_back() {
         created = node.create_table(events("t")).await;
     }
     created.unwrap();
+    node.shutdown().await.unwrap();
+}
+
+/// A view of that name over `reads`.
+fn view(name: &str, reads: &[TableId]) -> View {
+    let (namespace, query) = ("public".to_owned(), "SELECT 1".to_owned());
+    let (columns, outputs) = (Vec::new(), Vec::new());
+    View { id: TableId(0), namespace, name: name.to_owned(), columns, outputs, query, reads: reads.to_vec() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_reads_what_is_there_and_never_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let there = |name: &str| node.catalog().view("public", name).cloned().unwrap();
+    node.create_view(view("v", &[]), None).await.unwrap();
+    let v = there("v");
+    node.create_view(view("w", &[v.id]), None).await.unwrap();
+    let w = there("w");
+
+    // Both see the catalog as it was before either: whoever comes second would close the circle.
+    let refused = node.create_view(view("v", &[w.id]), Some(v.clone())).await.unwrap_err();
+    assert!(matches!(&refused, Error::CircularView(name) if name == "v"), "{refused:?}");
+    let refused = node.create_view(view("v", &[v.id]), Some(v.clone())).await.unwrap_err();
+    assert!(matches!(refused, Error::CircularView(_)), "{refused:?}");
+
+    // What is to be replaced is another by now.
+    let table = node.create_table(events("t")).await.unwrap();
+    node.create_view(view("v", &[table.definition.id]), Some(v.clone())).await.unwrap();
+    let refused = node.create_view(view("v", &[]), Some(v.clone())).await.unwrap_err();
+    assert!(matches!(refused, Error::SchemaChanged(_)), "{refused:?}");
+    assert_eq!((there("v").id, there("v").reads.clone()), (v.id, vec![table.definition.id]));
+    let refused = node.drop_table(table.definition.id).await.unwrap_err();
+    assert!(matches!(refused, Error::IsRead { .. }), "{refused:?}");
     node.shutdown().await.unwrap();
 }
 

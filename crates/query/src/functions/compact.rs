@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use cluster::Node;
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
@@ -81,7 +81,7 @@ impl AsyncScalarUDFImpl for Compact {
         for name in names.as_string::<i32>() {
             match name {
                 Some(name) => self.compact(name).await?,
-                None => return exec_err!("the table to compact must not be NULL"),
+                None => return Err(super::null_refused("the table to compact must not be NULL")),
             }
         }
         Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))))

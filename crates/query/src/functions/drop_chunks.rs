@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, IntervalUnit, TimeUnit, TimestampMicrosecondTyp
 use async_trait::async_trait;
 use cluster::Node;
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{Result, exec_err, internal_err};
+use datafusion::common::{Result, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
@@ -113,7 +113,7 @@ impl AsyncScalarUDFImpl for DropChunks {
         let mut dropped = Vec::with_capacity(rows);
         for (name, before_us) in names.as_string::<i32>().iter().zip(self.before_us(&older_than)?) {
             let (Some(name), Some(before_us)) = (name, before_us) else {
-                return exec_err!("neither the table nor older_than may be NULL");
+                return Err(super::null_refused("neither the table nor older_than may be NULL"));
             };
             dropped.push(self.drop_chunks(name, before_us).await? as i64);
         }

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use cluster::Node;
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
@@ -88,7 +88,7 @@ impl AsyncScalarUDFImpl for Flush {
             {
                 match name {
                     Some(name) => self.check_table(name)?,
-                    None => return exec_err!("the table to flush must not be NULL"),
+                    None => return Err(super::null_refused("the table to flush must not be NULL")),
                 }
             }
         }

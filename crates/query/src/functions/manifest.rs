@@ -136,7 +136,7 @@ fn time(us: i64) -> String {
 /// Microseconds of the interval given.
 fn hold_of(intervals: &dyn Array, row: usize) -> Result<i64> {
     if intervals.is_null(row) {
-        return exec_err!("the time to hold the files must not be NULL");
+        return Err(super::null_refused("the time to hold the files must not be NULL"));
     }
     let interval = intervals.as_primitive::<IntervalMonthDayNanoType>().value(row);
     let days_us = i64::from(interval.days) * DAY_US;
@@ -187,7 +187,7 @@ impl AsyncScalarUDFImpl for Manifest {
         let mut documents = Vec::with_capacity(names.len());
         for row in 0..names.len() {
             if names.is_null(row) {
-                return exec_err!("the table must not be NULL");
+                return Err(super::null_refused("the table must not be NULL"));
             }
             let hold_us = match arrays.get(1) {
                 Some(intervals) => hold_of(intervals.as_ref(), row)?,

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use cluster::Node;
+use datafusion::common::DataFusionError;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+use crate::error::{Condition, Error};
 
 pub(crate) mod arithmetic;
 pub(crate) mod beside_text;
@@ -25,6 +28,11 @@ pub(crate) struct Functions {
     pub(crate) scalar: Vec<Arc<ScalarUDF>>,
     /// Many rows in, one value out.
     pub(crate) aggregate: Vec<Arc<AggregateUDF>>,
+}
+
+/// The refusal of a NULL where a function needs a value.
+fn null_refused(message: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::report(Condition::NullValueNotAllowed, message)))
 }
 
 impl Functions {

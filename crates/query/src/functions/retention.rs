@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int32Array};
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
 use async_trait::async_trait;
 use cluster::Node;
-use datafusion::common::{Result, exec_err, internal_err};
+use datafusion::common::{Result, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
@@ -137,7 +137,7 @@ impl AsyncScalarUDFImpl for Retention {
         let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
         for row in 0..rows {
             if arrays.iter().any(|array| array.is_null(row)) {
-                return exec_err!("neither the table nor drop_after may be NULL");
+                return Err(super::null_refused("neither the table nor drop_after may be NULL"));
             }
             let after =
                 arrays.get(1).map(|widths| width_us(widths.as_primitive::<IntervalMonthDayNanoType>().value(row)));

@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::error::{Condition, Error};
@@ -53,7 +53,10 @@ impl ScalarUDFImpl for ToChar {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments[0] {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => Ok(DataType::Utf8),
-            ref other => plan_err!("no function matches: to_char of {other}"),
+            ref other => {
+                let message = format!("to_char of {} is not supported", kind(other));
+                Err(refusal(message, "to_char takes a date or timestamp. Cast to text, or format in the client."))
+            }
         }
     }
 
@@ -78,7 +81,7 @@ impl ScalarUDFImpl for ToChar {
                 let error = Error::report(Condition::DatetimeOverflow, "timestamp out of range");
                 DataFusionError::External(Box::new(error))
             })?;
-            texts.append_value(Moment { local: local.naive_utc(), offset }.format(formats.value(row)));
+            texts.append_value(Moment { local: local.naive_utc(), offset }.format(formats.value(row))?);
         }
         Ok(ColumnarValue::Array(Arc::new(texts.finish())))
     }
@@ -90,18 +93,23 @@ struct Moment {
     offset: Option<i32>,
 }
 
-/// Patterns, longer ones before those they begin with.
-const PATTERNS: [&str; 40] = [
-    "YYYY", "YYY", "YY", "Y,YYY", "Y", "IYYY", "IY", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM", "MI", "MS",
-    "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "D", "HH24", "HH12", "HH", "SSSS", "SS", "US", "A.M.", "P.M.",
-    "AM", "PM", "WW", "IW", "ID", "Q", "J",
+/// What a format may name, in either case; the names of months and days in three.
+const PATTERNS: [&str; 65] = [
+    "YYYY", "YYY", "YY", "Y,YYY", "Y", "IYYY", "IYY", "IY", "I", "CC", "AD", "BC", "A.D.", "B.C.", "MONTH", "Month",
+    "month", "MON", "Mon", "mon", "MM", "RM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "D",
+    "IDDD", "ID", "HH24", "HH12", "HH", "SSSSS", "SSSS", "SS", "US", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "A.M.",
+    "P.M.", "AM", "PM", "WW", "W", "IW", "Q", "J", "TZH", "TZM", "TZ", "OF", "FM", "FX", "TM", "SP",
 ];
+const ROMAN_MONTHS: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
+/// Roman months are padded to the longest of them.
+const ROMAN_WIDTH: usize = 4;
 
 impl Moment {
     /// Patterns become what they stand for, text in double quotes what is in them, all else itself.
-    fn format(&self, format: &str) -> String {
+    fn format(&self, format: &str) -> Result<String> {
         let mut out = String::new();
         let mut rest = format;
+        let mut fill = true;
         while let Some(first) = rest.chars().next() {
             if first == '"' {
                 let quoted = &rest[1..];
@@ -110,32 +118,43 @@ impl Moment {
                 rest = quoted.get(end + 1..).unwrap_or("");
                 continue;
             }
-            let (fill, after) = match rest.get(..2) {
-                Some(prefix) if prefix.eq_ignore_ascii_case("FM") => (false, &rest[2..]),
-                _ => (true, rest),
+            let Some((pattern, written)) = pattern(rest) else {
+                out.push(first);
+                rest = &rest[first.len_utf8()..];
+                continue;
             };
-            match pattern(after) {
-                Some((pattern, written)) => {
-                    self.put(&mut out, pattern, written, fill);
-                    rest = &after[written.len()..];
-                }
-                None => {
-                    out.push(first);
-                    rest = &rest[first.len_utf8()..];
-                }
+            rest = &rest[written.len()..];
+            if matches!(pattern, "FM" | "TM" | "FX") {
+                fill &= pattern == "FX";
+                continue;
+            }
+            let begin = out.len();
+            self.put(&mut out, pattern, written, fill)?;
+            fill = true;
+            if let Some(suffix @ ("TH" | "th")) = rest.get(..2)
+                && out[begin..].ends_with(|last: char| last.is_ascii_digit())
+            {
+                let ending = ordinal_ending(&out[begin..]);
+                out.push_str(&if suffix == "TH" { ending.to_uppercase() } else { ending.to_owned() });
+                rest = &rest[2..];
             }
         }
-        out
+        Ok(out)
     }
 
-    fn put(&self, out: &mut String, pattern: &str, written: &str, fill: bool) {
+    fn put(&self, out: &mut String, pattern: &str, written: &str, fill: bool) -> Result<()> {
         let at = &self.local;
         let hour12 = (at.hour() + 11) % 12 + 1;
         let number = |out: &mut String, value: i64, width: usize| {
             // Writing to a String cannot fail.
             let _ok = if fill { write!(out, "{value:0width$}") } else { write!(out, "{value}") };
         };
+        let cased = |text: &str| {
+            if written.starts_with(char::is_lowercase) { text.to_lowercase() } else { text.to_owned() }
+        };
         let year = i64::from(at.year());
+        let iso_year = i64::from(at.iso_week().year());
+        let us = at.nanosecond() / 1_000;
         match pattern {
             "YYYY" => number(out, year, 4),
             "YYY" => number(out, year % 1000, 3),
@@ -144,47 +163,59 @@ impl Moment {
                 let _ok = write!(out, "{},{:03}", year / 1000, year % 1000);
             }
             "Y" => number(out, year % 10, 1),
-            "IYYY" => number(out, i64::from(at.iso_week().year()), 4),
-            "IY" => number(out, i64::from(at.iso_week().year() % 100), 2),
+            "IYYY" => number(out, iso_year, 4),
+            "IYY" => number(out, iso_year % 1000, 3),
+            "IY" => number(out, iso_year % 100, 2),
+            "I" => number(out, iso_year % 10, 1),
+            "CC" => number(out, (year + 99) / 100, 2),
+            "AD" | "BC" => out.push_str(&cased(if year > 0 { "AD" } else { "BC" })),
+            "A.D." | "B.C." => out.push_str(&cased(if year > 0 { "A.D." } else { "B.C." })),
             "MONTH" | "Month" | "month" => name(out, MONTHS[at.month0() as usize], pattern, NAME_WIDTH, fill),
             "MON" | "Mon" | "mon" => name(out, &MONTHS[at.month0() as usize][..3], pattern, 0, fill),
             "DAY" | "Day" | "day" => name(out, self.weekday(), pattern, NAME_WIDTH, fill),
             "DY" | "Dy" | "dy" => name(out, &self.weekday()[..3], pattern, 0, fill),
             "MM" => number(out, at.month().into(), 2),
+            "RM" => name(out, &cased(ROMAN_MONTHS[at.month0() as usize]), written, ROMAN_WIDTH, fill),
             "MI" => number(out, at.minute().into(), 2),
-            "MS" => number(out, i64::from(at.nanosecond() / 1_000_000), 3),
-            "US" => number(out, i64::from(at.nanosecond() / 1_000), 6),
+            "MS" => number(out, i64::from(us / 1_000), 3),
+            "US" => number(out, us.into(), 6),
+            "FF1" | "FF2" | "FF3" | "FF4" | "FF5" | "FF6" => {
+                let digits = usize::from(pattern.as_bytes()[2] - b'0');
+                out.push_str(&format!("{us:06}")[..digits]);
+            }
             "DDD" => number(out, at.ordinal().into(), 3),
+            "IDDD" => {
+                let day = (at.iso_week().week() - 1) * 7 + at.weekday().number_from_monday();
+                number(out, day.into(), 3);
+            }
             "DD" => number(out, at.day().into(), 2),
             "D" => number(out, i64::from(at.weekday().num_days_from_sunday()) + 1, 1),
             "ID" => number(out, at.weekday().number_from_monday().into(), 1),
             "HH24" => number(out, at.hour().into(), 2),
             "HH12" | "HH" => number(out, hour12.into(), 2),
-            "SSSS" => number(out, at.num_seconds_from_midnight().into(), 1),
+            "SSSS" | "SSSSS" => number(out, at.num_seconds_from_midnight().into(), 1),
             "SS" => number(out, at.second().into(), 2),
-            "AM" | "PM" | "A.M." | "P.M." => {
-                let half = match (at.hour() >= 12, pattern.contains('.')) {
-                    (false, false) => "AM",
-                    (true, false) => "PM",
-                    (false, true) => "A.M.",
-                    (true, true) => "P.M.",
-                };
-                let is_lower = written.starts_with(char::is_lowercase);
-                out.push_str(&if is_lower { half.to_lowercase() } else { half.to_owned() });
-            }
+            "AM" | "PM" => out.push_str(&cased(if at.hour() < 12 { "AM" } else { "PM" })),
+            "A.M." | "P.M." => out.push_str(&cased(if at.hour() < 12 { "A.M." } else { "P.M." })),
             "WW" => number(out, i64::from(at.ordinal0() / 7 + 1), 2),
+            "W" => number(out, i64::from(at.day0() / 7 + 1), 1),
             "IW" => number(out, at.iso_week().week().into(), 2),
             "Q" => number(out, i64::from(at.month0() / 3 + 1), 1),
             "J" => number(out, i64::from(at.num_days_from_ce()) + DAYS_BEFORE_CE, 1),
-            _ => self.put_zone(out, written),
+            "TZH" | "TZM" | "OF" => self.put_offset(out, pattern),
+            other => {
+                let message = format!("to_char does not support the pattern \"{other}\"");
+                return Err(refusal(message, "Offsets are written by OF, TZH and TZM."));
+            }
         }
+        Ok(())
     }
 
     fn weekday(&self) -> &'static str {
         DAYS[self.local.weekday().num_days_from_sunday() as usize]
     }
 
-    fn put_zone(&self, out: &mut String, pattern: &str) {
+    fn put_offset(&self, out: &mut String, pattern: &str) {
         let Some(offset) = self.offset else { return };
         let (sign, minutes) = if offset < 0 { ('-', -offset / 60) } else { ('+', offset / 60) };
         let _ok = match pattern {
@@ -203,9 +234,7 @@ const DAYS_BEFORE_CE: i64 = 1_721_425;
 fn pattern(text: &str) -> Option<(&'static str, &str)> {
     let begins = |pattern: &&str| text.get(..pattern.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(pattern));
     let exact = |pattern: &&str| text.starts_with(*pattern);
-    let zones = ["TZH", "TZM", "OF"];
-    let found =
-        PATTERNS.iter().copied().chain(zones).filter(begins).max_by_key(|pattern| (pattern.len(), exact(pattern)));
+    let found = PATTERNS.iter().copied().filter(begins).max_by_key(|pattern| (pattern.len(), exact(pattern)));
     found.map(|found| (found, &text[..found.len()]))
 }
 
@@ -217,4 +246,28 @@ fn name(out: &mut String, name: &str, pattern: &str, width: usize, fill: bool) {
     };
     let width = if fill { width } else { 0 };
     let _ok = write!(out, "{cased:width$}");
+}
+
+/// What follows a number that counts: 1st, 2nd, 3rd, 4th, 11th.
+fn ordinal_ending(digits: &str) -> &'static str {
+    let tens = digits.len().checked_sub(2).map(|at| digits.as_bytes()[at]);
+    match digits.as_bytes().last() {
+        _ if tens == Some(b'1') => "th",
+        Some(b'1') => "st",
+        Some(b'2') => "nd",
+        Some(b'3') => "rd",
+        _ => "th",
+    }
+}
+
+fn kind(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Interval(_) | DataType::Duration(_) => "intervals",
+        numbers if numbers.is_numeric() => "numbers",
+        _ => "such values",
+    }
+}
+
+fn refusal(message: String, hint: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::hinted(Condition::FeatureNotSupported, message, hint)))
 }

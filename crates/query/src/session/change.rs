@@ -15,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, ObjectName, Query, SelectItem, SetExpr,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, ObjectName, Select, SelectItem, SetExpr,
     Statement as Ast, TableFactor, TableWithJoins, Update, Value,
 };
 use event::{SplitId, TableDefinition};
@@ -176,7 +176,7 @@ impl Session {
 
     /// `SELECT __seq, time, columns … FROM table WHERE …`, with what is assigned in place of the columns.
     async fn change_query(&self, change: &Change<'_>, definition: &TableDefinition) -> Result<Ast, Error> {
-        let assigned = change.assigned(definition)?;
+        let assigned = assigned(change.assignments, definition)?;
         let mut columns = vec![column(SEQUENCE_COLUMN)];
         columns.extend(definition.event().map(|event| column(&definition.columns[event.time_column].name)));
         if !change.assignments.is_empty() || change.returning.is_some() {
@@ -201,14 +201,12 @@ impl Session {
         // Parsing takes much stack; the caller's is deep already.
         let parsed = self.engine().work(async { Ok(super::statement::parse("SELECT 1")) });
         let parsed = parsed.await.map_err(|error| Error::report(Condition::Internal, error.to_string()))??;
-        let ast = parsed[0].ast.as_deref().expect("the statement is not empty").clone();
-        let Ast::Query(mut query) = ast else { unreachable!("a SELECT is a query") };
-        let Query { body, .. } = query.as_mut();
-        let SetExpr::Select(select) = body.as_mut() else { unreachable!("a SELECT is a query") };
+        let mut ast = parsed[0].ast.as_deref().expect("the statement is not empty").clone();
+        let select = select_of(&mut ast);
         select.projection = projection;
         select.from = vec![from];
         select.selection = selection;
-        Ok(Ast::Query(query))
+        Ok(ast)
     }
 }
 
@@ -263,32 +261,6 @@ impl<'a> Change<'a> {
         }
         Ok(())
     }
-
-    /// The value of each assigned column by its position.
-    fn assigned(&self, definition: &TableDefinition) -> Result<BTreeMap<usize, Expr>, Error> {
-        let mut assigned = BTreeMap::new();
-        for Assignment { target, value } in self.assignments {
-            let AssignmentTarget::ColumnName(ObjectName(parts)) = target else {
-                return Err(not_supported("UPDATE of several columns at once"));
-            };
-            let ident = parts.last().and_then(|part| part.as_ident());
-            let name = ident.map(folded).unwrap_or_default();
-            let at = position(definition, &name)?;
-            let own = &definition.columns[at];
-            let value = match value {
-                value if is_default(value) => parse_expression(own.default.as_deref().unwrap_or("NULL"))?,
-                Expr::Value(written) if matches!(written.value, Value::Placeholder(_)) => {
-                    cast(value.clone(), &own.column_type.to_string())?
-                }
-                value => value.clone(),
-            };
-            if assigned.insert(at, value).is_some() {
-                let message = format!("multiple assignments to same column \"{name}\"");
-                return Err(Error::report(Condition::SyntaxError, message));
-            }
-        }
-        Ok(assigned)
-    }
 }
 
 impl Found {
@@ -326,6 +298,42 @@ impl Found {
         let rest: Vec<usize> = (skipped..batch.num_columns()).collect();
         batch.project(&rest).map_err(|error| internal(error.to_string()))
     }
+}
+
+/// The value of each assigned column by its position.
+pub(super) fn assigned(
+    assignments: &[Assignment],
+    definition: &TableDefinition,
+) -> Result<BTreeMap<usize, Expr>, Error> {
+    let mut assigned = BTreeMap::new();
+    for Assignment { target, value } in assignments {
+        let AssignmentTarget::ColumnName(ObjectName(parts)) = target else {
+            return Err(not_supported("UPDATE of several columns at once"));
+        };
+        let ident = parts.last().and_then(|part| part.as_ident());
+        let name = ident.map(folded).unwrap_or_default();
+        let at = position(definition, &name)?;
+        let own = &definition.columns[at];
+        let value = match value {
+            value if is_default(value) => parse_expression(own.default.as_deref().unwrap_or("NULL"))?,
+            Expr::Value(written) if matches!(written.value, Value::Placeholder(_)) => {
+                cast(value.clone(), &own.column_type.to_string())?
+            }
+            value => value.clone(),
+        };
+        if assigned.insert(at, value).is_some() {
+            let message = format!("multiple assignments to same column \"{name}\"");
+            return Err(Error::report(Condition::SyntaxError, message));
+        }
+    }
+    Ok(assigned)
+}
+
+/// The SELECT of a query that the server wrote.
+pub(super) fn select_of(query: &mut Ast) -> &mut Select {
+    let Ast::Query(query) = query else { unreachable!("a SELECT is a query") };
+    let SetExpr::Select(select) = query.body.as_mut() else { unreachable!("a SELECT is a query") };
+    select
 }
 
 /// The one table of a FROM without joins.

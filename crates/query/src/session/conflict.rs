@@ -1,6 +1,7 @@
 //! INSERT ... ON CONFLICT: rows whose key is there already are left out, or change those that are there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray};
@@ -12,16 +13,17 @@ use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, ConflictTarget, DoUpdate, Expr, Insert, OnConflict, OnConflictAction, OnInsert, TableWithJoins,
-    Value,
+    ConflictTarget, DoUpdate, Expr, Insert, OnConflict, OnConflictAction, OnInsert, SelectItem, Statement as Ast,
+    TableWithJoins,
 };
+use event::limits::CONFLICT_BYTES_MAX;
 use event::{TableDefinition, UniqueKey};
 use futures::StreamExt;
 use storage::segment::SEQUENCE_COLUMN;
 
-use super::change::Found;
+use super::change::{Found, assigned, select_of};
 use super::ddl::folded;
-use super::insert::{is_default, position};
+use super::insert::position;
 use super::keys::{quoted, table_name};
 use super::rows::Target;
 use super::transaction::Writing;
@@ -36,14 +38,63 @@ const EXCLUDED: &str = "excluded";
 pub(super) struct Conflicts<'a> {
     /// The keys that count.
     keys: Vec<UniqueKey>,
-    action: &'a OnConflictAction,
+    /// What happens to the rows that are there; `None` is DO NOTHING.
+    update: Option<Change<'a>>,
+}
+
+/// What DO UPDATE does.
+struct Change<'a> {
+    /// The value of each assigned column by its position.
+    assigned: BTreeMap<usize, Expr>,
+    selection: Option<&'a Expr>,
+}
+
+/// An INSERT with ON CONFLICT.
+pub(super) struct Upsert<'a> {
+    /// The statement.
+    pub(super) statement: &'a Statement,
+    /// What it says.
+    pub(super) insert: &'a Insert,
+    /// What it says about rows that are there.
+    pub(super) conflicts: &'a Conflicts<'a>,
+    /// Its table.
+    pub(super) table: &'a Arc<Table>,
+    /// Values of its parameters.
+    pub(super) parameters: &'a [ScalarValue],
+}
+
+/// The rows of a query that are to be inserted, all of which must be known before the first is written.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// The rows.
+    pub(super) rows: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// Adds some.
+    ///
+    /// # Errors
+    /// 54000 when they are too many.
+    pub(super) fn push(&mut self, rows: RecordBatch) -> Result<(), Error> {
+        self.bytes += rows.get_array_memory_size();
+        if self.bytes > CONFLICT_BYTES_MAX {
+            return Err(Error::hinted(
+                Condition::ProgramLimitExceeded,
+                "INSERT ... ON CONFLICT has too many rows",
+                "Write in smaller parts.",
+            ));
+        }
+        self.rows.push(rows);
+        Ok(())
+    }
 }
 
 impl<'a> Conflicts<'a> {
     /// What `insert` says, checked against its table; `None` when it says nothing.
     ///
     /// # Errors
-    /// 42P10 for a target that is no key, 0A000 for tables that check none.
+    /// 42P10 for a target that is no key, 42703 and 42601 for what is assigned, 0A000 for tables that check no keys.
     pub(super) fn of(insert: &'a Insert, definition: &TableDefinition) -> Result<Option<Conflicts<'a>>, Error> {
         let conflict = match &insert.on {
             None => return Ok(None),
@@ -60,7 +111,13 @@ impl<'a> Conflicts<'a> {
             ));
         }
         let keys = wanted(conflict, definition)?;
-        Ok(Some(Conflicts { keys, action: &conflict.action }))
+        let update = match &conflict.action {
+            OnConflictAction::DoNothing => None,
+            OnConflictAction::DoUpdate(DoUpdate { assignments, selection }) => {
+                Some(Change { assigned: assigned(assignments, definition)?, selection: selection.as_ref() })
+            }
+        };
+        Ok(Some(Conflicts { keys, update }))
     }
 }
 
@@ -94,7 +151,7 @@ fn wanted(conflict: &OnConflict, definition: &TableDefinition) -> Result<Vec<Uni
     }
 }
 
-/// The keys of rows, to be looked up.
+/// Reads the keys of rows.
 struct Keys {
     converter: RowConverter,
     positions: Vec<usize>,
@@ -115,51 +172,54 @@ impl Keys {
     }
 }
 
+/// The rows to be inserted by one of their keys.
+struct Proposed {
+    /// The row that has it, the first of several.
+    rows: HashMap<OwnedRow, usize>,
+    /// Rows with a key of one before them.
+    repeated: Vec<usize>,
+}
+
+impl Proposed {
+    fn new(keys: Vec<Option<OwnedRow>>) -> Proposed {
+        let mut proposed = Proposed { rows: HashMap::with_capacity(keys.len()), repeated: Vec::new() };
+        for (row, key) in keys.into_iter().enumerate() {
+            let Some(key) = key else { continue };
+            match proposed.rows.entry(key) {
+                Entry::Vacant(vacant) => _ = vacant.insert(row),
+                Entry::Occupied(_) => proposed.repeated.push(row),
+            }
+        }
+        proposed
+    }
+}
+
 fn internal(error: arrow::error::ArrowError) -> Error {
     Error::report(Condition::Internal, error.to_string())
 }
 
 impl Session {
     /// Writes `rows` but those that conflict; answers with the rows written, and those that were updated.
-    pub(super) async fn insert_or(
+    pub(super) async fn upsert(
         &mut self,
-        statement: &Statement,
-        (insert, from): (&Insert, &TableWithJoins),
-        conflicts: &Conflicts<'_>,
-        table: &Arc<Table>,
+        upsert: &Upsert<'_>,
         rows: Vec<RecordBatch>,
-        parameters: &[ScalarValue],
     ) -> Result<(Vec<RecordBatch>, Writing), Error> {
-        let definition = &table.definition;
-        let schema = definition.arrow_schema();
-        let rows = concat_batches(&schema, &rows).map_err(internal)?;
-        let is_update = matches!(conflicts.action, OnConflictAction::DoUpdate(_));
+        let Upsert { conflicts, table, .. } = upsert;
+        let schema = table.definition.arrow_schema();
+        let mut rows = self.aside(move || concat_batches(&schema, &rows).map_err(internal)).await?;
         let mut free = vec![true; rows.num_rows()];
         for key in &conflicts.keys {
-            let taken = self.taken(table, key, &schema).await?;
-            let mut own = HashSet::new();
-            for (row, key) in Keys::new(key, &schema, key.columns.clone())?.of(&rows)?.into_iter().enumerate() {
-                let Some(key) = key else { continue };
-                let is_taken = taken.contains(&key);
-                let is_second = !own.insert(key);
-                if is_second && is_update {
-                    return Err(Error::hinted(
-                        Condition::CardinalityViolation,
-                        "ON CONFLICT DO UPDATE command cannot affect row a second time",
-                        "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
-                    ));
-                }
-                free[row] &= !is_taken && !is_second;
-            }
+            let taken = self.conflicting(upsert, key, &rows).await?;
+            taken.into_iter().for_each(|row| free[row] = false);
         }
         let (free, conflicting) = parts(&rows, &BooleanArray::from(free))?;
-        let mut written = vec![free.clone()];
-        if is_update && conflicting.num_rows() > 0 {
-            let key = &conflicts.keys[0];
-            let updated =
-                self.update_conflicting(statement, (insert, from), conflicts, table, key, conflicting, parameters);
-            written.push(Box::pin(updated).await?);
+        rows = free;
+        let mut written = Vec::new();
+        if let Some(change) = conflicts.update.as_ref().filter(|_| conflicting.num_rows() > 0) {
+            written.push(Box::pin(self.update_conflicting(upsert, change, conflicting)).await?);
         }
+        written.insert(0, rows);
         let mut writes = self.take_writes().await;
         for rows in written.iter().filter(|rows| rows.num_rows() > 0) {
             writes.append(table, rows.clone()).await?;
@@ -167,21 +227,47 @@ impl Session {
         Ok((written, writes))
     }
 
-    /// The keys of the rows that are there, the transaction's own among them.
-    async fn taken(&self, table: &Arc<Table>, key: &UniqueKey, schema: &SchemaRef) -> Result<HashSet<OwnedRow>, Error> {
-        let names: Vec<String> = key.columns.iter().map(|at| quoted(&schema.field(*at).name().clone())).collect();
-        let text = format!("SELECT {} FROM {}", names.join(", "), table_name(&table.definition));
+    /// Those of `rows` whose key is there already, in the table or in a row before them.
+    async fn conflicting(&self, upsert: &Upsert<'_>, key: &UniqueKey, rows: &RecordBatch) -> Result<Vec<usize>, Error> {
+        let definition = &upsert.table.definition;
+        let schema = definition.arrow_schema();
+        let own = Keys::new(key, &schema, key.columns.clone())?;
+        let rows = rows.clone();
+        let proposed = Arc::new(self.aside(move || Ok(Proposed::new(own.of(&rows)?))).await?);
+        if upsert.conflicts.update.is_some() && !proposed.repeated.is_empty() {
+            return Err(Error::hinted(
+                Condition::CardinalityViolation,
+                "ON CONFLICT DO UPDATE command cannot affect row a second time",
+                "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
+            ));
+        }
+        let names: Vec<String> = key.columns.iter().map(|at| quoted(&definition.columns[*at].name)).collect();
+        let text = format!("SELECT {} FROM {}", names.join(", "), table_name(definition));
         let (query, ast) = self.written(text).await?;
         let planned = self.planned(&query, ast).await?;
         let runnable = self.made_ready(&query, planned, &[]).await?;
         let mut batches = self.start(&runnable);
-        let keys = Keys::new(key, schema, (0..key.columns.len()).collect())?;
-        let mut taken = HashSet::new();
+        let there = Arc::new(Keys::new(key, &schema, (0..key.columns.len()).collect())?);
+        let mut conflicting = proposed.repeated.clone();
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| self.worded(error, &query))?;
-            taken.extend(keys.of(&batch)?.into_iter().flatten());
+            let (there, proposed) = (Arc::clone(&there), Arc::clone(&proposed));
+            let found = self.aside(move || {
+                let keys = there.of(&batch)?.into_iter().flatten();
+                Ok(keys.filter_map(|key| proposed.rows.get(&key).copied()).collect::<Vec<_>>())
+            });
+            conflicting.extend(found.await?);
         }
-        Ok(taken)
+        Ok(conflicting)
+    }
+
+    /// Does work that takes long on the query runtime.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let done = self.engine.work(async move { Ok(work()) }).await;
+        done.map_err(|error| Error::report(Condition::Internal, error.to_string()))?
     }
 
     /// The types of parameters that only DO UPDATE names.
@@ -192,10 +278,11 @@ impl Session {
         table: &Arc<Table>,
         given: &[Option<FieldRef>],
     ) -> Result<(), Error> {
-        let conflicts = Conflicts::of(insert, &table.definition)?;
-        let Some(Conflicts { keys, action: OnConflictAction::DoUpdate(update) }) = conflicts else { return Ok(()) };
+        let Some(Conflicts { keys, update: Some(change) }) = Conflicts::of(insert, &table.definition)? else {
+            return Ok(());
+        };
         let own = own_name(insert, &table.definition);
-        let (_, query) = self.written(update_query(&table.definition, update, &own, from, &keys[0])?).await?;
+        let query = self.update_query(&table.definition, &change, &own, from, &keys[0]).await?;
         let nothing = RecordBatch::new_empty(table.definition.arrow_schema());
         let reads = self.beside_excluded(&prepared.statement, table, nothing)?;
         let planned = self.planned_over(&prepared.statement, query, reads).await?;
@@ -211,21 +298,17 @@ impl Session {
     }
 
     /// Deletes the rows that `excluded` conflict with, and gives what takes their place.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one statement")]
     async fn update_conflicting(
         &mut self,
-        statement: &Statement,
-        (insert, from): (&Insert, &TableWithJoins),
-        conflicts: &Conflicts<'_>,
-        table: &Arc<Table>,
-        key: &UniqueKey,
+        upsert: &Upsert<'_>,
+        change: &Change<'_>,
         excluded: RecordBatch,
-        parameters: &[ScalarValue],
     ) -> Result<RecordBatch, Error> {
+        let Upsert { statement, insert, conflicts, table, parameters } = upsert;
         let definition = &table.definition;
-        let OnConflictAction::DoUpdate(update) = conflicts.action else { unreachable!("the caller looked") };
         let own = own_name(insert, definition);
-        let (_, query) = self.written(update_query(definition, update, &own, from, key)?).await?;
+        let from = self.table_of_insert(insert).await?;
+        let query = self.update_query(definition, change, &own, &from, &conflicts.keys[0]).await?;
         let reads = self.beside_excluded(statement, table, excluded)?;
         let planned = self.planned_over(statement, query, Arc::clone(&reads)).await?;
         let runnable = self.made_ready(statement, planned, parameters).await?;
@@ -237,15 +320,48 @@ impl Session {
             zone: self.zone(),
             checks: self.checks(definition).await?,
         };
+        let target = Arc::new(target);
         let (mut found, mut updated) = (Found::default(), Vec::new());
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| self.worded(error, statement))?;
-            updated.push(target.rows(&found.take(definition, &batch)?)?);
+            let values = found.take(definition, &batch)?;
+            let target = Arc::clone(&target);
+            updated.push(self.aside(move || target.rows(&values)).await?);
         }
         let read = reads.snapshot(table).await.map_err(|error| self.worded(error, statement))?;
         let index = read.shards.iter().map(|shard| shard.index).min().unwrap_or(0);
         self.take_writes().await.delete(table, index, &found.splits)?;
         concat_batches(&definition.arrow_schema(), &updated).map_err(internal)
+    }
+
+    /// `SELECT __seq, columns … FROM table JOIN excluded ON key WHERE …`, with what is assigned in place of the columns.
+    async fn update_query(
+        &self,
+        definition: &TableDefinition,
+        change: &Change<'_>,
+        own: &str,
+        from: &TableWithJoins,
+        key: &UniqueKey,
+    ) -> Result<Ast, Error> {
+        let names = |at: &usize| quoted(&definition.columns[*at].name);
+        let same: Vec<String> =
+            key.columns.iter().map(names).map(|name| format!("{own}.{name} = {EXCLUDED}.{name}")).collect();
+        let columns = definition.columns.iter().map(|column| quoted(&column.name));
+        let columns: Vec<String> = std::iter::once(SEQUENCE_COLUMN.to_owned())
+            .chain(columns)
+            .enumerate()
+            .map(|(at, name)| format!("{own}.{name} AS \"__{at}\""))
+            .collect();
+        let text = format!("SELECT {} FROM {from} JOIN {EXCLUDED} ON {}", columns.join(", "), same.join(" AND "));
+        let (_, mut query) = self.written(text).await?;
+        let select = select_of(&mut query);
+        select.selection = change.selection.cloned();
+        for (at, value) in &change.assigned {
+            if let SelectItem::ExprWithAlias { expr, .. } = &mut select.projection[at + 1] {
+                *expr = value.clone();
+            }
+        }
+        Ok(query)
     }
 }
 
@@ -255,52 +371,6 @@ fn own_name(insert: &Insert, definition: &TableDefinition) -> String {
         Some(alias) => alias.alias.to_string(),
         None => quoted(&definition.name),
     }
-}
-
-/// `SELECT __seq, columns … FROM table JOIN excluded ON key WHERE …`, with what is assigned in place of the columns.
-fn update_query(
-    definition: &TableDefinition,
-    update: &DoUpdate,
-    own: &str,
-    from: &TableWithJoins,
-    key: &UniqueKey,
-) -> Result<String, Error> {
-    let mut columns: Vec<String> =
-        definition.columns.iter().map(|column| format!("{own}.{}", quoted(&column.name))).collect();
-    for assignment in &update.assignments {
-        let name = match &assignment.target {
-            AssignmentTarget::ColumnName(name) => {
-                name.0.last().and_then(|part| part.as_ident()).map(folded).unwrap_or_default()
-            }
-            other => {
-                let message = format!("assignment to {other} is not supported");
-                return Err(Error::report(Condition::FeatureNotSupported, message));
-            }
-        };
-        let at = position(definition, &name)?;
-        let column = &definition.columns[at];
-        columns[at] = match &assignment.value {
-            value if is_default(value) => column.default.clone().unwrap_or_else(|| "NULL".to_owned()),
-            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
-                format!("CAST({value} AS {})", column.column_type)
-            }
-            value => value.to_string(),
-        };
-    }
-    let columns: Vec<String> =
-        columns.into_iter().enumerate().map(|(at, column)| format!("{column} AS \"__{}\"", at + 1)).collect();
-    let same: Vec<String> = key
-        .columns
-        .iter()
-        .map(|at| quoted(&definition.columns[*at].name))
-        .map(|name| format!("{own}.{name} = {EXCLUDED}.{name}"))
-        .collect();
-    let condition = update.selection.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-    Ok(format!(
-        "SELECT {own}.{SEQUENCE_COLUMN} AS \"__0\", {} FROM {from} JOIN {EXCLUDED} ON {}{condition}",
-        columns.join(", "),
-        same.join(" AND ")
-    ))
 }
 
 /// The rows for which `flags` is true, and the others.

@@ -16,7 +16,7 @@ use futures::{StreamExt, stream};
 
 use super::change::EVALUATIONS_MAX;
 use super::checks::Checks;
-use super::conflict::Conflicts;
+use super::conflict::{Conflicts, Gathered, Upsert};
 use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
@@ -304,34 +304,21 @@ impl Session {
             Some(_) => Box::pin(self.take_turn(definition.id)).await,
             None => None,
         };
-        let mut returned = Vec::new();
-        let keep = insert.returning.is_some();
+        let upsert =
+            conflicts.as_ref().map(|conflicts| Upsert { statement, insert, conflicts, table: &table, parameters });
+        let mut returned = insert.returning.is_some().then(Vec::new);
         let (rows, writes) = match source {
             Source::Constants(rows) => {
                 let text = Arc::clone(&statement.text);
                 let read = move || read_constants(&rows, &text, &positions, &definition, &defaults, zone);
                 let batch = self.read_rows(statement, checks, read).await?;
-                match &conflicts {
-                    None => self.write_batch(&table, batch, keep, &mut returned).await?,
-                    Some(conflicts) => {
-                        let rows = vec![batch];
-                        let kept = &mut returned;
-                        Box::pin(self.write_or(statement, insert, conflicts, &table, rows, parameters, kept)).await?
-                    }
-                }
+                self.write_batch(&table, upsert.as_ref(), batch, returned.as_mut()).await?
             }
             Source::Literals(values) => {
                 let given = parameters.to_vec();
                 let read = move || read_literals(&values, &positions, &definition, &defaults, &given, zone);
                 let batch = self.read_rows(statement, checks, read).await?;
-                match &conflicts {
-                    None => self.write_batch(&table, batch, keep, &mut returned).await?,
-                    Some(conflicts) => {
-                        let rows = vec![batch];
-                        let kept = &mut returned;
-                        Box::pin(self.write_or(statement, insert, conflicts, &table, rows, parameters, kept)).await?
-                    }
-                }
+                self.write_batch(&table, upsert.as_ref(), batch, returned.as_mut()).await?
             }
             Source::Query(query) => {
                 let runnable = self.runnable(statement, &as_query(&query), parameters, &OneTime::default()).await?;
@@ -344,36 +331,32 @@ impl Session {
                     defaults = self.defaults(&table, &needed).await?;
                 }
                 let target = Arc::new(Target { table: definition, positions, defaults, zone, checks });
-                let mut writes = match conflicts {
+                let mut writes = match upsert {
                     None => Some(self.take_writes().await),
                     Some(_) => None,
                 };
-                let (mut rows, mut gathered) = (0, Vec::new());
+                let (mut rows, mut gathered) = (0, Gathered::default());
                 while let Some(batch) = batches.next().await {
                     let batch = batch.map_err(|error| self.worded(error, statement))?;
                     let target = Arc::clone(&target);
                     let checked = self.engine.work(async move { Ok(target.rows(&batch)) }).await;
                     let checked = checked.map_err(|error| self.worded(error, statement))??;
                     let Some(writes) = writes.as_mut() else {
-                        gathered.push(checked);
+                        gathered.push(checked)?;
                         continue;
                     };
                     rows += checked.num_rows() as u64;
-                    if keep {
+                    if let Some(returned) = &mut returned {
                         returned.push(checked.clone());
                     }
                     if checked.num_rows() > 0 {
                         writes.append(&table, checked).await?;
                     }
                 }
-                match (writes, &conflicts) {
+                match (writes, &upsert) {
                     (Some(writes), _) => (rows, writes),
                     (None, None) => unreachable!("without conflicts rows are written as they come"),
-                    (None, Some(conflicts)) => {
-                        let kept = &mut returned;
-                        Box::pin(self.write_or(statement, insert, conflicts, &table, gathered, parameters, kept))
-                            .await?
-                    }
+                    (None, Some(upsert)) => Box::pin(self.write_or(upsert, gathered.rows, returned.as_mut())).await?,
                 }
             }
         };
@@ -383,7 +366,13 @@ impl Session {
         };
         let from = self.table_of_insert(insert).await?;
         let answer = self
-            .returning(statement, Returning { table: &table, from: &from, items }, returned, parameters, "INSERT")
+            .returning(
+                statement,
+                Returning { table: &table, from: &from, items },
+                returned.unwrap_or_default(),
+                parameters,
+                "INSERT",
+            )
             .await?;
         self.finish_write(writes).await?;
         Ok(Outcome::Rows(answer))
@@ -411,13 +400,16 @@ impl Session {
     async fn write_batch(
         &mut self,
         table: &Arc<Table>,
+        upsert: Option<&Upsert<'_>>,
         batch: RecordBatch,
-        keep: bool,
-        kept: &mut Vec<RecordBatch>,
+        kept: Option<&mut Vec<RecordBatch>>,
     ) -> Result<(u64, Writing), Error> {
+        if let Some(upsert) = upsert {
+            return Box::pin(self.write_or(upsert, vec![batch], kept)).await;
+        }
         let rows = batch.num_rows() as u64;
         let mut writes = self.take_writes().await;
-        if keep {
+        if let Some(kept) = kept {
             kept.push(batch.clone());
         }
         writes.append(table, batch).await?;
@@ -425,22 +417,17 @@ impl Session {
     }
 
     /// Writes the rows of an INSERT with ON CONFLICT; how many were written.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one statement")]
     async fn write_or(
         &mut self,
-        statement: &Statement,
-        insert: &Insert,
-        conflicts: &Conflicts<'_>,
-        table: &Arc<Table>,
+        upsert: &Upsert<'_>,
         rows: Vec<RecordBatch>,
-        parameters: &[ScalarValue],
-        kept: &mut Vec<RecordBatch>,
+        kept: Option<&mut Vec<RecordBatch>>,
     ) -> Result<(u64, Writing), Error> {
-        let from = self.table_of_insert(insert).await?;
-        let writing = self.insert_or(statement, (insert, &from), conflicts, table, rows, parameters);
-        let (written, writes) = Box::pin(writing).await?;
+        let (written, writes) = self.upsert(upsert, rows).await?;
         let rows = written.iter().map(|batch| batch.num_rows() as u64).sum();
-        *kept = written;
+        if let Some(kept) = kept {
+            *kept = written;
+        }
         Ok((rows, writes))
     }
 

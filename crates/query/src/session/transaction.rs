@@ -311,9 +311,9 @@ impl Session {
         if self.writes.is_none() {
             return Ok(());
         }
-        // Most write to no table with keys.
+        // Most write to no table with keys. What is still held is looked at when it is free.
         let keyed =
-            self.writes.as_ref().and_then(|writes| writes.try_lock().ok()).is_some_and(|writes| writes.is_keyed());
+            self.writes.as_ref().is_some_and(|writes| writes.try_lock().map_or(true, |writes| writes.is_keyed()));
         let settled = match keyed {
             true => Box::pin(self.settle_keys()).await,
             false => Ok(Vec::new()),

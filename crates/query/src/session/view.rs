@@ -15,6 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::ddl::{folded, relation};
+use super::plan::REPLANS_MAX;
 use super::report::nearest;
 use super::{Outcome, Session, names, pg_catalog, statement};
 use crate::error::{Condition, Error};
@@ -30,15 +31,43 @@ impl Session {
         let (namespace, name) = relation(&create.name)?;
         super::ddl::check_namespace(&namespace)?;
         let query = create.query.to_string();
-        let planned = self.planned_view(&query).await?;
-        let catalog = self.engine.node().catalog();
-        let reads = reads(&create.query, &catalog)?;
-        let mut columns = columns(planned.inner())?;
+        for attempt in 0.. {
+            let view = self.asked_view(create, (&namespace, &name), &query).await?;
+            let catalog = self.engine.node().catalog();
+            let replaces = catalog.view(&namespace, &name).filter(|_| create.or_replace).cloned();
+            if let Some(before) = &replaces {
+                follows(before, &view.columns)?;
+            }
+            match self.engine.node().create_view(view, replaces).await {
+                Ok(()) => break,
+                // It reads, or replaces, what was changed meanwhile.
+                Err(cluster::Error::SchemaChanged(_)) if attempt < REPLANS_MAX => {}
+                Err(cluster::Error::TableExists(_)) if create.if_not_exists => {
+                    self.notice("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"));
+                    break;
+                }
+                Err(cluster::Error::TableExists(_)) if create.or_replace => {
+                    return Err(Error::report(Condition::WrongObjectType, format!("\"{name}\" is not a view")));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Outcome::Done("CREATE VIEW".to_owned()))
+    }
+
+    /// The view as the statement wants it, over the tables of this moment.
+    async fn asked_view(
+        &self,
+        create: &CreateView,
+        (namespace, name): (&str, &str),
+        query: &str,
+    ) -> Result<View, Error> {
+        let given = self.planned_view(query).await?;
+        let mut columns = columns(given.inner())?;
         if create.columns.len() > columns.len() {
             let message = "CREATE VIEW specifies more column names than columns";
             return Err(Error::report(Condition::SyntaxError, message));
         }
-        let outputs = planned.fields().iter().map(|field| field.name().clone()).collect();
         for (column, named) in columns.iter_mut().zip(&create.columns) {
             column.name = folded(&named.name);
         }
@@ -47,26 +76,15 @@ impl Session {
             let message = format!("column \"{}\" specified more than once", twice.name);
             return Err(Error::report(Condition::DuplicateColumn, message));
         }
-        let done = Outcome::Done("CREATE VIEW".to_owned());
-        if let Some(before) = catalog.view(&namespace, &name).filter(|_| create.or_replace) {
-            follows(before, &columns)?;
-            if reaches(&catalog, &reads, before.id) {
-                let message = format!("infinite recursion detected in rules for relation \"{name}\"");
-                return Err(Error::report(Condition::InvalidObjectDefinition, message));
-            }
-        }
-        let view = View { id: TableId(0), namespace, name: name.clone(), columns, outputs, query, reads };
-        match self.engine.node().create_view(view, create.or_replace).await {
-            Ok(()) => Ok(done),
-            Err(cluster::Error::TableExists(_)) if create.if_not_exists => {
-                self.notice("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"));
-                Ok(done)
-            }
-            Err(cluster::Error::TableExists(_)) if create.or_replace => {
-                Err(Error::report(Condition::WrongObjectType, format!("\"{name}\" is not a view")))
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(View {
+            id: TableId(0),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            columns,
+            outputs: given.fields().iter().map(|field| field.name().clone()).collect(),
+            query: query.to_owned(),
+            reads: reads(&create.query, &self.engine.node().catalog()),
+        })
     }
 
     /// What the query of a view gives.
@@ -190,7 +208,7 @@ fn follows(before: &View, columns: &[Column]) -> Result<(), Error> {
 }
 
 /// The tables and views a query names.
-fn reads(query: &Query, catalog: &Catalog) -> Result<Vec<TableId>, Error> {
+fn reads(query: &Query, catalog: &Catalog) -> Vec<TableId> {
     let mut found = BTreeSet::new();
     let statement = Ast::Query(Box::new(query.clone()));
     let _ = datafusion::sql::sqlparser::ast::visit_relations(&statement, |name| {
@@ -200,12 +218,7 @@ fn reads(query: &Query, catalog: &Catalog) -> Result<Vec<TableId>, Error> {
         }
         std::ops::ControlFlow::<()>::Continue(())
     });
-    Ok(found.into_iter().collect())
-}
-
-/// Whether one of `from` is `to`, or reads it.
-fn reaches(catalog: &Catalog, from: &[TableId], to: TableId) -> bool {
-    from.iter().any(|id| *id == to || catalog.views.get(id).is_some_and(|view| reaches(catalog, &view.reads, to)))
+    found.into_iter().collect()
 }
 
 fn readers_first(catalog: &Catalog, id: TableId, gone: &mut Vec<Arc<View>>) {
