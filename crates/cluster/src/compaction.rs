@@ -64,14 +64,25 @@ pub(crate) struct Deleted {
 /// Whether all segments of a split are rewritten for the sake of its deleted rows: an eighth of it, or some when somebody asked.
 pub(crate) fn is_worth_a_rewrite(segments: &[SegmentRef], deleted: &SequenceSet, occasion: Occasion) -> bool {
     let rows: u64 = segments.iter().map(|segment| segment.meta.rows).sum();
+    !segments.is_empty()
+        && fits_a_merge(segments)
+        && (occasion == Occasion::Forced || deleted.len().saturating_mul(8) >= rows)
+}
+
+/// Whether all of them can be merged at once.
+pub(crate) fn fits_a_merge(segments: &[SegmentRef]) -> bool {
     let bytes: u64 = segments.iter().map(|segment| segment.meta.bytes).sum();
-    let fits = segments.len() <= limits::COMPACT_INPUTS_MAX && bytes <= limits::COMPACT_BYTES_MAX;
-    !segments.is_empty() && fits && (occasion == Occasion::Forced || deleted.len().saturating_mul(8) >= rows)
+    segments.len() <= limits::COMPACT_INPUTS_MAX && bytes <= limits::COMPACT_BYTES_MAX
 }
 
 /// Chooses among the segments of one split: the most that are of like size, smallest first. Each row is so rewritten about once for each
-/// time the split grows by `SIZE_RATIO`.
-pub(crate) fn choose(segments: &[SegmentRef], occasion: Occasion) -> Option<Vec<SegmentRef>> {
+/// time the split grows by `SIZE_RATIO`. With `dedups` the table keeps one row of each key.
+pub(crate) fn choose(segments: &[SegmentRef], occasion: Occasion, dedups: bool) -> Option<Vec<SegmentRef>> {
+    if let ([segment], true) = (segments, occasion != Occasion::Open) {
+        // It may hold rows that others of their key took the place of.
+        let is_due = dedups && !segment.meta.distinct && segment.meta.bytes <= limits::COMPACT_BYTES_MAX;
+        return is_due.then(|| segments.to_vec());
+    }
     let mut sorted = segments.to_vec();
     sorted.sort_by(|a, b| (a.meta.bytes, &a.meta.name).cmp(&(b.meta.bytes, &b.meta.name)));
     let least = if occasion == Occasion::Open { OPEN_INPUTS_MIN } else { ENDED_INPUTS_MIN };
@@ -154,26 +165,30 @@ mod tests {
 
     use super::*;
 
+    fn meta(n: usize, kib: u64) -> SegmentMeta {
+        SegmentMeta {
+            name: format!("{n:03}"),
+            table: TableId(1),
+            shard: ShardId(1),
+            split: SplitId(0),
+            version: SchemaVersion(1),
+            rows: 1,
+            bytes: kib << 10,
+            checksum: 0,
+            time_min_us: None,
+            time_max_us: None,
+            sequence_base: 0,
+            distinct: false,
+            columns: vec![],
+        }
+    }
+
     /// Sizes in KiB of what is chosen among segments of these sizes.
     fn check(sizes: &[u64], occasion: Occasion, expected: Option<&[u64]>) {
-        let segment = |(n, kib): (usize, &u64)| {
-            Segment::unpinned(SegmentMeta {
-                name: format!("{n:03}"),
-                table: TableId(1),
-                shard: ShardId(1),
-                split: SplitId(0),
-                version: SchemaVersion(1),
-                rows: 1,
-                bytes: kib << 10,
-                checksum: 0,
-                time_min_us: None,
-                time_max_us: None,
-                sequence_base: 0,
-                columns: vec![],
-            })
-        };
-        let segments: Vec<SegmentRef> = sizes.iter().enumerate().map(segment).collect();
-        let chosen = choose(&segments, occasion).map(|chosen| chosen.iter().map(|s| s.meta.bytes >> 10).collect());
+        let segments: Vec<SegmentRef> =
+            sizes.iter().enumerate().map(|(n, kib)| Segment::unpinned(meta(n, *kib))).collect();
+        let chosen =
+            choose(&segments, occasion, false).map(|chosen| chosen.iter().map(|s| s.meta.bytes >> 10).collect());
         assert_eq!(chosen, expected.map(<[u64]>::to_vec), "{sizes:?}, {occasion:?}");
     }
 
@@ -193,6 +208,15 @@ mod tests {
         check(&[10, 50_000], Occasion::Forced, Some(&[10, 50_000]));
         check(&[10, 3_000, 12_000, 50_000], Occasion::Ended, Some(&[10, 3_000, 12_000, 50_000]));
         check(&[10, 30_000, 30_000, 30_000], Occasion::Ended, Some(&[30_000, 30_000, 30_000]));
+    }
+
+    #[test]
+    fn a_segment_with_several_rows_of_a_key_is_rewritten() {
+        let segment = |distinct: bool| Segment::unpinned(SegmentMeta { distinct, ..meta(0, 10) });
+        let chosen = |distinct, occasion, dedups| choose(&[segment(distinct)], occasion, dedups).is_some();
+        assert!(chosen(false, Occasion::Ended, true) && chosen(false, Occasion::Forced, true));
+        assert!(!chosen(false, Occasion::Open, true) && !chosen(true, Occasion::Forced, true));
+        assert!(!chosen(false, Occasion::Forced, false));
     }
 
     #[test]

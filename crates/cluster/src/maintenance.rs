@@ -14,21 +14,31 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::catalog::Table;
-use crate::compaction::{Deleted, Merge, Occasion, choose, is_worth_a_rewrite};
+use crate::compaction::{Deleted, Merge, Occasion, choose, fits_a_merge, is_worth_a_rewrite};
 use crate::ddl::defect;
 use crate::error::Error;
-use crate::node::{DataGroup, Node};
+use crate::node::{DataGroup, Node, TableSnapshot};
 
 /// How often it looks without being asked.
 const TICK: Duration = Duration::from_secs(2);
 /// The segments of an ended window are merged once no other came for so long.
 const GRACE_US: i64 = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
 
-/// Asks to merge all segments of a table; answered when it is done.
+/// Which splits of a table somebody wants to be rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// All with more than one segment.
+    All,
+    /// Those whose segments hold rows that are not there any more.
+    Stale,
+}
+
+/// Asks to merge segments of a table; answered when it is done.
 #[derive(Debug)]
 pub(crate) struct CompactRequest {
-    pub(crate) table: TableId,
-    pub(crate) answer: oneshot::Sender<Result<(), Error>>,
+    table: TableId,
+    scope: Scope,
+    answer: oneshot::Sender<Result<(), Error>>,
 }
 
 /// What maintenance remembers between two looks; lost when the node starts again.
@@ -36,17 +46,15 @@ pub(crate) struct CompactRequest {
 struct Known {
     /// Splits whose segments could not be merged; left alone until somebody asks.
     refused: BTreeSet<(ShardId, SplitId)>,
-    /// Of each split with several segments: how many, and since when so many.
+    /// Splits rewritten for the sake of the request under way.
+    purged: BTreeSet<(ShardId, SplitId)>,
+    /// How many segments each split has, and since when so many.
     quiet: BTreeMap<(ShardId, SplitId), (usize, i64)>,
 }
 
 impl Known {
     /// Notes how many segments a split has; since when it has so many.
     fn quiet_since(&mut self, place: (ShardId, SplitId), segments: usize, now_us: i64) -> i64 {
-        if segments < 2 {
-            self.quiet.remove(&place);
-            return now_us;
-        }
         let (count, since_us) = self.quiet.entry(place).or_insert((segments, now_us));
         if *count != segments {
             (*count, *since_us) = (segments, now_us);
@@ -79,9 +87,9 @@ pub(crate) async fn run(
         };
         let Some(node) = node.upgrade() else { return };
         let Some(data) = node.data.get(&group) else { return };
-        let table = request.as_ref().map(|request| request.table);
+        let forced = request.as_ref().map(|request| (request.table, request.scope));
         let done = tokio::select! {
-            done = node.maintain(data, table, &mut known) => done,
+            done = node.maintain(data, forced, &mut known) => done,
             _ = stop.changed() => return,
         };
         match (request, done) {
@@ -97,11 +105,21 @@ impl Node {
     /// Merges all segments of each split of the table into one, or as few as their size allows; returns once it is done. Rows in memory
     /// stay there.
     pub async fn compact(&self, table: &Table) -> Result<(), Error> {
+        self.request_compaction(table, Scope::All).await
+    }
+
+    /// Rewrites the splits of the table whose segments hold rows that are deleted, or that others of their key took the place of. Rows
+    /// in memory stay there.
+    pub async fn purge(&self, table: &Table) -> Result<(), Error> {
+        self.request_compaction(table, Scope::Stale).await
+    }
+
+    async fn request_compaction(&self, table: &Table, scope: Scope) -> Result<(), Error> {
         let stopped = || Error::ShuttingDown("maintenance has stopped".into());
         let groups: BTreeSet<GroupId> = table.shards.iter().map(|placement| placement.group).collect();
         for group in groups {
             let (answer, compacted) = oneshot::channel();
-            let request = CompactRequest { table: table.definition.id, answer };
+            let request = CompactRequest { table: table.definition.id, scope, answer };
             self.data_group(group)?.compact.send(request).await.map_err(|_| stopped())?;
             compacted.await.map_err(|_| stopped())??;
         }
@@ -143,7 +161,12 @@ impl Node {
     }
 
     /// Does what is due, or with a `forced` table all that can be done for it.
-    async fn maintain(&self, data: &DataGroup, forced: Option<TableId>, known: &mut Known) -> Result<(), Error> {
+    async fn maintain(
+        &self,
+        data: &DataGroup,
+        forced: Option<(TableId, Scope)>,
+        known: &mut Known,
+    ) -> Result<(), Error> {
         if !data.group.leads() {
             let group = data.group.id();
             return if forced.is_some() { Err(replication::Error::NoLeader(group).into()) } else { Ok(()) };
@@ -151,15 +174,16 @@ impl Node {
         if forced.is_some() {
             known.refused.clear();
         }
+        known.purged.clear();
         let shards: BTreeSet<ShardId> = data.reader().shards().into_iter().map(|(shard, _)| shard).collect();
         known.retain(|(shard, _)| shards.contains(shard));
         self.retire(data).await?;
         let mut failed = Ok(());
         for (shard, table) in data.reader().shards() {
-            if forced.is_some_and(|forced| forced != table.id) {
+            if forced.is_some_and(|(forced, _)| forced != table.id) {
                 continue;
             }
-            while let Some(merge) = self.next_merge(data, shard, &table, forced.is_some(), known) {
+            while let Some(merge) = self.next_merge(data, shard, &table, forced.map(|(_, scope)| scope), known) {
                 let place = (merge.shard, merge.split);
                 match self.merge(data, merge).await {
                     // When they were gone, the next look sees what is there instead.
@@ -197,7 +221,7 @@ impl Node {
         data: &DataGroup,
         shard: ShardId,
         table: &Arc<TableDefinition>,
-        forced: bool,
+        forced: Option<Scope>,
         known: &mut Known,
     ) -> Option<Merge> {
         let (_, snapshot) = data.reader().snapshot(shard)?;
@@ -216,13 +240,18 @@ impl Node {
             }
             let in_memory = snapshot.memory.iter().any(|memory| memory.split == split);
             let occasion = match forced {
-                true => Occasion::Forced,
-                false if !in_memory && quiet_us > GRACE_US && has_ended(table, split, now_us) => Occasion::Ended,
-                false => Occasion::Open,
+                Some(_) => Occasion::Forced,
+                None if !in_memory && quiet_us > GRACE_US && has_ended(table, split, now_us) => Occasion::Ended,
+                None => Occasion::Open,
             };
             let deleted = snapshot.deleted.get(&split);
+            let stale = || is_stale(table, &segments, deleted.is_some()) && fits_a_merge(&segments);
+            if forced == Some(Scope::Stale) && !(stale() && known.purged.insert((shard, split))) {
+                return None;
+            }
             let holed = deleted.is_some_and(|deleted| !in_memory && is_worth_a_rewrite(&segments, deleted, occasion));
-            let inputs = if holed { segments.clone() } else { choose(&segments, occasion)? };
+            let whole = holed || forced == Some(Scope::Stale);
+            let inputs = if whole { segments.clone() } else { choose(&segments, occasion, !table.dedup().is_none())? };
             let deleted = deleted
                 .map(|rows| Deleted { rows: Arc::clone(rows), all: !in_memory && inputs.len() == segments.len() });
             Some(Merge { shard, table: Arc::clone(table), split, inputs, deleted })
@@ -244,6 +273,29 @@ impl Node {
             refused => Err(defect(format!("{refused:?}"))),
         }
     }
+}
+
+impl TableSnapshot {
+    /// Whether one who reads all rows of its segments would see rows that are not there: those that are deleted, or that others of their
+    /// key took the place of.
+    pub fn is_stale(&self) -> bool {
+        self.shards.iter().any(|shard| {
+            let mut splits: BTreeMap<SplitId, Vec<SegmentRef>> = BTreeMap::new();
+            for segment in &shard.segments {
+                splits.entry(segment.meta.split).or_default().push(Arc::clone(segment));
+            }
+            let deleted = |split| shard.deleted.contains_key(split);
+            splits.iter().any(|(split, segments)| is_stale(&self.table.definition, segments, deleted(split)))
+        })
+    }
+}
+
+fn is_stale(table: &TableDefinition, segments: &[SegmentRef], has_deleted: bool) -> bool {
+    let distinct = || match segments {
+        [segment] => segment.meta.distinct,
+        several => several.is_empty(),
+    };
+    has_deleted || (!table.dedup().is_none() && !distinct())
 }
 
 fn has_ended(table: &TableDefinition, split: SplitId, now_us: i64) -> bool {

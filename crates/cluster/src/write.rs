@@ -110,6 +110,11 @@ impl WriteSet {
         if entry.table.definition.version != table.definition.version {
             return Err(Error::SchemaChanged(table.definition.name.clone()));
         }
+        let numbered = entry.rows + rows.num_rows() as u64;
+        if numbered >= 1 << SEQUENCE_ROW_BITS && !table.definition.dedup().is_none() {
+            let message = "a statement writes at most 16777215 rows to a table that keeps one row of each key";
+            return Err(Error::Limit(message.into()));
+        }
         self.buffered += bytes;
         entry.rows += rows.num_rows() as u64;
         entry.batches.push(rows);
@@ -577,6 +582,7 @@ mod tests {
             time_min_us: None,
             time_max_us: None,
             sequence_base: 0,
+            distinct: false,
             columns: vec![],
         }
     }

@@ -18,7 +18,7 @@ pub mod limits;
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
-pub use table::{Check, Column, Compression, EventOptions, TableDefinition, TableKind, UniqueKey};
+pub use table::{Check, Column, Compression, Dedup, EventOptions, TableDefinition, TableKind, UniqueKey};
 pub use types::{ColumnType, UUID_BYTES};
 
 /// The arrow every crate of the workspace shares, so that versions cannot drift apart.

@@ -56,6 +56,26 @@ pub enum Compression {
     None,
 }
 
+/// Which of several rows with one primary key is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dedup {
+    /// All of them.
+    #[default]
+    None,
+    /// The one that was written first.
+    First,
+    /// The one that was written last.
+    Last,
+}
+
+impl Dedup {
+    /// Whether all rows are there.
+    pub fn is_none(&self) -> bool {
+        *self == Dedup::None
+    }
+}
+
 /// What makes a table an event table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventOptions {
@@ -68,6 +88,16 @@ pub struct EventOptions {
     /// Splits are forgotten this long after their window has ended, in microseconds, above 0; `None` keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_us: Option<i64>,
+    /// Which row of a primary key is there. Unless all are, the key consists of the series key and the time column.
+    #[serde(default, skip_serializing_if = "Dedup::is_none")]
+    pub dedup: Dedup,
+}
+
+impl EventOptions {
+    /// Positions of what segments are sorted by before `__seq`: the series key, then time. With [`EventOptions::dedup`] the primary key.
+    pub fn sort_key(&self) -> Vec<usize> {
+        self.series.iter().copied().chain([self.time_column]).collect()
+    }
 }
 
 /// The two kinds of table.
@@ -120,6 +150,11 @@ impl TableDefinition {
             TableKind::Event(options) => Some(options),
             TableKind::Reference => None,
         }
+    }
+
+    /// Which of several rows with one primary key is there.
+    pub fn dedup(&self) -> Dedup {
+        self.event().map_or(Dedup::None, |options| options.dedup)
     }
 
     /// Whether rows must be judged by expressions before they are written, besides types and NOT NULL.

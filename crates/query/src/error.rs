@@ -73,6 +73,8 @@ pub enum Condition {
     NotNullViolation,
     /// 23514
     CheckViolation,
+    /// 55000
+    ObjectNotInPrerequisiteState,
     /// 25P02
     InFailedTransaction,
     /// 25001

@@ -30,6 +30,7 @@ mod tests;
 mod transaction;
 mod truncate;
 mod values;
+mod versions;
 mod view;
 
 use std::collections::BTreeMap;

@@ -384,6 +384,7 @@ fn spec(name: &str) -> TableSpec {
             series: vec![1],
             split_interval_us: SPLIT_US,
             retention_us: None,
+            dedup: event::Dedup::None,
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),

@@ -24,6 +24,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 
 use crate::Error;
+use crate::dedup::are_distinct;
 use crate::routing::event_times;
 use crate::segment::{SEQUENCE_COLUMN, SegmentMeta};
 use crate::sequence::sequenced_schema;
@@ -81,6 +82,7 @@ pub fn encode_segment(
         time_min_us: times.map(|(min, _)| min),
         time_max_us: times.map(|(_, max)| max),
         sequence_base: 0,
+        distinct: is_distinct(table, &rows)?,
         columns: columns.map(|(column, values)| column_statistics(column, values)).collect::<Result<_, _>>()?,
     };
     Ok((meta, bytes))
@@ -107,6 +109,14 @@ pub fn verify_segment(meta: &SegmentMeta, bytes: &Bytes) -> Result<(), Error> {
             corrupt(len, format!("{} rows expected, {} there", meta.rows, footer.file_metadata().num_rows()))
         }
         Ok(_) => Ok(()),
+    }
+}
+
+/// Whether sorted rows have a key each; nobody wants to know of a table in which all rows are there.
+fn is_distinct(table: &TableDefinition, rows: &RecordBatch) -> Result<bool, Error> {
+    match table.event().filter(|options| !options.dedup.is_none()) {
+        Some(options) => are_distinct(rows, &options.sort_key()).map_err(columns_error),
+        None => Ok(false),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod sequences;
 pub mod shards;
 pub mod snapshot;
 // Segments in bytes.
+pub mod dedup;
 pub mod encode;
 pub mod merge;
 mod statistics;

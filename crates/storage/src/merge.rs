@@ -16,7 +16,7 @@ use arrow::compute::{cast, interleave_record_batch};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use arrow::row::{RowConverter, Rows, SortField};
 use bytes::Bytes;
-use event::TableDefinition;
+use event::{EventOptions, TableDefinition};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use object_store::ObjectStoreExt;
@@ -28,6 +28,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::Semaphore;
 
 use crate::Error;
+use crate::dedup::Survivors;
 use crate::encode::streamed::SegmentWriter;
 use crate::encode::{SORT_ORDER, SegmentPlace, columns_error, sort_columns};
 use crate::objects::SegmentStore;
@@ -40,9 +41,9 @@ const INPUT_ROWS: usize = 4096;
 /// Rows handed to the encoder at once.
 const OUTPUT_ROWS: usize = 8192;
 
-/// Merges `inputs`, all of one split, into the object of one segment without the rows in `deleted`; `None` when no row is left. Answers
-/// also with the deleted rows there were. Takes a turn of `turns` for each
-/// piece it encodes, so that others who encode wait for a piece at most.
+/// Merges `inputs`, all of one split, into the object of one segment without the rows in `deleted`, and without those that others of
+/// their key took the place of; `None` when no row is left. Answers also with the deleted rows there were. Takes a turn of `turns` for
+/// each piece it encodes, so that others who encode wait for a piece at most.
 ///
 /// # Errors
 /// [`Error::Corrupt`] naming the input that is not what the manifest says.
@@ -62,13 +63,16 @@ pub async fn merge_segments(
     }
     let mut merge = Merge { cursors, pieces: Vec::new(), rows: Vec::new() };
     let mut writer = SegmentWriter::new(table, place);
+    let key = table.event().map(EventOptions::sort_key).unwrap_or_default();
+    let mut survivors = Survivors::new(&schema, key, table.dedup()).map_err(columns_error)?;
     loop {
         let more = merge.gather().await?;
         {
             let _turn = turns.acquire().await.expect("the semaphore is never closed");
-            writer.push(merge.take(&schema)?)?;
+            writer.push(survivors.push(merge.take(&schema)?).map_err(columns_error)?)?;
         }
         if !more {
+            survivors.finish().map_or(Ok(()), |last| writer.push(last))?;
             let purged = merge.cursors.iter().fold(SequenceSet::default(), |all, cursor| all.union(&cursor.purged));
             return Ok((writer.finish()?, purged));
         }

@@ -35,6 +35,9 @@ pub struct SegmentMeta {
     pub time_max_us: Option<i64>,
     /// Added to `__seq` of each row: the entry index << 24 for staged segments, 0 otherwise (also once merged).
     pub sequence_base: u64,
+    /// Whether no two of its rows have one primary key; `false` also when nobody looked.
+    #[serde(default)]
+    pub distinct: bool,
     /// Statistics of each column, in table order.
     pub columns: Vec<ColumnStatistics>,
 }

@@ -48,7 +48,13 @@ pub(crate) fn small_table(id: u64) -> TableDefinition {
         ("host", ColumnType::Text, true),
         ("value", ColumnType::BigInt, true),
     ];
-    let options = EventOptions { time_column: 0, series: vec![1], split_interval_us: INTERVAL_US, retention_us: None };
+    let options = EventOptions {
+        time_column: 0,
+        series: vec![1],
+        split_interval_us: INTERVAL_US,
+        retention_us: None,
+        dedup: event::Dedup::None,
+    };
     table(id, &columns, TableKind::Event(options))
 }
 
@@ -81,8 +87,13 @@ pub(crate) fn every_type_table() -> TableDefinition {
 
 /// The same without the types that the files of the first version do not hold.
 pub(crate) fn wide_table() -> TableDefinition {
-    let options =
-        EventOptions { time_column: 1, series: vec![0, 6], split_interval_us: INTERVAL_US, retention_us: None };
+    let options = EventOptions {
+        time_column: 1,
+        series: vec![0, 6],
+        split_interval_us: INTERVAL_US,
+        retention_us: None,
+        dedup: event::Dedup::None,
+    };
     let numeric = |precision, scale| ColumnType::Numeric { precision, scale };
     let columns = [
         ("host", ColumnType::Text, true),

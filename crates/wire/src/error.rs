@@ -37,6 +37,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::DatetimeOverflow => "22008",
         Condition::NumericOutOfRange => "22003",
         Condition::DivisionByZero => "22012",
+        Condition::ObjectNotInPrerequisiteState => "55000",
         Condition::NullValueNotAllowed => "22004",
         Condition::InvalidParameterValue => "22023",
         Condition::UntranslatableCharacter => "22P05",

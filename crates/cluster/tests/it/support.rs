@@ -90,6 +90,7 @@ pub(crate) fn events(name: &str) -> TableSpec {
             series: vec![1],
             split_interval_us: HOUR_US,
             retention_us: None,
+            dedup: event::Dedup::None,
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),

@@ -1,6 +1,7 @@
 //! `annal.manifest(table [, hold])`: the Parquet files that hold a table, as JSON for readers outside.
 //!
-//! The table is flushed first, so every row acknowledged before the call lies in the files named. Each statement is in them whole or not at
+//! The table is flushed first, so every row acknowledged before the call lies in the files named; splits with rows that were deleted, or
+//! that others of their key took the place of, are rewritten. Each statement is in them whole or not at
 //! all, and each row once. The files stay for `hold`, whatever the server writes, compacts, expires or drops meanwhile.
 
 use std::hash::{Hash, Hasher};
@@ -19,12 +20,14 @@ use datafusion::logical_expr::{
 };
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Condition, Error};
 
 /// How long the files stay unless the caller says otherwise.
 const HOLD_DEFAULT_US: i64 = 15 * 60 * 1_000_000;
 /// Longer than this nobody may keep them.
 const HOLD_MAX_US: i64 = DAY_US;
+/// How often splits are rewritten while somebody deletes rows of them.
+const REWRITES_MAX: u32 = 3;
 const DAY_US: i64 = 24 * 3_600 * 1_000_000;
 
 /// See the module.
@@ -83,16 +86,31 @@ impl Manifest {
 
     async fn of(&self, name: &str, hold_us: i64) -> Result<String> {
         let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
-        self.node.flush().await.map_err(Error::in_plan)?;
-        let catalog = self.node.catalog();
-        let Some(table) = catalog.table(namespace, table) else {
-            return Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+        let mut attempt = 0;
+        let snapshot = loop {
+            self.node.flush().await.map_err(Error::in_plan)?;
+            let catalog = self.node.catalog();
+            let Some(table) = catalog.table(namespace, table) else {
+                return Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+            };
+            let snapshot = self.node.snapshot(table).await.map_err(Error::in_plan)?;
+            attempt += 1;
+            match snapshot.is_stale() {
+                false => break snapshot,
+                true if attempt <= REWRITES_MAX => self.node.purge(table).await.map_err(Error::in_plan)?,
+                true => return Err(stale(name)),
+            }
         };
-        let snapshot = self.node.snapshot(table).await.map_err(Error::in_plan)?;
         let until_us = self.node.hold(&snapshot, hold_us).map_err(Error::in_plan)?;
         let text = serde_json::to_string(&document(&self.node, &snapshot, until_us));
         text.map_err(|error| DataFusionError::Internal(format!("a manifest is not JSON: {error}")))
     }
+}
+
+fn stale(name: &str) -> DataFusionError {
+    let message = format!("the files of table \"{name}\" hold rows that are not there any more");
+    let hint = "Rows were deleted or replaced while the files were written anew, or there are too many of them in one split. Try again.";
+    DataFusionError::External(Box::new(Error::hinted(Condition::ObjectNotInPrerequisiteState, message, hint)))
 }
 
 fn document<'s>(node: &Node, snapshot: &'s TableSnapshot, until_us: i64) -> Document<'s> {

@@ -9,19 +9,19 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{FieldRef, TimestampMicrosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, ObjectName, Select, SelectItem, SetExpr,
-    Statement as Ast, TableFactor, TableWithJoins, Update, Value,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, ObjectName, SelectItem, Statement as Ast, TableFactor,
+    TableWithJoins, Update, Value,
 };
 use event::{SplitId, TableDefinition};
 use futures::StreamExt;
 use storage::SequenceSet;
-use storage::segment::SEQUENCE_COLUMN;
 use storage::sequence::SEQUENCE_ROW_BITS;
 
 use super::ddl::{folded, relation};
@@ -29,6 +29,7 @@ use super::insert::{cast, is_default, parse_expression, position};
 use super::plan::Runnable;
 use super::returning::Returning;
 use super::rows::Target;
+use super::versions::{ToChange, own_name, select_of};
 use super::{Block, Outcome, Prepared, Session, Statement};
 use crate::error::{Condition, Error};
 use crate::table::Reads;
@@ -87,7 +88,7 @@ impl Session {
         let table = self.table(&change.name)?;
         change.check(&table.definition)?;
         let _turn = self.take_turn(table.definition.id).await;
-        let reads = Arc::new(self.reads().with_numbers(table.definition.id));
+        let reads = Arc::new(self.reads_to_change(&table));
         let runnable = self.rows_to_change(statement, change, &table, &reads, parameters).await?;
         let mut batches = self.start(&runnable);
         let checks = match change.assignments {
@@ -163,7 +164,7 @@ impl Session {
         let table = self.table(&change.name)?;
         change.check(&table.definition)?;
         let query = self.change_query(&change, &table.definition).await?;
-        let reads = Arc::new(self.reads().with_numbers(table.definition.id));
+        let reads = Arc::new(self.reads_to_change(&table));
         let planned = self.planned_over(&prepared.statement, query, reads).await?;
         prepared.parameters = self.types_of(&planned, given, &prepared.statement)?;
         match change.returning {
@@ -174,21 +175,16 @@ impl Session {
         }
     }
 
-    /// `SELECT __seq, time, columns … FROM table WHERE …`, with what is assigned in place of the columns.
     async fn change_query(&self, change: &Change<'_>, definition: &TableDefinition) -> Result<Ast, Error> {
-        let assigned = assigned(change.assignments, definition)?;
-        let mut columns = vec![column(SEQUENCE_COLUMN)];
-        columns.extend(definition.event().map(|event| column(&definition.columns[event.time_column].name)));
-        if !change.assignments.is_empty() || change.returning.is_some() {
-            for (at, own) in definition.columns.iter().enumerate() {
-                columns.push(assigned.get(&at).cloned().unwrap_or_else(|| column(&own.name)));
-            }
-        }
-        // Equal names would be one column; each gets its own.
-        let projection = columns.into_iter().enumerate();
-        let projection = projection
-            .map(|(at, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', format!("__{at}")) });
-        self.select(projection.collect(), change.from.clone(), change.selection.cloned()).await
+        let wanted = ToChange {
+            definition,
+            own: &own_name(change.from, definition),
+            from: change.from.to_string(),
+            columns: !change.assignments.is_empty() || change.returning.is_some(),
+            assigned: &assigned(change.assignments, definition)?,
+            selection: change.selection,
+        };
+        self.query_of(wanted).await
     }
 
     /// A SELECT of its parts.
@@ -274,7 +270,12 @@ impl Found {
             let message = "rows of a statement that wrote more than 16777215 of them cannot be told apart";
             return Err(Error::hinted(Condition::ProgramLimitExceeded, message, "Drop the table instead."));
         }
-        self.rows += batch.num_rows() as u64;
+        // Those that are there, among others of their keys.
+        let visible =
+            (!definition.dedup().is_none()).then(|| batch.columns().last().and_then(|last| last.as_boolean_opt()));
+        let visible =
+            visible.map(|visible| visible.ok_or_else(|| internal("rows without a mark".to_owned()))).transpose()?;
+        self.rows += visible.map_or(batch.num_rows(), BooleanArray::true_count) as u64;
         let mut splits: BTreeMap<SplitId, Vec<u64>> = BTreeMap::new();
         let mut skipped = 1;
         match definition.event() {
@@ -295,8 +296,12 @@ impl Found {
             let found = self.splits.entry(split).or_default();
             *found = found.union(&SequenceSet::of(numbers));
         }
-        let rest: Vec<usize> = (skipped..batch.num_columns()).collect();
-        batch.project(&rest).map_err(|error| internal(error.to_string()))
+        let rest: Vec<usize> = (skipped..batch.num_columns() - usize::from(visible.is_some())).collect();
+        let rest = batch.project(&rest).map_err(|error| internal(error.to_string()))?;
+        match visible {
+            Some(visible) => filter_record_batch(&rest, visible).map_err(|error| internal(error.to_string())),
+            None => Ok(rest),
+        }
     }
 }
 
@@ -329,23 +334,12 @@ pub(super) fn assigned(
     Ok(assigned)
 }
 
-/// The SELECT of a query that the server wrote.
-pub(super) fn select_of(query: &mut Ast) -> &mut Select {
-    let Ast::Query(query) = query else { unreachable!("a SELECT is a query") };
-    let SetExpr::Select(select) = query.body.as_mut() else { unreachable!("a SELECT is a query") };
-    select
-}
-
 /// The one table of a FROM without joins.
 fn target(from: &TableWithJoins) -> Result<(String, String), Error> {
     match &from.relation {
         TableFactor::Table { name, .. } if from.joins.is_empty() => relation(name),
         other => Err(not_supported(&format!("a change of {other}"))),
     }
-}
-
-fn column(name: &str) -> Expr {
-    Expr::Identifier(Ident::with_quote('"', name))
 }
 
 fn not_supported(what: &str) -> Error {

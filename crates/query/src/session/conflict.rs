@@ -4,29 +4,28 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray};
-use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::compute::{concat_batches, filter_record_batch, max, min};
+use arrow::datatypes::{FieldRef, SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::{
-    ConflictTarget, DoUpdate, Expr, Insert, OnConflict, OnConflictAction, OnInsert, SelectItem, Statement as Ast,
-    TableWithJoins,
+    ConflictTarget, DoUpdate, Expr, Insert, OnConflict, OnConflictAction, OnInsert, Statement as Ast, TableWithJoins,
 };
 use event::limits::CONFLICT_BYTES_MAX;
 use event::{TableDefinition, UniqueKey};
 use futures::StreamExt;
-use storage::segment::SEQUENCE_COLUMN;
 
-use super::change::{Found, assigned, select_of};
+use super::change::{Found, assigned};
 use super::ddl::folded;
 use super::insert::position;
 use super::keys::{quoted, table_name};
 use super::rows::Target;
 use super::transaction::Writing;
+use super::versions::{ToChange, own_name};
 use super::{Prepared, Session, Statement};
 use crate::error::{Condition, Error};
 use crate::table::Reads;
@@ -103,14 +102,7 @@ impl<'a> Conflicts<'a> {
                 return Err(Error::report(Condition::SyntaxError, format!("syntax error at or near \"{other}\"")));
             }
         };
-        if definition.event().is_some() {
-            return Err(Error::hinted(
-                Condition::FeatureNotSupported,
-                "INSERT ... ON CONFLICT is not supported for event tables",
-                "Rows of event tables never conflict; leave ON CONFLICT out.",
-            ));
-        }
-        let keys = wanted(conflict, definition)?;
+        let keys = wanted(conflict, definition, conflict_keys(definition)?)?;
         let update = match &conflict.action {
             OnConflictAction::DoNothing => None,
             OnConflictAction::DoUpdate(DoUpdate { assignments, selection }) => {
@@ -121,9 +113,24 @@ impl<'a> Conflicts<'a> {
     }
 }
 
+/// The keys by which rows of the table conflict: of an event table the one of which it keeps one row.
+fn conflict_keys(definition: &TableDefinition) -> Result<Vec<UniqueKey>, Error> {
+    let Some(options) = definition.event() else { return Ok(definition.keys()) };
+    if options.dedup.is_none() {
+        return Err(Error::hinted(
+            Condition::FeatureNotSupported,
+            format!(
+                "INSERT ... ON CONFLICT is not supported for event table \"{}\": it keeps all rows",
+                definition.name
+            ),
+            "Leave ON CONFLICT out, or create the table with a primary key and the option dedup.",
+        ));
+    }
+    Ok(vec![UniqueKey { name: definition.primary_key_name(), columns: options.sort_key() }])
+}
+
 /// The keys that a target names: without one all of them.
-fn wanted(conflict: &OnConflict, definition: &TableDefinition) -> Result<Vec<UniqueKey>, Error> {
-    let all = definition.keys();
+fn wanted(conflict: &OnConflict, definition: &TableDefinition, all: Vec<UniqueKey>) -> Result<Vec<UniqueKey>, Error> {
     match &conflict.conflict_target {
         None if matches!(conflict.action, OnConflictAction::DoUpdate(_)) => {
             let message = "ON CONFLICT DO UPDATE requires inference specification or constraint name";
@@ -232,8 +239,8 @@ impl Session {
         let definition = &upsert.table.definition;
         let schema = definition.arrow_schema();
         let own = Keys::new(key, &schema, key.columns.clone())?;
-        let rows = rows.clone();
-        let proposed = Arc::new(self.aside(move || Ok(Proposed::new(own.of(&rows)?))).await?);
+        let own_rows = rows.clone();
+        let proposed = Arc::new(self.aside(move || Ok(Proposed::new(own.of(&own_rows)?))).await?);
         if upsert.conflicts.update.is_some() && !proposed.repeated.is_empty() {
             return Err(Error::hinted(
                 Condition::CardinalityViolation,
@@ -242,7 +249,8 @@ impl Session {
             ));
         }
         let names: Vec<String> = key.columns.iter().map(|at| quoted(&definition.columns[*at].name)).collect();
-        let text = format!("SELECT {} FROM {}", names.join(", "), table_name(definition));
+        let during = between(definition, rows);
+        let text = format!("SELECT {} FROM {}{during}", names.join(", "), table_name(definition));
         let (query, ast) = self.written(text).await?;
         let planned = self.planned(&query, ast).await?;
         let runnable = self.made_ready(&query, planned, &[]).await?;
@@ -281,8 +289,7 @@ impl Session {
         let Some(Conflicts { keys, update: Some(change) }) = Conflicts::of(insert, &table.definition)? else {
             return Ok(());
         };
-        let own = own_name(insert, &table.definition);
-        let query = self.update_query(&table.definition, &change, &own, from, &keys[0]).await?;
+        let query = self.update_query(&table.definition, &change, from, &keys[0]).await?;
         let nothing = RecordBatch::new_empty(table.definition.arrow_schema());
         let reads = self.beside_excluded(&prepared.statement, table, nothing)?;
         let planned = self.planned_over(&prepared.statement, query, reads).await?;
@@ -292,9 +299,14 @@ impl Session {
     }
 
     /// What a statement reads now, with numbers in `table`, and `rows` under the name of those that were to be inserted.
-    fn beside_excluded(&self, statement: &Statement, table: &Table, rows: RecordBatch) -> Result<Arc<Reads>, Error> {
+    fn beside_excluded(
+        &self,
+        statement: &Statement,
+        table: &Arc<Table>,
+        rows: RecordBatch,
+    ) -> Result<Arc<Reads>, Error> {
         let excluded = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(|e| self.worded(e, statement))?;
-        Ok(Arc::new(self.reads().with_numbers(table.definition.id).with_named(EXCLUDED, Arc::new(excluded))))
+        Ok(Arc::new(self.reads_to_change(table).with_named(EXCLUDED, Arc::new(excluded))))
     }
 
     /// Deletes the rows that `excluded` conflict with, and gives what takes their place.
@@ -306,9 +318,8 @@ impl Session {
     ) -> Result<RecordBatch, Error> {
         let Upsert { statement, insert, conflicts, table, parameters } = upsert;
         let definition = &table.definition;
-        let own = own_name(insert, definition);
         let from = self.table_of_insert(insert).await?;
-        let query = self.update_query(definition, change, &own, &from, &conflicts.keys[0]).await?;
+        let query = self.update_query(definition, change, &from, &conflicts.keys[0]).await?;
         let reads = self.beside_excluded(statement, table, excluded)?;
         let planned = self.planned_over(statement, query, Arc::clone(&reads)).await?;
         let runnable = self.made_ready(statement, planned, parameters).await?;
@@ -334,43 +345,38 @@ impl Session {
         concat_batches(&definition.arrow_schema(), &updated).map_err(internal)
     }
 
-    /// `SELECT __seq, columns … FROM table JOIN excluded ON key WHERE …`, with what is assigned in place of the columns.
+    /// The rows of the table that `excluded` conflict with, with what is assigned in place of the columns.
     async fn update_query(
         &self,
         definition: &TableDefinition,
         change: &Change<'_>,
-        own: &str,
         from: &TableWithJoins,
         key: &UniqueKey,
     ) -> Result<Ast, Error> {
-        let names = |at: &usize| quoted(&definition.columns[*at].name);
-        let same: Vec<String> =
-            key.columns.iter().map(names).map(|name| format!("{own}.{name} = {EXCLUDED}.{name}")).collect();
-        let columns = definition.columns.iter().map(|column| quoted(&column.name));
-        let columns: Vec<String> = std::iter::once(SEQUENCE_COLUMN.to_owned())
-            .chain(columns)
-            .enumerate()
-            .map(|(at, name)| format!("{own}.{name} AS \"__{at}\""))
-            .collect();
-        let text = format!("SELECT {} FROM {from} JOIN {EXCLUDED} ON {}", columns.join(", "), same.join(" AND "));
-        let (_, mut query) = self.written(text).await?;
-        let select = select_of(&mut query);
-        select.selection = change.selection.cloned();
-        for (at, value) in &change.assigned {
-            if let SelectItem::ExprWithAlias { expr, .. } = &mut select.projection[at + 1] {
-                *expr = value.clone();
-            }
-        }
-        Ok(query)
+        let own = own_name(from, definition);
+        let names = key.columns.iter().map(|at| quoted(&definition.columns[*at].name));
+        let same: Vec<String> = names.map(|name| format!("{own}.{name} = {EXCLUDED}.{name}")).collect();
+        let wanted = ToChange {
+            definition,
+            own: &own,
+            from: format!("{from} JOIN {EXCLUDED} ON {}", same.join(" AND ")),
+            columns: true,
+            assigned: &change.assigned,
+            selection: change.selection,
+        };
+        self.query_of(wanted).await
     }
 }
 
-/// How DO UPDATE calls the row that is there.
-fn own_name(insert: &Insert, definition: &TableDefinition) -> String {
-    match &insert.table_alias {
-        Some(alias) => alias.alias.to_string(),
-        None => quoted(&definition.name),
-    }
+/// ` WHERE time BETWEEN …`: rows of one key have one time.
+fn between(definition: &TableDefinition, rows: &RecordBatch) -> String {
+    let Some(options) = definition.event() else { return String::new() };
+    let column = &definition.columns[options.time_column];
+    let times = rows.column(options.time_column).as_primitive_opt::<TimestampMicrosecondType>();
+    let Some((first, last)) = times.and_then(|times| min(times).zip(max(times))) else { return String::new() };
+    let (name, data_type) = (quoted(&column.name), column.column_type.arrow());
+    let literal = |us: i64| format!("arrow_cast({us}, '{data_type}')");
+    format!(" WHERE {name} BETWEEN {} AND {}", literal(first), literal(last))
 }
 
 /// The rows for which `flags` is true, and the others.

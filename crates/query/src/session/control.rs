@@ -170,7 +170,8 @@ impl Session {
         }
         self.ready_checks(&spec.name, &spec.columns, &spec.checks).await?;
         let name = spec.name.clone();
-        let keyed_events = matches!(spec.kind, TableKind::Event(_)) && !spec.primary_key.is_empty();
+        let unchecked_key =
+            matches!(&spec.kind, TableKind::Event(options) if options.dedup.is_none()) && !spec.primary_key.is_empty();
         let done = Outcome::Done("CREATE TABLE".to_owned());
         match self.engine.node().create_table(spec).await {
             Ok(_) => {}
@@ -184,11 +185,14 @@ impl Session {
             }
             Err(error) => return Err(error.into()),
         }
-        if keyed_events {
+        if unchecked_key {
             self.notice(
                 "NOTICE",
                 "00000",
-                format!("the primary key of event table \"{name}\" sorts its rows; it is not checked for duplicates"),
+                format!(
+                    "the primary key of event table \"{name}\" sorts its rows; it is not checked for duplicates \
+                     (see the option dedup)"
+                ),
             );
         }
         Ok(done)

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo,
     Expr, Ident, IndexColumn, ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
 };
-use event::{Column, ColumnId, ColumnType, Compression, EventOptions, TableKind, UniqueKey};
+use event::{Column, ColumnId, ColumnType, Compression, Dedup, EventOptions, TableKind, UniqueKey};
 
 use super::checks;
 use super::report::nearest;
@@ -18,7 +18,7 @@ const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
 const RESERVED: [&str; 1] = ["__seq"];
 /// Options of this release, with TimescaleDB's names for them.
-const OPTIONS: [(&str, &str); 13] = [
+const OPTIONS: [(&str, &str); 14] = [
     ("time_column", "time_column"),
     ("tsdb.partition_column", "time_column"),
     ("series", "series"),
@@ -27,6 +27,7 @@ const OPTIONS: [(&str, &str); 13] = [
     ("split_interval", "split_interval"),
     ("chunk_interval", "split_interval"),
     ("tsdb.chunk_interval", "split_interval"),
+    ("dedup", "dedup"),
     ("retention", "retention"),
     ("compression", "compression"),
     ("replicas", "replicas"),
@@ -40,6 +41,7 @@ pub(super) struct Options {
     time_column: Option<String>,
     series: Option<String>,
     split_interval: Option<String>,
+    dedup: Option<String>,
     pub(super) retention: Option<String>,
     pub(super) compression: Option<String>,
 }
@@ -47,8 +49,12 @@ pub(super) struct Options {
 impl Options {
     /// The first option that was given of those that stay as they are for the life of a table.
     pub(super) fn fixed(&self) -> Option<&'static str> {
-        let fixed =
-            [("time_column", &self.time_column), ("series", &self.series), ("split_interval", &self.split_interval)];
+        let fixed = [
+            ("time_column", &self.time_column),
+            ("series", &self.series),
+            ("split_interval", &self.split_interval),
+            ("dedup", &self.dedup),
+        ];
         fixed.into_iter().find(|(_, value)| value.is_some()).map(|(name, _)| name)
     }
 }
@@ -384,6 +390,7 @@ pub(super) fn options(list: &[SqlOption]) -> Result<Options, Error> {
             "time_column" => &mut options.time_column,
             "series" => &mut options.series,
             "split_interval" => &mut options.split_interval,
+            "dedup" => &mut options.dedup,
             "retention" => &mut options.retention,
             "compression" => &mut options.compression,
             "replicas" if value != "1" => {
@@ -423,7 +430,9 @@ fn unknown_option(name: &str) -> Error {
     let known = OPTIONS.iter().map(|(name, _)| *name);
     let hint = match nearest(name, known) {
         Some(near) => format!("Perhaps you meant \"{near}\"."),
-        None => "Options are time_column, series, split_interval, retention, compression and replicas.".to_owned(),
+        None => {
+            "Options are time_column, series, split_interval, dedup, retention, compression and replicas.".to_owned()
+        }
     };
     Error::hinted(Condition::FeatureNotSupported, format!("table option \"{name}\" is not supported"), hint)
 }
@@ -438,8 +447,13 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         }
     };
     let Some(time_column) = time_column else {
-        let (series, interval, retention) = (&options.series, &options.split_interval, &options.retention);
-        for (option, written) in [("series", series), ("split_interval", interval), ("retention", retention)] {
+        let of_events = [
+            ("series", &options.series),
+            ("split_interval", &options.split_interval),
+            ("dedup", &options.dedup),
+            ("retention", &options.retention),
+        ];
+        for (option, written) in of_events {
             if written.is_some() {
                 return Err(needs_time(option));
             }
@@ -455,7 +469,45 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         None => SPLIT_INTERVAL_US,
     };
     let retention_us = options.retention.as_ref().map(|text| interval_us("retention", text)).transpose()?;
-    Ok(TableKind::Event(EventOptions { time_column, series, split_interval_us, retention_us }))
+    let options =
+        EventOptions { time_column, series, split_interval_us, retention_us, dedup: dedup(options.dedup.as_deref())? };
+    if !options.dedup.is_none() {
+        check_key(&options, columns, primary_key)?;
+    }
+    Ok(TableKind::Event(options))
+}
+
+/// Which row of a key is to be there, all when nothing is said.
+fn dedup(written: Option<&str>) -> Result<Dedup, Error> {
+    Ok(match written.map(str::to_lowercase).as_deref() {
+        None | Some("none") => Dedup::None,
+        Some("first") => Dedup::First,
+        Some("last") => Dedup::Last,
+        Some(other) => {
+            let message = format!("invalid value for option \"dedup\": \"{other}\"");
+            return Err(Error::hinted(
+                Condition::InvalidParameterValue,
+                message,
+                "Valid values are none, first and last.",
+            ));
+        }
+    })
+}
+
+/// Rows of one key must come to lie beside each other.
+fn check_key(options: &EventOptions, columns: &[Column], primary_key: &[usize]) -> Result<(), Error> {
+    let refused = |message: &str, hint: String| Err(Error::hinted(Condition::InvalidTableDefinition, message, hint));
+    let time = &columns[options.time_column].name;
+    if !primary_key.contains(&options.time_column) {
+        let hint = format!("For example, PRIMARY KEY (device, {time}).");
+        return refused("option \"dedup\" needs a primary key with the time column", hint);
+    }
+    let sort_key = options.sort_key();
+    if sort_key.len() != primary_key.len() || !sort_key.iter().all(|at| primary_key.contains(at)) {
+        let hint = "Leave the option series out: it follows from the primary key.".to_owned();
+        return refused("with option \"dedup\" the series key must be the primary key without the time column", hint);
+    }
+    Ok(())
 }
 
 /// The option is of event tables alone.

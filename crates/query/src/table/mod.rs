@@ -17,6 +17,8 @@ pub(crate) mod holed;
 pub(crate) mod memory;
 pub(crate) mod scan;
 pub(crate) mod segments;
+// One row of each key.
+pub(crate) mod dedup;
 // Conjuncts that pruning already answered.
 pub(crate) mod covered;
 

@@ -49,20 +49,20 @@ impl Snapshots {
 }
 
 /// What one statement reads: snapshots, its own or those its transaction keeps, and the transaction's own rows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reads {
     snapshots: Arc<Snapshots>,
     uncommitted: BTreeMap<TableId, Uncommitted>,
     /// The table whose rows are given with their sequence numbers.
     numbered: Option<TableId>,
-    /// A table of the statement's own, and its name.
-    named: Option<(&'static str, Arc<dyn TableProvider>)>,
+    /// Tables of the statement's own, by name.
+    named: BTreeMap<&'static str, Arc<dyn TableProvider>>,
 }
 
 impl Reads {
     /// `uncommitted` are the transaction's own rows, by table.
     pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
-        Reads { snapshots, uncommitted, numbered: None, named: None }
+        Reads { snapshots, uncommitted, numbered: None, named: BTreeMap::new() }
     }
 
     /// The same, with a column `__seq` in that table.
@@ -73,13 +73,13 @@ impl Reads {
 
     /// The same, with a table of the statement's own, which comes before all others of that name.
     pub(crate) fn with_named(mut self, name: &'static str, table: Arc<dyn TableProvider>) -> Reads {
-        self.named = Some((name, table));
+        self.named.insert(name, table);
         self
     }
 
     /// The statement's own table of that name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
-        self.named.as_ref().filter(|(known, _)| *known == name).map(|(_, table)| Arc::clone(table))
+        self.named.get(name).map(Arc::clone)
     }
 
     /// Whether that table has a column `__seq`.

@@ -11,15 +11,23 @@ use datafusion::datasource::TableProvider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExpr;
+use datafusion::physical_expr::utils::{collect_columns, conjunction_opt};
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::ExecutionPlan;
-
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::union::UnionExec;
+use event::TableDefinition;
 use storage::sequence::sequenced_schema;
 
+use super::dedup::{DedupExec, part};
 use super::prune::prune;
 use super::reads::Reads;
 use super::scan::{Scan, SplitScanExec};
 use super::segments::SegmentSource;
-use super::unit::units_of;
+use super::unit::{ScanUnit, units_of};
 
 /// One table within one statement.
 #[derive(Debug)]
@@ -28,6 +36,7 @@ pub(crate) struct StoredTable {
     schema: SchemaRef,
     reads: Arc<Reads>,
     segments: Arc<SegmentSource>,
+    rows: Visible,
 }
 
 impl StoredTable {
@@ -36,7 +45,13 @@ impl StoredTable {
             true => sequenced_schema(&table.definition),
             false => table.definition.arrow_schema(),
         };
-        StoredTable { table, schema, reads, segments }
+        StoredTable { table, schema, reads, segments, rows: Visible::Survivors }
+    }
+
+    /// All rows with their numbers, also those that others of their key took the place of.
+    pub(crate) fn versions(table: Arc<Table>, reads: Arc<Reads>, segments: Arc<SegmentSource>) -> StoredTable {
+        let schema = sequenced_schema(&table.definition);
+        StoredTable { table, schema, reads, segments, rows: Visible::All }
     }
 }
 
@@ -64,7 +79,7 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let snapshot = self.reads.snapshot(&self.table).await?;
         let own = self.reads.uncommitted(self.table.definition.id);
-        let wanted = Wanted { schema: &self.schema, projection, filters, limit };
+        let wanted = Wanted { schema: &self.schema, projection, filters, limit, rows: self.rows };
         plan_scan(state, &snapshot, own, &self.segments, wanted)
     }
 }
@@ -79,6 +94,18 @@ pub(crate) struct Wanted<'a> {
     pub(crate) filters: &'a [Expr],
     /// Rows after which it may stop.
     pub(crate) limit: Option<usize>,
+    /// Which of several rows of one key it wants.
+    pub(crate) rows: Visible,
+}
+
+/// Which rows of a table that keeps one row of each key are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Visible {
+    /// That one.
+    #[default]
+    Survivors,
+    /// Those that others took the place of as well.
+    All,
 }
 
 /// The leaf that reads what is wanted of a snapshot and of the transaction's own rows.
@@ -87,7 +114,7 @@ pub(crate) fn plan_scan(
     snapshot: &TableSnapshot,
     own: Option<&Uncommitted>,
     segments: &Arc<SegmentSource>,
-    Wanted { schema, projection, filters, limit }: Wanted<'_>,
+    Wanted { schema, projection, filters, limit, rows }: Wanted<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let definition = &snapshot.table.definition;
     let df_schema = DFSchema::try_from(Arc::clone(schema))?;
@@ -96,25 +123,74 @@ pub(crate) fn plan_scan(
         None => None,
     };
     let numbered = schema.fields().len() > definition.columns.len();
-    let units = units_of(snapshot, own, numbered).map_err(|error| DataFusionError::External(Box::new(error)))?;
-    let (units, pruning) = prune(definition, schema, units, predicate.as_ref())?;
     let projection = match projection {
         Some(positions) => positions.clone(),
         None => (0..schema.fields().len()).collect(),
     };
+    let leaf =
+        |schema: &SchemaRef, units: Vec<ScanUnit>, projection, predicate: Option<Arc<dyn PhysicalExpr>>, fetch| {
+            let (units, pruning) = prune(definition, schema, units, predicate.as_ref())?;
+            SplitScanExec::try_new(Scan {
+                definition: Arc::clone(definition),
+                schema: Arc::clone(schema),
+                projection,
+                units: units.into(),
+                pruning,
+                predicate,
+                fetch,
+                newest_first: None,
+                partitions: state.config().target_partitions(),
+                parquet: state.config_options().execution.parquet.clone(),
+                segments: Arc::clone(segments),
+            })
+        };
     // A limit counts rows after the filters, which the leaf does not evaluate.
-    let fetch = if filters.is_empty() { limit } else { None };
-    Ok(Arc::new(SplitScanExec::try_new(Scan {
-        definition: Arc::clone(definition),
-        schema: Arc::clone(schema),
-        projection,
-        units: units.into(),
-        pruning,
-        predicate,
-        fetch,
-        newest_first: None,
-        partitions: state.config().target_partitions(),
-        parquet: state.config_options().execution.parquet.clone(),
-        segments: Arc::clone(segments),
-    })?))
+    let fetch = limit.filter(|_| filters.is_empty());
+    let deduped = definition.event().filter(|options| !options.dedup.is_none() && rows == Visible::Survivors);
+    let units = units_of(snapshot, own, numbered || deduped.is_some());
+    let units = units.map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let Some(options) = deduped else { return Ok(Arc::new(leaf(schema, units, projection, predicate, fetch)?)) };
+
+    // Of a key all rows must be looked at, or none: what is not about the key is judged above.
+    let key = options.sort_key();
+    let keyed = predicate.iter().flat_map(split_conjunction).filter(|part| is_about(part, definition, &key));
+    let keyed = conjunction_opt(keyed.map(Arc::clone).collect::<Vec<_>>());
+    let (units, _) = prune(definition, schema, units, keyed.as_ref())?;
+    let (alone, shared) = part(units, definition);
+    let alone = if numbered { alone } else { alone.into_iter().map(ScanUnit::unnumbered).collect() };
+    let is_shared = !shared.is_empty();
+    let is_alone = !alone.is_empty();
+    let survivors = || -> Result<Arc<dyn ExecutionPlan>> {
+        let sequence = definition.columns.len();
+        let mut read = projection.clone();
+        for needed in key.iter().chain([&sequence]) {
+            if !read.contains(needed) {
+                read.push(*needed);
+            }
+        }
+        let place = |at: &usize| read.iter().position(|position| position == at).unwrap_or_default();
+        let (key, sequence) = (key.iter().map(place).collect(), place(&sequence));
+        let input = leaf(&sequenced_schema(definition), shared, read.clone(), keyed, None)?;
+        let dedup: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::new(Arc::new(input), options.dedup, key, sequence));
+        let wanted = (0..projection.len()).map(|at| {
+            let name = dedup.schema().field(at).name().clone();
+            ProjectionExpr { expr: Arc::new(Column::new(&name, at)), alias: name }
+        });
+        let wanted: Vec<ProjectionExpr> = wanted.collect();
+        Ok(Arc::new(ProjectionExec::try_new(wanted, dedup)?))
+    };
+    match (is_alone, is_shared) {
+        (_, false) => Ok(Arc::new(leaf(schema, alone, projection, predicate, fetch)?)),
+        (false, true) => survivors(),
+        (true, true) => {
+            let survivors = survivors()?;
+            UnionExec::try_new(vec![Arc::new(leaf(schema, alone, projection, predicate, fetch)?), survivors])
+        }
+    }
+}
+
+/// Whether a predicate names nothing but columns of the key.
+fn is_about(predicate: &Arc<dyn PhysicalExpr>, definition: &TableDefinition, key: &[usize]) -> bool {
+    let in_key = |name: &str| definition.position(name).is_some_and(|at| key.contains(&at));
+    !is_volatile(predicate) && collect_columns(predicate).iter().all(|column| in_key(column.name()))
 }

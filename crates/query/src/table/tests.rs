@@ -31,7 +31,7 @@ use storage::segment::{Segment, SegmentRef};
 use storage::snapshot::{MemorySplit, ShardSnapshot};
 
 use super::segments::SegmentSource;
-use super::stored::{Wanted, plan_scan};
+use super::stored::{Visible, Wanted, plan_scan};
 use crate::engine::Environment;
 use crate::functions::Functions;
 
@@ -69,6 +69,7 @@ fn definition() -> TableDefinition {
             series: vec![1],
             split_interval_us: HOUR_US,
             retention_us: None,
+            dedup: event::Dedup::None,
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),
@@ -229,7 +230,7 @@ impl TableProvider for Pinned {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let wanted = Wanted { schema: &self.schema(), projection, filters, limit };
+        let wanted = Wanted { schema: &self.schema(), projection, filters, limit, rows: Visible::Survivors };
         plan_scan(state, &self.snapshot, Some(&self.own), &self.segments, wanted)
     }
 }

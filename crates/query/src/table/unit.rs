@@ -72,6 +72,14 @@ impl ScanUnit {
         }
     }
 
+    /// The same, its rows read without their numbers where that is possible.
+    pub(crate) fn unnumbered(self) -> ScanUnit {
+        match self {
+            ScanUnit::Holed(HoledSegment { segment, deleted, .. }) if deleted.is_empty() => ScanUnit::Segment(segment),
+            unit => unit,
+        }
+    }
+
     /// The batches, for what lies in memory.
     pub(crate) fn batches(&self) -> &[RecordBatch] {
         match self {

@@ -41,6 +41,7 @@ macro_rules! files {
 
 files! {
     ddl,
+    dedup,
     delete,
     differences,
     errors,

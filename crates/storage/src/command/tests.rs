@@ -38,6 +38,7 @@ fn meta() -> SegmentMeta {
         time_min_us: Some(i64::MIN),
         time_max_us: None,
         sequence_base: 0,
+        distinct: false,
         columns: vec![statistics],
     }
 }

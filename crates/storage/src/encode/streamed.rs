@@ -88,6 +88,7 @@ impl<'a> SegmentWriter<'a> {
             time_min_us: self.times.map(|(min, _)| min),
             time_max_us: self.times.map(|(_, max)| max),
             sequence_base: 0,
+            distinct: !self.table.dedup().is_none(),
             columns: self.totals.into_iter().map(ColumnTotals::finish).collect(),
         };
         Ok(Some((meta, bytes)))

@@ -202,8 +202,13 @@ fn columns_are_encoded_by_type_and_values() {
         ("level", ColumnType::Double, false),
         ("noise", ColumnType::Double, false),
     ];
-    let options =
-        event::EventOptions { time_column: 0, series: vec![1], split_interval_us: 1 << 40, retention_us: None };
+    let options = event::EventOptions {
+        time_column: 0,
+        series: vec![1],
+        split_interval_us: 1 << 40,
+        retention_us: None,
+        dedup: event::Dedup::None,
+    };
     let table = table(5, &columns, TableKind::Event(options));
     let noise = |n: i64| (n as f64).sin();
     let columns: Vec<ArrayRef> = vec![

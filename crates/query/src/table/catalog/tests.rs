@@ -56,6 +56,7 @@ async fn table(engine: &Engine) -> Arc<Table> {
             series: Vec::new(),
             split_interval_us: HOUR_US,
             retention_us: None,
+            dedup: event::Dedup::None,
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),
