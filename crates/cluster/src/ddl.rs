@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use event::{TableDefinition, TableId};
+use event::{SchemaVersion, TableDefinition, TableId};
 use storage::command::SchemaChange;
 use storage::{Command, Outcome, Statement};
 
@@ -75,10 +75,15 @@ impl Node {
     }
 
     /// CREATE VIEW, in one step.
-    pub(crate) async fn run_create_view(&self, view: View, replaces: Option<Arc<View>>) -> Result<(), Error> {
+    pub(crate) async fn run_create_view(
+        &self,
+        view: View,
+        replaces: Option<Arc<View>>,
+        seen: Vec<(TableId, SchemaVersion)>,
+    ) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         let name = view.name.clone();
-        match self.catalog.propose(CatalogCommand::CreateView { view, replaces }).await?.outcome {
+        match self.catalog.propose(CatalogCommand::CreateView { view, replaces, seen }).await?.outcome {
             CatalogOutcome::Done => Ok(()),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
             CatalogOutcome::Circular => Err(Error::CircularView(name)),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableDefinition, TableId};
+use event::{Clock, Entropy, GroupId, SchemaVersion, ShardId, StatementId, TableDefinition, TableId};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -293,14 +293,19 @@ impl Node {
         self.see_through(async move { node.run_drop(table).await }).await
     }
 
-    /// Creates a view, or puts it in the place of the one it `replaces`.
+    /// Creates a view, or puts it in the place of the one it `replaces`. `seen` are the versions of tables it was made for.
     ///
     /// # Errors
-    /// [`Error::TableExists`] for a name that is taken, [`Error::SchemaChanged`] when something it reads is gone or the view it replaces is
-    /// another by now, [`Error::CircularView`] when it would read itself.
-    pub async fn create_view(self: &Arc<Self>, view: View, replaces: Option<Arc<View>>) -> Result<(), Error> {
+    /// [`Error::TableExists`] for a name that is taken, [`Error::SchemaChanged`] when something it reads is gone or changed, or the view it
+    /// replaces is another by now, [`Error::CircularView`] when it would read itself.
+    pub async fn create_view(
+        self: &Arc<Self>,
+        view: View,
+        replaces: Option<Arc<View>>,
+        seen: Vec<(TableId, SchemaVersion)>,
+    ) -> Result<(), Error> {
         let node = self.clone();
-        self.see_through(async move { node.run_create_view(view, replaces).await }).await
+        self.see_through(async move { node.run_create_view(view, replaces, seen).await }).await
     }
 
     /// Drops a view.

@@ -7,6 +7,8 @@ pub mod ids;
 // What a column may hold, and how a table is described.
 pub mod table;
 pub mod types;
+// How its columns come and go.
+mod alter;
 // Which split a row belongs to.
 pub mod split;
 // The seams through which time and randomness enter.
@@ -18,7 +20,9 @@ pub mod limits;
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
-pub use table::{Check, Column, Compression, Dedup, EventOptions, TableDefinition, TableKind, UniqueKey};
+pub use table::{
+    Check, Column, Compression, Dedup, DroppedColumn, EventOptions, TableDefinition, TableKind, UniqueKey,
+};
 pub use types::{ColumnType, UUID_BYTES};
 
 /// The arrow every crate of the workspace shares, so that versions cannot drift apart.

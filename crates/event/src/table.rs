@@ -15,12 +15,22 @@ pub struct Column {
     pub id: ColumnId,
     /// The name as SQL sees it, already folded to lower case unless it was quoted.
     pub name: String,
+    /// Its name in the files of segments, which stays when the column is renamed; `None` for that of SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<String>,
     /// What it holds.
     pub column_type: ColumnType,
     /// Whether NULL is allowed.
     pub nullable: bool,
     /// The DEFAULT expression as SQL text, evaluated once per statement at the coordinator.
     pub default: Option<String>,
+}
+
+impl Column {
+    /// Its name in the files of segments.
+    pub fn stored_name(&self) -> &str {
+        self.stored.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A CHECK constraint: rows for which the expression is false are refused.
@@ -30,6 +40,15 @@ pub struct Check {
     pub name: String,
     /// The boolean expression over the table's columns, as SQL text.
     pub expression: String,
+}
+
+/// What is left of a column that was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedColumn {
+    /// The id it had.
+    pub id: ColumnId,
+    /// The name it has in the files of segments that are older.
+    pub stored: String,
 }
 
 /// A UNIQUE constraint of a reference table: no two rows have the same values in its columns, unless one is NULL.
@@ -135,6 +154,9 @@ pub struct TableDefinition {
     /// CHECK constraints, in the order they were written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// Columns that were dropped: neither their ids nor their names in files are given again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<DroppedColumn>,
 }
 
 impl TableDefinition {

@@ -335,6 +335,7 @@ impl World {
             Arc::new(StringArray::from(payloads)),
         ];
         let schema = event::TableDefinition {
+            dropped: Vec::new(),
             id: event::TableId(0),
             namespace: String::new(),
             name: String::new(),
@@ -363,6 +364,7 @@ fn text(seed: u64, len: usize) -> String {
 
 fn spec(name: &str) -> TableSpec {
     let column = |id, name: &str, column_type, nullable| Column {
+        stored: None,
         id: ColumnId(id),
         name: name.to_string(),
         column_type,

@@ -258,7 +258,7 @@ fn sorting_columns(table: &TableDefinition) -> Vec<SortingColumn> {
 }
 
 fn metadata(table: &TableDefinition, place: &SegmentPlace) -> Vec<KeyValue> {
-    let name = |position: &usize| table.columns.get(*position).map_or(SEQUENCE_COLUMN, |column| &column.name);
+    let name = |position: &usize| table.columns.get(*position).map_or(SEQUENCE_COLUMN, |column| column.stored_name());
     let sort_key: Vec<&str> = sort_columns(table).iter().map(name).collect();
     let mut pairs = vec![
         ("annal.format", FORMAT.to_owned()),

@@ -28,10 +28,10 @@ pub fn sequence_row(row: u64) -> u64 {
     row.min((1 << SEQUENCE_ROW_BITS) - 1)
 }
 
-/// The table's columns followed by `__seq`: the schema of memtable batches and segment files.
+/// The table's columns, by their stored names, followed by `__seq`: the schema of memtable batches and segment files.
 pub fn sequenced_schema(table: &TableDefinition) -> SchemaRef {
-    let columns = table.arrow_schema();
-    let mut fields: Vec<Arc<Field>> = columns.fields().iter().cloned().collect();
+    let columns = table.columns.iter().map(|c| Arc::new(c.column_type.field(c.stored_name(), c.nullable)));
+    let mut fields: Vec<Arc<Field>> = columns.collect();
     fields.push(Arc::new(Field::new(SEQUENCE_COLUMN, DataType::UInt64, false)));
     Arc::new(Schema::new(fields))
 }

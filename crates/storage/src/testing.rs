@@ -21,13 +21,14 @@ use proptest::prelude::*;
 pub(crate) const INTERVAL_US: i64 = 1000;
 
 fn column(id: u32, name: &str, column_type: ColumnType, nullable: bool) -> Column {
-    Column { id: ColumnId(id), name: name.to_owned(), column_type, nullable, default: None }
+    Column { id: ColumnId(id), name: name.to_owned(), stored: None, column_type, nullable, default: None }
 }
 
 /// A table with the columns `(name, type, nullable)`, `kind` and table id `id`.
 pub(crate) fn table(id: u64, columns: &[(&str, ColumnType, bool)], kind: TableKind) -> TableDefinition {
     let columns = columns.iter().zip(1..).map(|((name, kind, nullable), id)| column(id, name, *kind, *nullable));
     TableDefinition {
+        dropped: Vec::new(),
         id: TableId(id),
         namespace: "public".to_owned(),
         name: format!("t{id}"),
@@ -80,7 +81,14 @@ pub(crate) fn every_type_table() -> TableDefinition {
     ];
     for (name, column_type) in forms {
         let id = ColumnId(table.columns.len() as u32 + 1);
-        table.columns.push(Column { id, name: name.to_owned(), column_type, nullable: true, default: None });
+        table.columns.push(Column {
+            id,
+            name: name.to_owned(),
+            stored: None,
+            column_type,
+            nullable: true,
+            default: None,
+        });
     }
     table
 }

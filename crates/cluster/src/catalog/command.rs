@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{GroupId, TableDefinition, TableId};
+use event::{GroupId, SchemaVersion, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
@@ -65,6 +65,8 @@ pub(crate) enum CatalogCommand {
         /// The view whose place it takes, as the proposer saw it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replaces: Option<Arc<View>>,
+        /// The tables it reads, as the proposer saw them.
+        seen: Vec<(TableId, SchemaVersion)>,
     },
     /// All of DROP VIEW.
     DropView {

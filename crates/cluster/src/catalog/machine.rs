@@ -12,7 +12,7 @@ use storage::Error;
 use storage::document::{decode_document, encode_document};
 
 use super::command::{CatalogCommand, CatalogEntry, CatalogOutcome};
-use super::view::{reaches, readers};
+use super::view::{losers, reaches, readers};
 use super::{Catalog, Comments, ShardPlacement, Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCST";
@@ -125,7 +125,7 @@ impl CatalogState {
                 names => CatalogOutcome::IsRead(names),
             },
             CatalogCommand::Comment { relation, column, text } => self.comment(*relation, *column, text.as_ref()),
-            CatalogCommand::CreateView { view, replaces } => self.create_view(view, replaces.as_ref()),
+            CatalogCommand::CreateView { view, replaces, seen } => self.create_view(view, replaces.as_ref(), seen),
             CatalogCommand::DropView { view } => match readers(&self.views, *view) {
                 names if !names.is_empty() => CatalogOutcome::IsRead(names),
                 _ if self.views.remove(view).is_some() => {
@@ -187,11 +187,20 @@ impl CatalogState {
     }
 
     /// A view that takes another's place keeps its id, for those that read it.
-    fn create_view(&mut self, asked: &View, replaces: Option<&Arc<View>>) -> CatalogOutcome {
+    fn create_view(
+        &mut self,
+        asked: &View,
+        replaces: Option<&Arc<View>>,
+        seen: &[(TableId, SchemaVersion)],
+    ) -> CatalogOutcome {
         let there = |id: &TableId| {
             self.views.contains_key(id) || self.tables.get(id).is_some_and(|table| table.stage != Stage::Dropping)
         };
-        if !asked.reads.iter().all(there) {
+        let as_seen = |(id, version): &(TableId, SchemaVersion)| {
+            let table = self.tables.get(id);
+            table.is_some_and(|table| table.next.is_none() && table.table.definition.version == *version)
+        };
+        if !asked.reads.iter().all(there) || !seen.iter().all(as_seen) {
             return CatalogOutcome::SchemaChanged;
         }
         let id = match (self.view(&asked.namespace, &asked.name), replaces) {
@@ -215,12 +224,14 @@ impl CatalogState {
             || self.view(&next.namespace, &next.name).is_some();
         let readers = readers(&self.views, next.id);
         let Some(found) = self.tables.get_mut(&next.id) else { return CatalogOutcome::NoSuchTable };
+        let losers = losers(&self.views, &found.table.definition, next);
         match found.stage {
             Stage::Public if taken => CatalogOutcome::TableExists,
             // Their queries name it.
             Stage::Public if !readers.is_empty() && found.table.definition.name != next.name => {
                 CatalogOutcome::IsRead(readers)
             }
+            Stage::Public if !losers.is_empty() => CatalogOutcome::IsRead(losers),
             Stage::Public if found.table.definition.version.0 + 1 == next.version.0 => {
                 found.stage = Stage::Altering;
                 found.next = Some(next.clone());
@@ -236,12 +247,33 @@ impl CatalogState {
     fn adopt(&mut self, id: TableId) -> CatalogOutcome {
         match self.tables.get_mut(&id) {
             Some(found) if matches!(found.stage, Stage::Public | Stage::Altering) => {
-                found.table = found.coming();
+                let coming = found.coming();
+                let before = std::mem::replace(&mut found.table, coming);
                 found.next = None;
                 found.stage = Stage::Public;
-                CatalogOutcome::Table(found.table.clone())
+                let table = found.table.clone();
+                self.renumber_comments(&before.definition, &table.definition);
+                CatalogOutcome::Table(table)
             }
             _ => CatalogOutcome::NoSuchTable,
+        }
+    }
+
+    /// Comments stay with their columns when others are dropped.
+    fn renumber_comments(&mut self, before: &TableDefinition, now: &TableDefinition) {
+        let Some(comments) = self.comments.get_mut(&now.id) else { return };
+        let number = |old: u32| {
+            let id = before.columns.get(old.checked_sub(1)? as usize)?.id;
+            (1..).zip(&now.columns).find(|(_, column)| column.id == id).map(|(number, _)| number)
+        };
+        let kept = comments.iter().filter_map(|(old, text)| match old {
+            0 => Some((0, text.clone())),
+            old => Some((number(*old)?, text.clone())),
+        });
+        let kept: Comments = kept.collect();
+        match kept.is_empty() {
+            true => _ = self.comments.remove(&now.id),
+            false => *comments = Arc::new(kept),
         }
     }
 
@@ -278,6 +310,7 @@ impl TableState {
 fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
     let columns = spec.columns.iter().zip(1..).map(|(c, id)| Column { id: ColumnId(id), ..c.clone() });
     TableDefinition {
+        dropped: Vec::new(),
         id,
         namespace: spec.namespace.clone(),
         name: spec.name.clone(),
@@ -318,7 +351,7 @@ impl StateMachine for CatalogMachine {
         match command {
             CatalogCommand::Create { spec, .. } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
             CatalogCommand::Alter { next } => STEP_BYTES + written_bytes(&next.columns, &next.checks),
-            CatalogCommand::CreateView { view, replaces } => {
+            CatalogCommand::CreateView { view, replaces, .. } => {
                 let bytes = |view: &View| written_bytes(&view.columns, &[]) + view.query.len();
                 STEP_BYTES + bytes(view) + replaces.as_deref().map_or(0, bytes)
             }

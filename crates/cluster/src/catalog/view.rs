@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event::{Column, TableId};
+use event::{Column, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 
 /// A query with a name.
@@ -23,6 +23,34 @@ pub struct View {
     pub query: String,
     /// The tables and views it reads.
     pub reads: Vec<TableId>,
+}
+
+impl View {
+    /// Whether its query may name that column: whether the word is in it.
+    fn mentions(&self, column: &str) -> bool {
+        let is_word = |word: &str| word.eq_ignore_ascii_case(column);
+        let quoted = self.query.contains(&format!("\"{column}\""));
+        quoted
+            || self.outputs.iter().any(|output| is_word(output))
+            || self.query.split(|c: char| !c.is_alphanumeric() && c != '_').any(is_word)
+    }
+}
+
+/// Names of the views that may name columns of `before` which `next` has not under the same name and with the same type.
+pub(super) fn losers(
+    views: &BTreeMap<TableId, Arc<View>>,
+    before: &TableDefinition,
+    next: &TableDefinition,
+) -> Vec<String> {
+    let is_kept = |column: &Column| {
+        let same =
+            |new: &Column| new.id == column.id && new.name == column.name && new.column_type == column.column_type;
+        next.columns.iter().any(same)
+    };
+    let lost: Vec<&Column> = before.columns.iter().filter(|column| !is_kept(column)).collect();
+    let names_one = |view: &&Arc<View>| lost.iter().any(|column| view.mentions(&column.name));
+    let readers = views.values().filter(|view| view.reads.contains(&before.id));
+    readers.filter(names_one).map(|view| view.name.clone()).collect()
 }
 
 /// Whether one of `from` is `to`, or reads it. No view reads itself, so this ends.

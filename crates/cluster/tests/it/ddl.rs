@@ -23,7 +23,7 @@ fn altered(table: &Table) -> TableDefinition {
     next.version = SchemaVersion(next.version.0 + 1);
     next.name = "u".to_owned();
     let (id, column_type) = (ColumnId(next.columns.len() as u32 + 1), ColumnType::Text);
-    next.columns.push(Column { id, name: "note".to_owned(), column_type, nullable: true, default: None });
+    next.columns.push(Column { id, name: "note".to_owned(), stored: None, column_type, nullable: true, default: None });
     next
 }
 
@@ -181,21 +181,21 @@ async fn a_view_reads_what_is_there_and_never_itself() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(real_disk(&dir)).await.unwrap();
     let there = |name: &str| node.catalog().view("public", name).cloned().unwrap();
-    node.create_view(view("v", &[]), None).await.unwrap();
+    node.create_view(view("v", &[]), None, Vec::new()).await.unwrap();
     let v = there("v");
-    node.create_view(view("w", &[v.id]), None).await.unwrap();
+    node.create_view(view("w", &[v.id]), None, Vec::new()).await.unwrap();
     let w = there("w");
 
     // Both see the catalog as it was before either: whoever comes second would close the circle.
-    let refused = node.create_view(view("v", &[w.id]), Some(v.clone())).await.unwrap_err();
+    let refused = node.create_view(view("v", &[w.id]), Some(v.clone()), Vec::new()).await.unwrap_err();
     assert!(matches!(&refused, Error::CircularView(name) if name == "v"), "{refused:?}");
-    let refused = node.create_view(view("v", &[v.id]), Some(v.clone())).await.unwrap_err();
+    let refused = node.create_view(view("v", &[v.id]), Some(v.clone()), Vec::new()).await.unwrap_err();
     assert!(matches!(refused, Error::CircularView(_)), "{refused:?}");
 
     // What is to be replaced is another by now.
     let table = node.create_table(events("t")).await.unwrap();
-    node.create_view(view("v", &[table.definition.id]), Some(v.clone())).await.unwrap();
-    let refused = node.create_view(view("v", &[]), Some(v.clone())).await.unwrap_err();
+    node.create_view(view("v", &[table.definition.id]), Some(v.clone()), Vec::new()).await.unwrap();
+    let refused = node.create_view(view("v", &[]), Some(v.clone()), Vec::new()).await.unwrap_err();
     assert!(matches!(refused, Error::SchemaChanged(_)), "{refused:?}");
     assert_eq!((there("v").id, there("v").reads.clone()), (v.id, vec![table.definition.id]));
     let refused = node.drop_table(table.definition.id).await.unwrap_err();

@@ -227,6 +227,7 @@ mod tests {
 
     fn decoder() -> TupleDecoder {
         let column = |number: u32, column_type, nullable| Column {
+            stored: None,
             id: ColumnId(number),
             name: format!("c{number}"),
             column_type,
@@ -234,6 +235,7 @@ mod tests {
             default: None,
         };
         let table = TableDefinition {
+            dropped: Vec::new(),
             id: TableId(1),
             namespace: "public".to_owned(),
             name: "t".to_owned(),

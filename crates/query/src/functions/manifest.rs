@@ -58,6 +58,9 @@ struct Column<'m> {
     #[serde(rename = "type")]
     column_type: String,
     nullable: bool,
+    /// Its name in the files, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_name: Option<&'m str>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +134,7 @@ fn document<'s>(node: &Node, snapshot: &'s TableSnapshot, until_us: i64) -> Docu
         name: &column.name,
         column_type: column.column_type.to_string(),
         nullable: column.nullable,
+        stored_name: column.stored.as_deref(),
     });
     Document {
         version: 1,

@@ -1,16 +1,17 @@
 //! ALTER TABLE: from the parsed statement to a new version of the table's definition.
 //!
-//! A change never rewrites rows. Columns keep their ids, rows of older versions read NULL in columns they do not have.
+//! A change never rewrites rows. Columns keep their ids and their names in files, rows of older versions read NULL in columns they do not
+//! have.
 
 use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, Ident, RenameTableNameKind,
     SqlOption,
 };
-use event::{Column, ColumnId, SchemaVersion, TableDefinition, TableKind};
+use event::{ColumnType, SchemaVersion, TableDefinition, TableKind};
 
 use super::ddl::{self, folded, relation};
 use super::insert::position;
-use super::{Outcome, Session};
+use super::{Outcome, Session, checks};
 use crate::error::{Condition, Error};
 
 /// Attempts when somebody else changes the same table meanwhile.
@@ -56,6 +57,12 @@ impl Session {
             AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
                 self.add_column(table, column_def, *if_not_exists)
             }
+            AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
+                column_names.iter().try_for_each(|name| self.drop_column(table, &folded(name), *if_exists))
+            }
+            AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
+                rename_column(table, &folded(old_column_name), folded(new_column_name))
+            }
             AlterTableOperation::AlterColumn { column_name, op } => self.alter_column(table, column_name, op).await,
             AlterTableOperation::RenameTable { table_name: RenameTableNameKind::To(name) } => {
                 (_, table.name) = relation(name)?;
@@ -68,7 +75,7 @@ impl Session {
             other => Err(Error::hinted(
                 Condition::FeatureNotSupported,
                 format!("ALTER TABLE {other} is not supported"),
-                "ALTER TABLE can ADD COLUMN, RENAME TO, DROP CONSTRAINT, SET and RESET options, and of a column SET and DROP DEFAULT and DROP NOT NULL.",
+                "ALTER TABLE can ADD, DROP and RENAME COLUMN, RENAME TO, DROP CONSTRAINT, SET and RESET options, and of a column SET and DROP DEFAULT, DROP NOT NULL and TYPE.",
             )),
         }
     }
@@ -89,7 +96,6 @@ impl Session {
             return Err(Error::report(Condition::DuplicateColumn, message));
         }
         let mut added = ddl::columns(std::slice::from_ref(written))?;
-        let column = Column { id: next_id(table), ..added.remove(0) };
         if written.options.iter().any(|option| option.option != ColumnOption::Null) {
             return Err(Error::hinted(
                 Condition::FeatureNotSupported,
@@ -97,7 +103,40 @@ impl Session {
                 "Rows that are there read NULL in the column. Give it its default afterwards: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT.",
             ));
         }
-        table.columns.push(column);
+        table.add_column(added.remove(0));
+        Ok(())
+    }
+
+    /// Constraints that name the column go with it.
+    fn drop_column(&mut self, table: &mut TableDefinition, name: &str, if_exists: bool) -> Result<(), Error> {
+        if if_exists && table.position(name).is_none() {
+            let message = format!("column \"{name}\" of relation \"{}\" does not exist, skipping", table.name);
+            self.notice("NOTICE", "00000", message);
+            return Ok(());
+        }
+        let at = position(table, name)?;
+        let orders = table.event().is_some_and(|options| {
+            options.time_column == at || options.series.contains(&at) || table.primary_key.contains(&at)
+        });
+        if orders {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("cannot drop column \"{name}\": the rows of event table \"{}\" are ordered by it", table.name),
+                "Create another table and INSERT INTO it what SELECT gives.",
+            ));
+        }
+        if table.columns.len() == 1 {
+            let message = format!("cannot drop column \"{name}\": a table has at least one column");
+            return Err(Error::report(Condition::FeatureNotSupported, message));
+        }
+        let mut kept = Vec::new();
+        for check in std::mem::take(&mut table.checks) {
+            if !checks::names(&check.expression, name)? {
+                kept.push(check);
+            }
+        }
+        table.checks = kept;
+        table.drop_column(at);
         Ok(())
     }
 
@@ -118,12 +157,34 @@ impl Session {
                 Ok(())
             }
             AlterColumnOperation::DropNotNull => drop_not_null(table, at),
+            AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
+                self.widen_column(table, at, ddl::column_type(data_type)?).await
+            }
             other => Err(Error::hinted(
                 Condition::FeatureNotSupported,
                 format!("ALTER COLUMN {other} is not supported"),
-                "A column can SET and DROP DEFAULT, and DROP NOT NULL.",
+                "A column can SET and DROP DEFAULT, DROP NOT NULL, and take a wider TYPE without USING.",
             )),
         }
+    }
+
+    async fn widen_column(
+        &mut self,
+        table: &mut TableDefinition,
+        at: usize,
+        column_type: ColumnType,
+    ) -> Result<(), Error> {
+        let column = &mut table.columns[at];
+        if !column.column_type.widens_to(column_type) {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("column \"{}\" cannot change from {} to {column_type}", column.name, column.column_type),
+                "Rows are not rewritten: a type can become a wider one, such as integer to bigint, real to double precision, numeric(8,2) to numeric(12,2).",
+            ));
+        }
+        column.column_type = column_type;
+        self.check_default(&table.columns[at]).await?;
+        self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)
     }
 
     fn drop_constraint(&mut self, table: &mut TableDefinition, name: &str, if_exists: bool) -> Result<(), Error> {
@@ -148,9 +209,21 @@ impl Session {
     }
 }
 
-/// Ids are never given twice while columns only come.
-fn next_id(table: &TableDefinition) -> ColumnId {
-    ColumnId(table.columns.iter().map(|column| column.id.0).max().unwrap_or(0) + 1)
+/// Constraints name the column as it is called then.
+fn rename_column(table: &mut TableDefinition, name: &str, new: String) -> Result<(), Error> {
+    let Some(at) = table.position(name) else {
+        return Err(Error::report(Condition::UndefinedColumn, format!("column \"{name}\" does not exist")));
+    };
+    if table.position(&new).is_some() {
+        let message = format!("column \"{new}\" of relation \"{}\" already exists", table.name);
+        return Err(Error::report(Condition::DuplicateColumn, message));
+    }
+    ddl::check_column_name(&new)?;
+    for check in &mut table.checks {
+        check.expression = checks::renamed(&check.expression, name, &new)?;
+    }
+    table.rename_column(at, new);
+    Ok(())
 }
 
 fn drop_not_null(table: &mut TableDefinition, at: usize) -> Result<(), Error> {

@@ -22,6 +22,7 @@ use datafusion::sql::sqlparser::ast::{
 use event::{Check, Column, SchemaVersion, TableDefinition, TableId};
 
 use super::ddl::folded;
+use super::insert::parse_expression;
 use super::report::{self, Known};
 use super::rows::failing_row;
 use super::{Session, pg_catalog};
@@ -128,6 +129,51 @@ impl Session {
             Ok(Checks { table: name, ready, lasting })
         });
         ready.await.map_err(worded)
+    }
+}
+
+/// Whether an expression over the columns of one table names that one.
+///
+/// # Errors
+/// 42601 for what is no expression.
+pub(super) fn names(expression: &str, column: &str) -> Result<bool, Error> {
+    let expression = parse_expression(expression)?;
+    let found = ast::visit_expressions(&expression, |part| match column_of(part) {
+        Some(ident) if folded(ident) == column => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    Ok(found.is_break())
+}
+
+/// The expression with another name for a column.
+///
+/// # Errors
+/// 42601 for what is no expression.
+pub(super) fn renamed(expression: &str, column: &str, new: &str) -> Result<String, Error> {
+    if !names(expression, column)? {
+        return Ok(expression.to_owned());
+    }
+    let mut expression = parse_expression(expression)?;
+    let plain = matches!(parse_expression(new), Ok(ast::Expr::Identifier(ident)) if folded(&ident) == new);
+    let _all = ast::visit_expressions_mut(&mut expression, |part| {
+        let ident = match part {
+            ast::Expr::Identifier(ident) => Some(ident),
+            ast::Expr::CompoundIdentifier(parts) => parts.last_mut(),
+            _ => None,
+        };
+        if let Some(ident) = ident.filter(|ident| folded(ident) == column) {
+            *ident = if plain { ast::Ident::new(new) } else { ast::Ident::with_quote('"', new) };
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    Ok(expression.to_string())
+}
+
+fn column_of(expression: &ast::Expr) -> Option<&ast::Ident> {
+    match expression {
+        ast::Expr::Identifier(ident) => Some(ident),
+        ast::Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
     }
 }
 

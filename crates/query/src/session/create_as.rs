@@ -107,7 +107,14 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
             return Err(Error::report(Condition::DuplicateColumn, message));
         }
         let id = ColumnId(at as u32 + 1);
-        columns.push(Column { id, column_type: column_type(&name, field)?, name, nullable: true, default: None });
+        columns.push(Column {
+            stored: None,
+            id,
+            column_type: column_type(&name, field)?,
+            name,
+            nullable: true,
+            default: None,
+        });
     }
     Ok(columns)
 }

@@ -199,13 +199,16 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
                 format!("column \"{name}\" specified more than once"),
             ));
         }
-        if RESERVED.contains(&name.as_str()) {
-            let message = format!("column name \"{name}\" conflicts with a system column name");
-            return Err(Error::report(Condition::DuplicateColumn, message));
-        }
+        check_column_name(&name)?;
         let column_type = column_type(&definition.data_type)?;
-        let mut column =
-            Column { id: ColumnId(columns.len() as u32 + 1), name, column_type, nullable: true, default: None };
+        let mut column = Column {
+            id: ColumnId(columns.len() as u32 + 1),
+            name,
+            stored: None,
+            column_type,
+            nullable: true,
+            default: None,
+        };
         for option in &definition.options {
             match &option.option {
                 ColumnOption::Null => column.nullable = true,
@@ -222,6 +225,18 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
         return Err(Error::report(Condition::FeatureNotSupported, "tables without columns are not supported"));
     }
     Ok(columns)
+}
+
+/// Refuses names of the system's columns.
+///
+/// # Errors
+/// 42701.
+pub(super) fn check_column_name(name: &str) -> Result<(), Error> {
+    if RESERVED.contains(&name) {
+        let message = format!("column name \"{name}\" conflicts with a system column name");
+        return Err(Error::report(Condition::DuplicateColumn, message));
+    }
+    Ok(())
 }
 
 fn constraint_refused(what: &str) -> Error {

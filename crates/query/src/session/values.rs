@@ -291,6 +291,7 @@ mod tests {
         let types =
             [ColumnType::Integer, ColumnType::Text, ColumnType::Double, ColumnType::TimestampTz, ColumnType::Boolean];
         let column = |(number, column_type): (usize, ColumnType)| Column {
+            stored: None,
             id: ColumnId(number as u32 + 1),
             name: format!("c{number}"),
             column_type,
@@ -298,6 +299,7 @@ mod tests {
             default: None,
         };
         let definition = TableDefinition {
+            dropped: Vec::new(),
             id: TableId(1),
             namespace: "public".to_owned(),
             name: "t".to_owned(),

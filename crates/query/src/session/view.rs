@@ -32,13 +32,15 @@ impl Session {
         super::ddl::check_namespace(&namespace)?;
         let query = create.query.to_string();
         for attempt in 0.. {
-            let view = self.asked_view(create, (&namespace, &name), &query).await?;
             let catalog = self.engine.node().catalog();
+            let view = self.asked_view(create, (&namespace, &name), &query).await?;
+            let versions = view.reads.iter().filter_map(|id| catalog.tables.get(id));
+            let seen = versions.map(|table| (table.definition.id, table.definition.version)).collect();
             let replaces = catalog.view(&namespace, &name).filter(|_| create.or_replace).cloned();
             if let Some(before) = &replaces {
                 follows(before, &view.columns)?;
             }
-            match self.engine.node().create_view(view, replaces).await {
+            match self.engine.node().create_view(view, replaces, seen).await {
                 Ok(()) => break,
                 // It reads, or replaces, what was changed meanwhile.
                 Err(cluster::Error::SchemaChanged(_)) if attempt < REPLANS_MAX => {}
@@ -180,6 +182,7 @@ fn refuse_clauses(create: &CreateView) -> Result<(), Error> {
 fn columns(schema: &arrow::datatypes::SchemaRef) -> Result<Vec<Column>, Error> {
     let shown = names::shown(schema);
     let column = |(number, field): (u32, &Arc<arrow::datatypes::Field>)| Column {
+        stored: None,
         id: ColumnId(number),
         name: field.name().clone(),
         column_type: ColumnType::json_of(field).unwrap_or_else(|| pg_catalog::column_type(field.data_type())),

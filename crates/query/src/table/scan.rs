@@ -6,11 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::config::{ConfigOptions, ParquetOptions, TableParquetOptions};
 use datafusion::common::stats::Statistics;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
@@ -133,7 +133,9 @@ impl SplitScanExec {
         let memory = stream::iter(memory);
         let mut rows = memory.boxed();
         if let Some(files) = &self.files {
-            rows = rows.chain(files.execute(partition, Arc::clone(context))?).boxed();
+            let schema = self.schema();
+            let stored = files.execute(partition, Arc::clone(context))?;
+            rows = rows.chain(stored.map(move |batch| named(batch?, &schema))).boxed();
         }
         if let Some(holed) = &self.holed {
             rows = rows.chain(holed.rows(partition, context)?).boxed();
@@ -147,7 +149,7 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
     if groups.iter().all(FileGroup::is_empty) {
         return Ok(None);
     }
-    let source = parquet(scan, Arc::clone(&scan.schema));
+    let source = parquet(scan, stored_schema(scan));
     let config = FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
         .with_file_groups(groups)
         .with_limit(scan.fetch)
@@ -179,7 +181,28 @@ fn open_holed(scan: &Scan, groups: Vec<Vec<HoledSegment>>, schema: SchemaRef) ->
     Ok(holed.map(Arc::new))
 }
 
-/// The conjuncts the Parquet reader may prune by. Its row group and page statistics leave NaN out without saying so: what refers to a
+/// The columns of the scan as files call them.
+fn stored_schema(scan: &Scan) -> SchemaRef {
+    if scan.definition.columns.iter().all(|column| column.stored.is_none()) {
+        return Arc::clone(&scan.schema);
+    }
+    let stored = |(at, field): (usize, &Arc<Field>)| match scan.definition.columns.get(at) {
+        Some(column) => Arc::new(field.as_ref().clone().with_name(column.stored_name())),
+        None => Arc::clone(field),
+    };
+    Arc::new(Schema::new(scan.schema.fields().iter().enumerate().map(stored).collect::<Vec<_>>()))
+}
+
+/// A batch of files under the names of the scan.
+fn named(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
+}
+
+/// The conjuncts the Parquet reader may prune by, over the columns as files call them. Its row group and page statistics leave NaN out without saying so: what refers to a
 /// column with a NaN in some segment is left to the operators above.
 fn footer_predicate(scan: &Scan) -> Option<Arc<dyn PhysicalExpr>> {
     let conjuncts = split_conjunction(scan.predicate.as_ref()?);
@@ -190,7 +213,18 @@ fn footer_predicate(scan: &Scan) -> Option<Arc<dyn PhysicalExpr>> {
                 .is_some_and(|position| !scan.units.iter().any(|unit| may_hold_nan(unit, &scan.definition, position)))
         })
     });
-    conjunction_opt(safe.map(Arc::clone).collect::<Vec<_>>())
+    let stored = |part: Arc<dyn PhysicalExpr>| match part.downcast_ref::<Column>() {
+        Some(column) => match scan.definition.position(column.name()).map(|at| &scan.definition.columns[at]) {
+            Some(known) if known.stored.is_some() => {
+                let renamed: Arc<dyn PhysicalExpr> = Arc::new(Column::new(known.stored_name(), column.index()));
+                Ok(Transformed::yes(renamed))
+            }
+            _ => Ok(Transformed::no(part)),
+        },
+        None => Ok(Transformed::no(part)),
+    };
+    let safe = conjunction_opt(safe.map(Arc::clone).collect::<Vec<_>>())?;
+    safe.transform(stored).data().ok()
 }
 
 impl DisplayAs for SplitScanExec {

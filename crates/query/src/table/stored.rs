@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use cluster::{Table, TableSnapshot, Uncommitted};
 use datafusion::catalog::Session;
@@ -20,7 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use event::TableDefinition;
-use storage::sequence::sequenced_schema;
+use storage::segment::SEQUENCE_COLUMN;
 
 use super::dedup::{DedupExec, part};
 use super::prune::prune;
@@ -42,7 +42,7 @@ pub(crate) struct StoredTable {
 impl StoredTable {
     pub(crate) fn new(table: Arc<Table>, reads: Arc<Reads>, segments: Arc<SegmentSource>) -> StoredTable {
         let schema = match reads.numbers(table.definition.id) {
-            true => sequenced_schema(&table.definition),
+            true => numbered_schema(&table.definition),
             false => table.definition.arrow_schema(),
         };
         StoredTable { table, schema, reads, segments, rows: Visible::Survivors }
@@ -50,7 +50,7 @@ impl StoredTable {
 
     /// All rows with their numbers, also those that others of their key took the place of.
     pub(crate) fn versions(table: Arc<Table>, reads: Arc<Reads>, segments: Arc<SegmentSource>) -> StoredTable {
-        let schema = sequenced_schema(&table.definition);
+        let schema = numbered_schema(&table.definition);
         StoredTable { table, schema, reads, segments, rows: Visible::All }
     }
 }
@@ -170,7 +170,7 @@ pub(crate) fn plan_scan(
         }
         let place = |at: &usize| read.iter().position(|position| position == at).unwrap_or_default();
         let (key, sequence) = (key.iter().map(place).collect(), place(&sequence));
-        let input = leaf(&sequenced_schema(definition), shared, read.clone(), keyed, None)?;
+        let input = leaf(&numbered_schema(definition), shared, read.clone(), keyed, None)?;
         let dedup: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::new(Arc::new(input), options.dedup, key, sequence));
         let wanted = (0..projection.len()).map(|at| {
             let name = dedup.schema().field(at).name().clone();
@@ -187,6 +187,13 @@ pub(crate) fn plan_scan(
             UnionExec::try_new(vec![Arc::new(leaf(schema, alone, projection, predicate, fetch)?), survivors])
         }
     }
+}
+
+/// The table's columns followed by `__seq`.
+fn numbered_schema(definition: &TableDefinition) -> SchemaRef {
+    let mut fields: Vec<_> = definition.arrow_schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(SEQUENCE_COLUMN, DataType::UInt64, false)));
+    Arc::new(Schema::new(fields))
 }
 
 /// Whether a predicate names nothing but columns of the key.

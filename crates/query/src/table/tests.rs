@@ -45,6 +45,7 @@ type Row = (i64, Option<&'static str>, Option<f64>, Option<i64>);
 
 fn definition() -> TableDefinition {
     let column = |id, name: &str, column_type, nullable| Column {
+        stored: None,
         id: ColumnId(id),
         name: name.to_owned(),
         column_type,
@@ -52,6 +53,7 @@ fn definition() -> TableDefinition {
         default: None,
     };
     TableDefinition {
+        dropped: Vec::new(),
         id: TableId(16384),
         namespace: "public".to_owned(),
         name: "m".to_owned(),

@@ -16,6 +16,9 @@ use crate::oracle;
 use postgres::Protocol;
 
 const REGENERATE: &str = "ANNAL_SLT_REGENERATE";
+/// What files call the two servers.
+const ANNAL: &str = "annal";
+const POSTGRES: &str = "postgres";
 
 macro_rules! files {
     ($($name:ident),* $(,)?) => {
@@ -86,7 +89,7 @@ async fn check(name: &str) {
     if portable {
         failures.extend(on_annal(&file, Protocol::Extended).await);
         let oracle = oracle::database(name).await;
-        let found = run::failures(&file, oracle.dsn(), Protocol::Simple).await;
+        let found = run::failures(&file, POSTGRES, oracle.dsn(), Protocol::Simple).await;
         failures.extend(found.into_iter().map(|failure| format!("on PostgreSQL: {failure}")));
     }
     assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n"));
@@ -94,14 +97,14 @@ async fn check(name: &str) {
 
 async fn on_annal(file: &Path, protocol: Protocol) -> Vec<String> {
     let server = TestServer::start().await;
-    run::failures(file, &server.dsn(), protocol).await
+    run::failures(file, ANNAL, &server.dsn(), protocol).await
 }
 
 async fn regenerate(name: &str, file: &Path, portable: bool) {
     if !portable {
         let server = TestServer::start().await;
-        return run::regenerate(file, &server.dsn()).await;
+        return run::regenerate(file, ANNAL, &server.dsn()).await;
     }
     let oracle = oracle::database(name).await;
-    run::regenerate(file, oracle.dsn()).await;
+    run::regenerate(file, POSTGRES, oracle.dsn()).await;
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use event::split::window_of;
@@ -316,25 +317,27 @@ pub(super) fn can_adapt(from: &TableDefinition, to: &TableDefinition) -> bool {
         _ => false,
     };
     let can_read = |column: &event::Column| match from.columns.iter().find(|old| old.id == column.id) {
-        Some(old) => old.column_type == column.column_type && (column.nullable || !old.nullable),
+        Some(old) => old.column_type.widens_to(column.column_type) && (column.nullable || !old.nullable),
         None => column.nullable,
     };
     same_splits && to.columns.iter().all(can_read)
 }
 
-/// Rows of `from` with `__seq` as rows of the definition whose sequenced schema is `schema`: columns matched by id, new ones NULL.
+/// Rows of `from` with `__seq` as rows of the definition whose sequenced schema is `schema`: columns matched by id, new ones NULL, those
+/// of wider types cast.
 pub(super) fn adapt_rows(
     rows: &RecordBatch,
     from: &TableDefinition,
     to: &TableDefinition,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, ArrowError> {
-    let same = |old: &event::Column, new: &event::Column| old.id == new.id && old.column_type == new.column_type;
-    let old = |column: &event::Column| from.columns.iter().position(|old| same(old, column));
+    let fits =
+        |old: &event::Column, new: &event::Column| old.id == new.id && old.column_type.widens_to(new.column_type);
+    let old = |column: &event::Column| from.columns.iter().position(|old| fits(old, column));
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(to.columns.len() + 1);
     for column in &to.columns {
         columns.push(match old(column) {
-            Some(position) => Arc::clone(rows.column(position)),
+            Some(position) => cast(rows.column(position), &column.column_type.arrow())?,
             None => new_null_array(&column.column_type.arrow(), rows.num_rows()),
         });
     }

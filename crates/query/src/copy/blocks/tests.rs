@@ -7,6 +7,7 @@ use super::*;
 
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type| Column {
+        stored: None,
         id: ColumnId(id),
         name: name.to_string(),
         column_type,
@@ -14,6 +15,7 @@ fn table() -> Arc<TableDefinition> {
         default: None,
     };
     Arc::new(TableDefinition {
+        dropped: Vec::new(),
         id: TableId(1),
         namespace: "public".to_string(),
         name: "t".to_string(),

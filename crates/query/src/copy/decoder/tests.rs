@@ -9,6 +9,7 @@ use super::*;
 
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type, nullable| Column {
+        stored: None,
         id: ColumnId(id),
         name: name.to_string(),
         column_type,
@@ -16,6 +17,7 @@ fn table() -> Arc<TableDefinition> {
         default: None,
     };
     Arc::new(TableDefinition {
+        dropped: Vec::new(),
         id: TableId(1),
         namespace: "public".to_string(),
         name: "t".to_string(),

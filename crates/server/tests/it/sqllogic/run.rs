@@ -7,14 +7,15 @@ use sqllogictest::{Normalizer, Runner, parse_file};
 use super::postgres::{Connection, Letter, Protocol, SEPARATOR, types_agree};
 
 /// Runs every record of the file; each that does not hold gives a text with file and line.
-/// `skipif`/`onlyif` know the labels `simple` and `extended`.
-pub(super) async fn failures(file: &Path, dsn: &str, protocol: Protocol) -> Vec<String> {
+/// `skipif`/`onlyif` know the labels `simple` and `extended`, and the `server`'s: `annal` and `postgres`.
+pub(super) async fn failures(file: &Path, server: &str, dsn: &str, protocol: Protocol) -> Vec<String> {
     let records = match parse_file::<Letter>(file) {
         Ok(records) => records,
         Err(error) => return vec![error.to_string()],
     };
     let mut runner = Runner::new(|| Connection::open(dsn, protocol));
     runner.add_label(if protocol == Protocol::Extended { "extended" } else { "simple" });
+    runner.add_label(server);
     runner.with_normalizer(exact);
     runner.with_validator(rows_agree);
     runner.with_column_validator(types_agree);
@@ -28,9 +29,10 @@ pub(super) async fn failures(file: &Path, dsn: &str, protocol: Protocol) -> Vec<
 }
 
 /// Writes what the server gives into the file.
-pub(super) async fn regenerate(file: &Path, dsn: &str) {
+pub(super) async fn regenerate(file: &Path, server: &str, dsn: &str) {
     let mut runner = Runner::new(|| Connection::open(dsn, Protocol::SimpleWithTypes));
     runner.add_label("simple");
+    runner.add_label(server);
     runner
         .update_test_file(file, SEPARATOR, rows_agree, exact, types_agree)
         .await
