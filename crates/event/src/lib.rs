@@ -9,6 +9,7 @@ pub mod table;
 pub mod types;
 // How its columns come and go.
 mod alter;
+mod constant;
 // Which split a row belongs to.
 pub mod split;
 // The seams through which time and randomness enter.
@@ -18,6 +19,7 @@ pub mod entropy;
 pub mod limits;
 
 pub use clock::{Clock, SimulatedClock, SystemClock};
+pub use constant::Constant;
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use table::{

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use crate::constant::Constant;
 use crate::ids::{ColumnId, SchemaVersion, TableId};
 use crate::types::ColumnType;
 
@@ -24,12 +26,21 @@ pub struct Column {
     pub nullable: bool,
     /// The DEFAULT expression as SQL text, evaluated once per statement at the coordinator.
     pub default: Option<String>,
+    /// What rows hold that were written before the column was there; `None` for NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Constant>,
 }
 
 impl Column {
     /// Its name in the files of segments.
     pub fn stored_name(&self) -> &str {
         self.stored.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The column of `rows` that were written before it was there.
+    pub fn of_older_rows(&self, rows: usize) -> ArrayRef {
+        let initial = self.initial.as_ref().and_then(|value| value.repeated(self.column_type, rows));
+        initial.unwrap_or_else(|| new_null_array(&self.column_type.arrow(), rows))
     }
 }
 

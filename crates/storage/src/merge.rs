@@ -2,7 +2,7 @@
 //! of the output decoded, and the output encoded.
 //!
 //! Inputs are read only after their checksums were verified, so that damage is never copied into a segment that looks sound. Columns are
-//! matched by id: those an input lacks become NULL.
+//! matched by id: those an input lacks get what older rows hold there.
 
 #[cfg(test)]
 mod tests;
@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{cast, interleave_record_batch};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use arrow::row::{RowConverter, Rows, SortField};
@@ -244,6 +244,8 @@ impl Cursor {
 /// How the columns of an input become the table's.
 struct Columns {
     schema: SchemaRef,
+    /// The columns of the table.
+    columns: Vec<event::Column>,
     /// Of each column of the table, where it lies in the input.
     positions: Vec<Option<usize>>,
     /// Positions in the table of what rows are ordered by.
@@ -260,6 +262,7 @@ impl Columns {
         let position = |column: &event::Column| meta.columns.iter().position(|found| found.column == column.id);
         Columns {
             schema: Arc::clone(schema),
+            columns: table.columns.clone(),
             positions: table.columns.iter().map(position).collect(),
             sort: sort_columns(table),
             count: meta.columns.len(),
@@ -275,11 +278,10 @@ impl Columns {
             return Err(Error::Corrupt { file: format!("segments/{name}"), offset: 0, reason });
         };
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
-        for (position, field) in self.positions.iter().zip(self.schema.fields()) {
+        for (position, column) in self.positions.iter().zip(&self.columns) {
             columns.push(match position {
-                Some(at) if batch.column(*at).data_type() == field.data_type() => Arc::clone(batch.column(*at)),
-                Some(at) => cast(batch.column(*at), field.data_type()).map_err(columns_error)?,
-                None => new_null_array(field.data_type(), batch.num_rows()),
+                Some(at) => cast(batch.column(*at), &column.column_type.arrow()).map_err(columns_error)?,
+                None => column.of_older_rows(batch.num_rows()),
             });
         }
         let numbers = sequences.values().iter().map(|number| number + self.sequence_base);

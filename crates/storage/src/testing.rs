@@ -21,7 +21,15 @@ use proptest::prelude::*;
 pub(crate) const INTERVAL_US: i64 = 1000;
 
 fn column(id: u32, name: &str, column_type: ColumnType, nullable: bool) -> Column {
-    Column { id: ColumnId(id), name: name.to_owned(), stored: None, column_type, nullable, default: None }
+    Column {
+        initial: None,
+        id: ColumnId(id),
+        name: name.to_owned(),
+        stored: None,
+        column_type,
+        nullable,
+        default: None,
+    }
 }
 
 /// A table with the columns `(name, type, nullable)`, `kind` and table id `id`.
@@ -82,6 +90,7 @@ pub(crate) fn every_type_table() -> TableDefinition {
     for (name, column_type) in forms {
         let id = ColumnId(table.columns.len() as u32 + 1);
         table.columns.push(Column {
+            initial: None,
             id,
             name: name.to_owned(),
             stored: None,

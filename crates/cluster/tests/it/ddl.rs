@@ -23,7 +23,15 @@ fn altered(table: &Table) -> TableDefinition {
     next.version = SchemaVersion(next.version.0 + 1);
     next.name = "u".to_owned();
     let (id, column_type) = (ColumnId(next.columns.len() as u32 + 1), ColumnType::Text);
-    next.columns.push(Column { id, name: "note".to_owned(), stored: None, column_type, nullable: true, default: None });
+    next.columns.push(Column {
+        initial: None,
+        id,
+        name: "note".to_owned(),
+        stored: None,
+        column_type,
+        nullable: true,
+        default: None,
+    });
     next
 }
 

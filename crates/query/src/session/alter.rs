@@ -1,17 +1,18 @@
 //! ALTER TABLE: from the parsed statement to a new version of the table's definition.
 //!
-//! A change never rewrites rows. Columns keep their ids and their names in files, rows of older versions read NULL in columns they do not
-//! have.
+//! A change never rewrites rows. Columns keep their ids and their names in files, rows of older versions read in columns they do not have
+//! what was the default when those were added.
 
+use arrow::compute::cast;
 use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, Ident, RenameTableNameKind,
     SqlOption,
 };
-use event::{ColumnType, SchemaVersion, TableDefinition, TableKind};
+use event::{Column, ColumnType, Constant, SchemaVersion, TableDefinition, TableKind};
 
 use super::ddl::{self, folded, relation};
-use super::insert::position;
-use super::{Outcome, Session, checks};
+use super::insert::{self, position};
+use super::{Outcome, Session, checks, rows};
 use crate::error::{Condition, Error};
 
 /// Attempts when somebody else changes the same table meanwhile.
@@ -55,7 +56,7 @@ impl Session {
     async fn alter(&mut self, table: &mut TableDefinition, operation: &AlterTableOperation) -> Result<(), Error> {
         match operation {
             AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
-                self.add_column(table, column_def, *if_not_exists)
+                self.add_column(table, column_def, *if_not_exists).await
             }
             AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
                 column_names.iter().try_for_each(|name| self.drop_column(table, &folded(name), *if_exists))
@@ -80,7 +81,7 @@ impl Session {
         }
     }
 
-    fn add_column(
+    async fn add_column(
         &mut self,
         table: &mut TableDefinition,
         written: &ColumnDef,
@@ -96,15 +97,47 @@ impl Session {
             return Err(Error::report(Condition::DuplicateColumn, message));
         }
         let mut added = ddl::columns(std::slice::from_ref(written))?;
-        if written.options.iter().any(|option| option.option != ColumnOption::Null) {
+        let plain = |option: &ColumnOption| {
+            matches!(option, ColumnOption::Null | ColumnOption::NotNull | ColumnOption::Default(_))
+        };
+        if !written.options.iter().all(|option| plain(&option.option)) {
             return Err(Error::hinted(
                 Condition::FeatureNotSupported,
-                "added columns cannot have constraints or a default",
-                "Rows that are there read NULL in the column. Give it its default afterwards: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT.",
+                "added columns cannot have constraints but NOT NULL",
+                "Create another table with the constraint and INSERT INTO it what SELECT gives.",
             ));
         }
-        table.add_column(added.remove(0));
+        let mut column = added.remove(0);
+        column.initial = self.initial(&column).await?;
+        if !column.nullable && column.initial.is_none() {
+            return Err(Error::hinted(
+                Condition::NotNullViolation,
+                format!("column \"{name}\" of relation \"{}\" contains null values", table.name),
+                "Give it a default: the rows that are there get it.",
+            ));
+        }
+        table.add_column(column);
         Ok(())
+    }
+
+    /// What rows that are there get in an added column: its default, computed now.
+    async fn initial(&mut self, column: &Column) -> Result<Option<Constant>, Error> {
+        let Some(text) = &column.default else { return Ok(None) };
+        let value = match insert::plain_default(text) {
+            Some(value) => value,
+            None => {
+                let value = self.value_of(text).await?;
+                if self.value_of(text).await? != value {
+                    return Err(Error::hinted(
+                        Condition::FeatureNotSupported,
+                        format!("default {text} of an added column would differ from row to row"),
+                        "Add the column without it, then ALTER COLUMN ... SET DEFAULT for rows to come.",
+                    ));
+                }
+                value
+            }
+        };
+        Ok(Constant::first(&rows::default_column(&value, column, 1)?))
     }
 
     /// Constraints that name the column go with it.
@@ -182,6 +215,9 @@ impl Session {
                 "Rows are not rewritten: a type can become a wider one, such as integer to bigint, real to double precision, numeric(8,2) to numeric(12,2).",
             ));
         }
+        let older = column.initial.as_ref().map(|_| cast(&column.of_older_rows(1), &column_type.arrow()));
+        let older = older.transpose().map_err(|error| Error::report(Condition::Internal, error.to_string()))?;
+        column.initial = older.and_then(|value| Constant::first(&value));
         column.column_type = column_type;
         self.check_default(&table.columns[at]).await?;
         self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)

@@ -108,6 +108,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
         }
         let id = ColumnId(at as u32 + 1);
         columns.push(Column {
+            initial: None,
             stored: None,
             id,
             column_type: column_type(&name, field)?,

@@ -202,6 +202,7 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
         check_column_name(&name)?;
         let column_type = column_type(&definition.data_type)?;
         let mut column = Column {
+            initial: None,
             id: ColumnId(columns.len() as u32 + 1),
             name,
             stored: None,

@@ -291,6 +291,7 @@ mod tests {
         let types =
             [ColumnType::Integer, ColumnType::Text, ColumnType::Double, ColumnType::TimestampTz, ColumnType::Boolean];
         let column = |(number, column_type): (usize, ColumnType)| Column {
+            initial: None,
             stored: None,
             id: ColumnId(number as u32 + 1),
             name: format!("c{number}"),

@@ -15,6 +15,7 @@ pub(crate) mod prune;
 // Reading them.
 pub(crate) mod holed;
 pub(crate) mod memory;
+pub(crate) mod older;
 pub(crate) mod scan;
 pub(crate) mod segments;
 // One row of each key.

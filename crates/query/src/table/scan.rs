@@ -40,6 +40,7 @@ use futures::{Stream, StreamExt};
 use super::holed::HoledFiles;
 use super::layout::{Layout, lay_out};
 use super::memory::MemoryBatches;
+use super::older::OlderRows;
 use super::prune::Pruning;
 use super::segments::SegmentSource;
 use super::statistics::{may_hold_nan, statistics};
@@ -152,6 +153,7 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
     let source = parquet(scan, stored_schema(scan));
     let config = FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
         .with_file_groups(groups)
+        .with_expr_adapter(Some(OlderRows::adapter(&scan.definition)))
         .with_limit(scan.fetch)
         .with_projection_indices(Some(scan.projection.clone()))?
         .build();
@@ -175,8 +177,11 @@ fn parquet(scan: &Scan, schema: impl Into<TableSchema>) -> ParquetSource {
 /// The reader of segments that may have deleted rows.
 fn open_holed(scan: &Scan, groups: Vec<Vec<HoledSegment>>, schema: SchemaRef) -> Result<Option<Arc<HoledFiles>>> {
     let source = |schema| parquet(scan, schema);
-    let config =
-        |source, groups| FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source)).with_file_groups(groups);
+    let config = |source, groups| {
+        FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_expr_adapter(Some(OlderRows::adapter(&scan.definition)))
+    };
     let holed = HoledFiles::open(groups, &scan.definition, &scan.projection, schema, config, source)?;
     Ok(holed.map(Arc::new))
 }

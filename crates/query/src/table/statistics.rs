@@ -54,8 +54,15 @@ pub(crate) fn known(unit: &ScanUnit, definition: &TableDefinition, position: usi
 fn known_of_segment(segment: &storage::Segment, definition: &TableDefinition, position: usize) -> Known {
     let column = &definition.columns[position];
     let Some(statistics) = segment.meta.columns.iter().find(|c| c.column == column.id) else {
-        // The segment is older than the column: all its rows read NULL there.
-        return Known { nulls: Some(segment.meta.rows), ..Known::default() };
+        // The segment is older than the column.
+        return match column.initial {
+            None => Known { nulls: Some(segment.meta.rows), ..Known::default() },
+            Some(_) => {
+                let value = ScalarValue::try_from_array(&column.of_older_rows(1), 0).ok();
+                let value = value.filter(|value| !value.data_type().is_floating());
+                Known { nulls: Some(0), min: value.clone(), max: value, sum: None }
+            }
+        };
     };
     let bound = |value: &Option<StatisticsValue>| match value {
         Some(value) if statistics.nans == 0 => scalar(value, column.column_type),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -318,13 +318,13 @@ pub(super) fn can_adapt(from: &TableDefinition, to: &TableDefinition) -> bool {
     };
     let can_read = |column: &event::Column| match from.columns.iter().find(|old| old.id == column.id) {
         Some(old) => old.column_type.widens_to(column.column_type) && (column.nullable || !old.nullable),
-        None => column.nullable,
+        None => column.nullable || column.initial.is_some(),
     };
     same_splits && to.columns.iter().all(can_read)
 }
 
-/// Rows of `from` with `__seq` as rows of the definition whose sequenced schema is `schema`: columns matched by id, new ones NULL, those
-/// of wider types cast.
+/// Rows of `from` with `__seq` as rows of the definition whose sequenced schema is `schema`: columns matched by id, new ones with what
+/// older rows hold there, those of wider types cast.
 pub(super) fn adapt_rows(
     rows: &RecordBatch,
     from: &TableDefinition,
@@ -338,7 +338,7 @@ pub(super) fn adapt_rows(
     for column in &to.columns {
         columns.push(match old(column) {
             Some(position) => cast(rows.column(position), &column.column_type.arrow())?,
-            None => new_null_array(&column.column_type.arrow(), rows.num_rows()),
+            None => column.of_older_rows(rows.num_rows()),
         });
     }
     columns.push(Arc::clone(rows.column(from.columns.len())));

@@ -93,6 +93,7 @@ impl StatementPgCatalog {
         for (oid, name) in (FIRST_VIEW_OID..).zip(self.views.table_names()) {
             let Some(view) = self.views.table(&name).await? else { continue };
             let column = |field: &Arc<Field>| Column {
+                initial: None,
                 stored: None,
                 id: event::ColumnId(0),
                 name: field.name().clone(),
