@@ -19,6 +19,7 @@ mod hold;
 mod maintenance;
 mod memory;
 mod node;
+mod numbers;
 mod segments;
 mod start;
 // Statements on their way into the log.

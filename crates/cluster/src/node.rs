@@ -26,6 +26,7 @@ use crate::flush::FlushRequest;
 use crate::hold::Hold;
 use crate::maintenance::CompactRequest;
 use crate::memory::MemoryBudget;
+use crate::numbers::Reserved;
 use crate::write::WriteSet;
 
 /// What a node needs to start. All I/O, time, randomness and threads come in through here.
@@ -130,6 +131,8 @@ pub struct Node {
     pub(crate) ddl: Semaphore,
     /// Tables that somebody of this node is filling before anybody sees them.
     pub(crate) fillings: Mutex<BTreeSet<TableId>>,
+    /// Numbers of identity columns that this node may give out.
+    pub(crate) numbers: Reserved,
     /// One encoder at a time.
     pub(crate) encoder: Arc<Semaphore>,
     pub(crate) memory: Arc<MemoryBudget>,

@@ -63,6 +63,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     }
     let (stop, stopped) = watch::channel(false);
     let node = Arc::new(Node {
+        numbers: crate::numbers::Reserved::default(),
         identity,
         clock: options.clock,
         consensus: options.consensus,

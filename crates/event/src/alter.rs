@@ -81,7 +81,16 @@ mod tests {
 
     fn column(id: u32, name: &str) -> Column {
         let (column_type, nullable, default) = (ColumnType::Timestamp, false, None);
-        Column { id: ColumnId(id), name: name.to_owned(), stored: None, column_type, nullable, default, initial: None }
+        Column {
+            id: ColumnId(id),
+            name: name.to_owned(),
+            stored: None,
+            column_type,
+            nullable,
+            default,
+            initial: None,
+            identity: None,
+        }
     }
 
     fn table(kind: TableKind) -> TableDefinition {

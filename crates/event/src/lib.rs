@@ -23,7 +23,8 @@ pub use constant::Constant;
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use table::{
-    Check, Column, Compression, Dedup, DroppedColumn, EventOptions, TableDefinition, TableKind, UniqueKey,
+    Check, Column, Compression, Dedup, DroppedColumn, EventOptions, Identity, IdentityKind, TableDefinition, TableKind,
+    UniqueKey,
 };
 pub use types::{ColumnType, UUID_BYTES};
 

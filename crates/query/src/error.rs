@@ -63,6 +63,10 @@ pub enum Condition {
     DivisionByZero,
     /// 22004
     NullValueNotAllowed,
+    /// 2200H
+    SequenceLimitExceeded,
+    /// 428C9
+    GeneratedAlways,
     /// 22023
     InvalidParameterValue,
     /// 22P05

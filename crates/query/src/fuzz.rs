@@ -45,6 +45,7 @@ pub fn copy(data: &[u8]) {
 fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, Error> {
     let types = [ColumnType::TimestampTz, ColumnType::Integer, ColumnType::Double, ColumnType::Text];
     let column = |(number, column_type): (usize, &ColumnType)| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(number as u32 + 1),

@@ -13,6 +13,7 @@ mod control;
 mod copy;
 mod create_as;
 mod ddl;
+mod defaults;
 mod depth;
 mod insert;
 mod keys;

@@ -364,6 +364,7 @@ fn text(seed: u64, len: usize) -> String {
 
 fn spec(name: &str) -> TableSpec {
     let column = |id, name: &str, column_type, nullable| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(id),

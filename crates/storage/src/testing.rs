@@ -22,6 +22,7 @@ pub(crate) const INTERVAL_US: i64 = 1000;
 
 fn column(id: u32, name: &str, column_type: ColumnType, nullable: bool) -> Column {
     Column {
+        identity: None,
         initial: None,
         id: ColumnId(id),
         name: name.to_owned(),
@@ -90,6 +91,7 @@ pub(crate) fn every_type_table() -> TableDefinition {
     for (name, column_type) in forms {
         let id = ColumnId(table.columns.len() as u32 + 1);
         table.columns.push(Column {
+            identity: None,
             initial: None,
             id,
             name: name.to_owned(),

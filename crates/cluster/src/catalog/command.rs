@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{GroupId, SchemaVersion, TableDefinition, TableId};
+use event::{ColumnId, GroupId, SchemaVersion, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
@@ -68,6 +68,15 @@ pub(crate) enum CatalogCommand {
         /// The tables it reads, as the proposer saw them.
         seen: Vec<(TableId, SchemaVersion)>,
     },
+    /// Takes numbers of an identity column out.
+    Reserve {
+        /// The table.
+        table: TableId,
+        /// The column.
+        column: ColumnId,
+        /// How many.
+        count: u64,
+    },
     /// All of DROP VIEW.
     DropView {
         /// The view.
@@ -103,6 +112,11 @@ pub(crate) enum CatalogOutcome {
     SchemaChanged,
     /// Views of these names read it.
     IsRead(Vec<String>),
+    /// The numbers from `first` on are the proposer's.
+    Reserved {
+        /// The first of them, from 0.
+        first: u64,
+    },
     /// The view would read itself.
     Circular,
     /// There is no such table in a stage the command applies to.

@@ -42,6 +42,9 @@ struct CatalogState {
     views: BTreeMap<TableId, Arc<View>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     comments: BTreeMap<TableId, Arc<Comments>>,
+    /// The next number of each identity column, from 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    numbers: BTreeMap<TableId, BTreeMap<ColumnId, u64>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +81,7 @@ impl CatalogMachine {
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
             comments: BTreeMap::new(),
+            numbers: BTreeMap::new(),
         };
         CatalogMachine { state, published }
     }
@@ -126,6 +130,7 @@ impl CatalogState {
             },
             CatalogCommand::Comment { relation, column, text } => self.comment(*relation, *column, text.as_ref()),
             CatalogCommand::CreateView { view, replaces, seen } => self.create_view(view, replaces.as_ref(), seen),
+            CatalogCommand::Reserve { table, column, count } => self.reserve(*table, *column, *count),
             CatalogCommand::DropView { view } => match readers(&self.views, *view) {
                 names if !names.is_empty() => CatalogOutcome::IsRead(names),
                 _ if self.views.remove(view).is_some() => {
@@ -138,6 +143,7 @@ impl CatalogState {
                 Some(found) if found.stage == Stage::Dropping => {
                     self.tables.remove(table);
                     self.comments.remove(table);
+                    self.numbers.remove(table);
                     CatalogOutcome::Done
                 }
                 Some(_) => CatalogOutcome::NoSuchTable,
@@ -176,6 +182,20 @@ impl CatalogState {
             self.comments.remove(&relation);
         }
         CatalogOutcome::Done
+    }
+
+    fn reserve(&mut self, id: TableId, column: ColumnId, count: u64) -> CatalogOutcome {
+        let numbered = |table: &TableState| {
+            let definition = &table.coming().definition;
+            definition.columns.iter().any(|known| known.id == column && known.identity.is_some())
+        };
+        if !self.tables.get(&id).is_some_and(numbered) {
+            return CatalogOutcome::NoSuchTable;
+        }
+        let next = self.numbers.entry(id).or_default().entry(column).or_default();
+        let first = *next;
+        *next += count;
+        CatalogOutcome::Reserved { first }
     }
 
     fn is_taken(&self, namespace: &str, name: &str) -> bool {

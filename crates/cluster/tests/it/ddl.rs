@@ -24,6 +24,7 @@ fn altered(table: &Table) -> TableDefinition {
     next.name = "u".to_owned();
     let (id, column_type) = (ColumnId(next.columns.len() as u32 + 1), ColumnType::Text);
     next.columns.push(Column {
+        identity: None,
         initial: None,
         id,
         name: "note".to_owned(),

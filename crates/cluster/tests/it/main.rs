@@ -8,5 +8,6 @@ mod crash;
 mod ddl;
 mod flush;
 mod full_disk;
+mod numbers;
 mod support;
 mod write;

@@ -70,7 +70,16 @@ pub(crate) fn real_disk(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
 }
 
 fn column(name: &str, column_type: ColumnType, nullable: bool) -> Column {
-    Column { initial: None, id: ColumnId(0), name: name.into(), stored: None, column_type, nullable, default: None }
+    Column {
+        identity: None,
+        initial: None,
+        id: ColumnId(0),
+        name: name.into(),
+        stored: None,
+        column_type,
+        nullable,
+        default: None,
+    }
 }
 
 /// `(ts, sensor, value)`, one split an hour, series `sensor`.

@@ -227,6 +227,7 @@ mod tests {
 
     fn decoder() -> TupleDecoder {
         let column = |number: u32, column_type, nullable| Column {
+            identity: None,
             initial: None,
             stored: None,
             id: ColumnId(number),

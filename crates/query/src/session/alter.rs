@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, Ident, RenameTableNameKind,
     SqlOption,
 };
-use event::{Column, ColumnType, Constant, SchemaVersion, TableDefinition, TableKind};
+use event::{Column, ColumnType, Constant, IdentityKind, SchemaVersion, TableDefinition, TableKind};
 
 use super::ddl::{self, folded, relation};
 use super::insert::{self, position};
@@ -108,6 +108,13 @@ impl Session {
             ));
         }
         let mut column = added.remove(0);
+        if column.identity.is_some() {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                "added columns cannot number the rows that are there",
+                "Create another table with the column and INSERT INTO it what SELECT gives.",
+            ));
+        }
         column.initial = self.initial(&column).await?;
         if !column.nullable && column.initial.is_none() {
             return Err(Error::hinted(
@@ -180,6 +187,15 @@ impl Session {
         operation: &AlterColumnOperation,
     ) -> Result<(), Error> {
         let at = position(table, &folded(name))?;
+        let defaults = matches!(operation, AlterColumnOperation::SetDefault { .. } | AlterColumnOperation::DropDefault);
+        if let Some(identity) = table.columns[at].identity.filter(|_| defaults) {
+            if identity.kind != IdentityKind::Serial {
+                let (column, table) = (&table.columns[at].name, &table.name);
+                let message = format!("column \"{column}\" of relation \"{table}\" is an identity column");
+                return Err(Error::report(Condition::SyntaxError, message));
+            }
+            table.columns[at].identity = None;
+        }
         match operation {
             AlterColumnOperation::SetDefault { value } => {
                 table.columns[at].default = Some(value.to_string());

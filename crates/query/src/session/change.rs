@@ -19,12 +19,13 @@ use datafusion::sql::sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, ObjectName, SelectItem, Statement as Ast, TableFactor,
     TableWithJoins, Update, Value,
 };
-use event::{SplitId, TableDefinition};
+use event::{IdentityKind, SplitId, TableDefinition};
 use futures::StreamExt;
 use storage::SequenceSet;
 use storage::sequence::SEQUENCE_ROW_BITS;
 
 use super::ddl::{folded, relation};
+use super::defaults::DefaultValue;
 use super::insert::{cast, is_default, parse_expression, position};
 use super::plan::Runnable;
 use super::returning::Returning;
@@ -98,7 +99,7 @@ impl Session {
         let target = Arc::new(Target {
             table: Arc::clone(&table.definition),
             positions: (0..table.definition.columns.len()).collect(),
-            defaults: vec![ScalarValue::Null; table.definition.columns.len()],
+            defaults: vec![DefaultValue::none(); table.definition.columns.len()],
             zone: self.zone(),
             checks,
         });
@@ -319,6 +320,10 @@ pub(super) fn assigned(
         let name = ident.map(folded).unwrap_or_default();
         let at = position(definition, &name)?;
         let own = &definition.columns[at];
+        if own.identity.is_some_and(|identity| identity.kind == IdentityKind::Always) {
+            let message = format!("column \"{name}\" can only be updated to DEFAULT");
+            return Err(Error::report(Condition::GeneratedAlways, message));
+        }
         let value = match value {
             value if is_default(value) => parse_expression(own.default.as_deref().unwrap_or("NULL"))?,
             Expr::Value(written) if matches!(written.value, Value::Placeholder(_)) => {

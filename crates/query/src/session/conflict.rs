@@ -21,6 +21,7 @@ use futures::StreamExt;
 
 use super::change::{Found, assigned};
 use super::ddl::folded;
+use super::defaults::DefaultValue;
 use super::insert::position;
 use super::keys::{quoted, table_name};
 use super::rows::Target;
@@ -327,7 +328,7 @@ impl Session {
         let target = Target {
             table: Arc::clone(definition),
             positions: (0..definition.columns.len()).collect(),
-            defaults: vec![ScalarValue::Null; definition.columns.len()],
+            defaults: vec![DefaultValue::none(); definition.columns.len()],
             zone: self.zone(),
             checks: self.checks(definition).await?,
         };

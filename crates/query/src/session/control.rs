@@ -19,6 +19,7 @@ use super::checks::Checks;
 use super::conflict::{Conflicts, Gathered, Upsert};
 use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
+use super::defaults::DefaultValue;
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
 use super::plan::{OneTime, as_query, text_rows};
 use super::report::nearest;
@@ -241,15 +242,22 @@ impl Session {
     }
 
     /// The default of each column that needs it, computed once; NULL for the others.
-    async fn defaults(&self, table: &Table, needed: &[bool]) -> Result<Vec<ScalarValue>, Error> {
-        let mut defaults = Vec::with_capacity(table.definition.columns.len());
-        for (column, needed) in table.definition.columns.iter().zip(needed) {
-            defaults.push(match &column.default {
-                Some(expression) if *needed => match insert::plain_default(expression) {
+    /// What each column gets that is `needed`, in about `rows` rows.
+    async fn defaults(&self, table: &Table, needed: &[bool], rows: usize) -> Result<Vec<DefaultValue>, Error> {
+        let definition = &table.definition;
+        let mut defaults = Vec::with_capacity(definition.columns.len());
+        for (column, needed) in definition.columns.iter().zip(needed) {
+            defaults.push(match (&column.default, column.identity) {
+                (_, Some(identity)) if *needed => {
+                    let node = self.engine.node();
+                    node.reserve_numbers(definition.id, column.id, rows as u64).await?;
+                    DefaultValue::numbers(node, definition, column, identity)
+                }
+                (Some(expression), None) if *needed => DefaultValue::Value(match insert::plain_default(expression) {
                     Some(value) => value,
                     None => self.value_of(expression).await?,
-                },
-                _ => ScalarValue::Null,
+                }),
+                _ => DefaultValue::none(),
             });
         }
         Ok(defaults)
@@ -299,7 +307,7 @@ impl Session {
     ) -> Result<Outcome, Error> {
         let InsertPlan { table, positions, source } = self.insert_plan(statement, insert)?;
         let needed = insert::needs_default(Some(&source), &positions, table.definition.columns.len());
-        let mut defaults = self.defaults(&table, &needed).await?;
+        let mut defaults = self.defaults(&table, &needed, source.rows()).await?;
         let zone = self.zone();
         let definition = Arc::clone(&table.definition);
         let checks = self.checks(&definition).await?;
@@ -332,7 +340,7 @@ impl Session {
                 let positions = positions[..given].to_vec();
                 if given < needed.len() {
                     let needed = insert::needs_default(None, &positions, needed.len());
-                    defaults = self.defaults(&table, &needed).await?;
+                    defaults = self.defaults(&table, &needed, 1).await?;
                 }
                 let target = Arc::new(Target { table: definition, positions, defaults, zone, checks });
                 let mut writes = match upsert {
@@ -467,7 +475,7 @@ impl Session {
             positions = (0..table.definition.columns.len()).collect();
         }
         let needed = insert::needs_default(None, &positions, table.definition.columns.len());
-        let defaults = self.defaults(&table, &needed).await?;
+        let defaults = self.defaults(&table, &needed, 1).await?;
         let checks = self.checks(&table.definition).await?;
         let writes = self.take_writes().await;
         Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, checks, encoding, writes }))

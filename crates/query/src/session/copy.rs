@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use cluster::Table;
-use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget};
 use event::limits::{COPY_BLOCKS_MAX, COPY_QUEUE_LEN};
 use futures::FutureExt;
@@ -15,6 +14,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::checks::Checks;
 use super::ddl::folded;
+use super::defaults::DefaultValue;
 use super::rows::Target;
 use super::transaction::Writing;
 use super::{CopyEncoding, CopyFormat, CopyOptions, Session};
@@ -207,7 +207,7 @@ impl Drop for CopyIn {
 pub(crate) struct CopyPlan {
     pub(crate) table: Arc<Table>,
     pub(crate) positions: Vec<usize>,
-    pub(crate) defaults: Vec<ScalarValue>,
+    pub(crate) defaults: Vec<DefaultValue>,
     pub(crate) checks: Option<Arc<Checks>>,
     pub(crate) encoding: CopyEncoding,
     pub(crate) writes: Writing,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use cluster::Filling;
-use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{CreateTable, Query};
 use event::{Column, ColumnId, ColumnType};
 use futures::StreamExt;
 
 use super::ddl::{query_spec, relation};
+use super::defaults::DefaultValue;
 use super::plan::as_query;
 use super::rows::{Target, sql_name};
 use super::{Outcome, Session, Statement, names, pg_catalog};
@@ -77,7 +77,7 @@ impl Session {
         let target = Arc::new(Target {
             table: Arc::clone(&table.definition),
             positions: (0..width).collect(),
-            defaults: vec![ScalarValue::Null; width],
+            defaults: vec![DefaultValue::none(); width],
             zone: self.zone(),
             checks: None,
         });
@@ -108,6 +108,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
         }
         let id = ColumnId(at as u32 + 1);
         columns.push(Column {
+            identity: None,
             initial: None,
             stored: None,
             id,

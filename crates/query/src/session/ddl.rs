@@ -3,9 +3,12 @@
 use cluster::TableSpec;
 use datafusion::sql::sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo,
-    Expr, Ident, IndexColumn, ObjectName, ObjectNamePart, SqlOption, TableConstraint, TimezoneInfo, Value,
+    Expr, GeneratedAs, Ident, IndexColumn, ObjectName, ObjectNamePart, SequenceOptions, SqlOption, TableConstraint,
+    TimezoneInfo, Value,
 };
-use event::{Column, ColumnId, ColumnType, Compression, Dedup, EventOptions, TableKind, UniqueKey};
+use event::{
+    Column, ColumnId, ColumnType, Compression, Dedup, EventOptions, Identity, IdentityKind, TableKind, UniqueKey,
+};
 
 use super::checks;
 use super::report::nearest;
@@ -200,14 +203,19 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
             ));
         }
         check_column_name(&name)?;
-        let column_type = column_type(&definition.data_type)?;
+        let serial = serial(&definition.data_type);
+        let column_type = match serial {
+            Some(column_type) => column_type,
+            None => column_type(&definition.data_type)?,
+        };
         let mut column = Column {
+            identity: serial.map(|_| Identity { kind: IdentityKind::Serial, start: 1 }),
             initial: None,
             id: ColumnId(columns.len() as u32 + 1),
             name,
             stored: None,
             column_type,
-            nullable: true,
+            nullable: serial.is_none(),
             default: None,
         };
         for option in &definition.options {
@@ -215,10 +223,18 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
                 ColumnOption::Null => column.nullable = true,
                 ColumnOption::NotNull | ColumnOption::PrimaryKey(_) => column.nullable = false,
                 ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
+                ColumnOption::Generated { generated_as, sequence_options, generation_expr: None, .. } => {
+                    column.identity = Some(identity(&column, generated_as, sequence_options.as_deref())?);
+                    column.nullable = false;
+                }
                 // Collected with those of the table.
                 ColumnOption::Check(_) | ColumnOption::Unique(_) => {}
                 other => return Err(constraint_refused(&other.to_string())),
             }
+        }
+        if column.identity.is_some() && column.default.is_some() {
+            let message = format!("both default and identity specified for column \"{}\"", column.name);
+            return Err(Error::report(Condition::SyntaxError, message));
         }
         columns.push(column);
     }
@@ -240,11 +256,52 @@ pub(super) fn check_column_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The type of a column that is written as a serial.
+fn serial(sql: &SqlType) -> Option<ColumnType> {
+    let SqlType::Custom(name, _) = sql else { return None };
+    match name.to_string().to_lowercase().as_str() {
+        "smallserial" | "serial2" => Some(ColumnType::SmallInt),
+        "serial" | "serial4" => Some(ColumnType::Integer),
+        "bigserial" | "serial8" => Some(ColumnType::BigInt),
+        _ => None,
+    }
+}
+
+fn identity(
+    column: &Column,
+    generated_as: &GeneratedAs,
+    options: Option<&[SequenceOptions]>,
+) -> Result<Identity, Error> {
+    if !matches!(column.column_type, ColumnType::SmallInt | ColumnType::Integer | ColumnType::BigInt) {
+        let message = "identity column type must be smallint, integer, or bigint";
+        return Err(Error::report(Condition::InvalidParameterValue, message));
+    }
+    let kind = match generated_as {
+        GeneratedAs::Always => IdentityKind::Always,
+        GeneratedAs::ByDefault => IdentityKind::ByDefault,
+        GeneratedAs::ExpStored => return Err(constraint_refused("GENERATED ... STORED")),
+    };
+    let mut start = 1;
+    for option in options.unwrap_or_default() {
+        start = match option {
+            SequenceOptions::StartWith(start, _) => start.to_string().parse().map_err(|_| {
+                Error::report(Condition::InvalidParameterValue, format!("invalid START value of a sequence: {start}"))
+            })?,
+            SequenceOptions::IncrementBy(step, _) if step.to_string() == "1" => start,
+            other => {
+                let message = format!("sequence option{other} is not supported");
+                return Err(Error::hinted(Condition::FeatureNotSupported, message, "START WITH is."));
+            }
+        };
+    }
+    Ok(Identity { kind, start })
+}
+
 fn constraint_refused(what: &str) -> Error {
     Error::hinted(
         Condition::FeatureNotSupported,
         format!("constraint {what} is not supported"),
-        "Columns may have NOT NULL, DEFAULT, CHECK, PRIMARY KEY and, in reference tables, UNIQUE.",
+        "Columns may have NOT NULL, DEFAULT, GENERATED AS IDENTITY, CHECK, PRIMARY KEY and, in reference tables, UNIQUE.",
     )
 }
 

@@ -11,6 +11,7 @@ use datafusion::common::ScalarValue;
 use event::{Column, ColumnType, TableDefinition, UUID_BYTES};
 
 use super::checks::Checks;
+use super::defaults::DefaultValue;
 use super::report;
 use crate::error::{Condition, Error, Report};
 use crate::text::{ColumnBuilder, Zone, write};
@@ -22,8 +23,8 @@ pub(crate) struct Target {
     pub(crate) table: Arc<TableDefinition>,
     /// For each column of the source the position in the table.
     pub(crate) positions: Vec<usize>,
-    /// For each column of the table the value when the source has none.
-    pub(crate) defaults: Vec<ScalarValue>,
+    /// For each column of the table what it gets when the source has none.
+    pub(crate) defaults: Vec<DefaultValue>,
     /// Zone of timestamps that name none.
     pub(crate) zone: Zone,
     /// Its CHECK constraints.
@@ -46,7 +47,7 @@ impl Target {
             .enumerate()
             .map(|(at, column)| match column {
                 Some(column) => Ok(column),
-                None => default_column(&self.defaults[at], &self.table.columns[at], count),
+                None => self.defaults[at].column(&self.table.columns[at], count),
             })
             .collect::<Result<Vec<_>, _>>()?;
         check_not_null(&self.table, &columns)?;

@@ -9,10 +9,10 @@ use std::borrow::Cow;
 use arrow::array::ArrayRef;
 use event::TableDefinition;
 
+use super::defaults::DefaultValue;
 use super::insert::{add_value, fitting};
 use crate::error::Error;
 use crate::text::{ColumnBuilder, Zone};
-use datafusion::common::ScalarValue;
 
 /// The rows of a statement, as places in its text.
 #[derive(Debug)]
@@ -112,6 +112,11 @@ impl ConstantRows {
         self.column(at).any(|cell| cell.kind == Kind::Default)
     }
 
+    /// Whether every row says DEFAULT at `at`.
+    pub(crate) fn says_only_default(&self, at: usize) -> bool {
+        self.column(at).all(|cell| cell.kind == Kind::Default)
+    }
+
     fn column(&self, at: usize) -> impl Iterator<Item = &Cell> {
         self.cells[at..].iter().step_by(self.width)
     }
@@ -126,7 +131,7 @@ impl ConstantRows {
         text: &str,
         definition: &TableDefinition,
         position: usize,
-        defaults: &[ScalarValue],
+        defaults: &[DefaultValue],
         zone: Zone,
     ) -> Result<ArrayRef, Error> {
         let column = &definition.columns[position];
@@ -135,7 +140,7 @@ impl ConstantRows {
             let written = &text[cell.from as usize..cell.to as usize];
             match cell.kind {
                 Kind::Null => builder.append_null(),
-                Kind::Default => add_value(&mut builder, &defaults[position], column, zone)?,
+                Kind::Default => add_value(&mut builder, &defaults[position].one(column)?, column, zone)?,
                 Kind::Boolean => builder.append_text(&written.to_ascii_lowercase())?,
                 Kind::Number => builder.append_text(&fitting(Cow::Borrowed(written), column.column_type))?,
                 Kind::Text => builder.append_text(written)?,
@@ -291,6 +296,7 @@ mod tests {
         let types =
             [ColumnType::Integer, ColumnType::Text, ColumnType::Double, ColumnType::TimestampTz, ColumnType::Boolean];
         let column = |(number, column_type): (usize, ColumnType)| Column {
+            identity: None,
             initial: None,
             stored: None,
             id: ColumnId(number as u32 + 1),
@@ -319,7 +325,7 @@ mod tests {
     fn rows(statement: &Statement) -> Result<RecordBatch, Error> {
         let Some(Ast::Insert(insert)) = statement.ast.as_deref() else { panic!("it is an INSERT") };
         let InsertPlan { table, positions, source } = insert::plan(insert, statement.rows.as_ref(), table())?;
-        let defaults = vec![ScalarValue::Null; table.definition.columns.len()];
+        let defaults = vec![DefaultValue::none(); table.definition.columns.len()];
         match source {
             Source::Constants(rows) => {
                 insert::read_constants(&rows, &statement.text, &positions, &table.definition, &defaults, Zone::UTC)

@@ -182,6 +182,7 @@ fn refuse_clauses(create: &CreateView) -> Result<(), Error> {
 fn columns(schema: &arrow::datatypes::SchemaRef) -> Result<Vec<Column>, Error> {
     let shown = names::shown(schema);
     let column = |(number, field): (u32, &Arc<arrow::datatypes::Field>)| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(number),

@@ -59,6 +59,7 @@ files! {
     pg_ddl,
     pg_errors,
     pg_forms,
+    pg_identity,
     pg_ingest,
     pg_join,
     pg_keys,

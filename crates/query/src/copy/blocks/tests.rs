@@ -7,6 +7,7 @@ use super::*;
 
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(id),

@@ -9,6 +9,7 @@ use super::*;
 
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type, nullable| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(id),

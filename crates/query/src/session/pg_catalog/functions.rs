@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::super::rows::sql_name;
 use super::super::settings::Settings;
+use super::relations::default_of;
 use super::relations::{ANNAL_OID, Key, checks, keys, view_definition};
 use crate::engine::Engine;
 use crate::error::{Condition, Error};
@@ -40,7 +41,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
         constraint_definition(engine.clone()),
         of_table("column_default", &[2], engine, |table, arguments| {
             let number = usize::try_from(arguments.first().copied().flatten()?).ok()?;
-            table.columns.get(number.checked_sub(1)?)?.default.clone()
+            default_of(table, table.columns.get(number.checked_sub(1)?)?)
         }),
     ];
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));

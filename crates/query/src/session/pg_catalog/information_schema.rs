@@ -11,9 +11,10 @@ use cluster::{Catalog, View};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
-use event::{ColumnType, TableDefinition};
+use event::{ColumnType, IdentityKind, TableDefinition};
 
 use super::functions::OWNER;
+use super::relations::default_of;
 use super::relations::{Key, column_type, keys, view_definition};
 
 const TABLES: [&str; 7] =
@@ -41,6 +42,7 @@ struct Described {
     column_type: ColumnType,
     nullable: bool,
     default: Option<String>,
+    identity: Option<IdentityKind>,
 }
 
 impl InformationSchema {
@@ -95,7 +97,8 @@ impl InformationSchema {
                     number,
                     column_type: column.column_type,
                     nullable: column.nullable,
-                    default: column.default.clone(),
+                    default: default_of(table, column),
+                    identity: column.identity.map(|identity| identity.kind),
                 });
             }
         }
@@ -109,6 +112,7 @@ impl InformationSchema {
                     column_type: column.column_type,
                     nullable: true,
                     default: None,
+                    identity: None,
                 });
             }
         }
@@ -123,6 +127,7 @@ impl InformationSchema {
                     column_type: column_type(field.data_type()),
                     nullable: true,
                     default: None,
+                    identity: None,
                 });
             }
         }
@@ -165,7 +170,8 @@ impl InformationSchema {
             ("udt_catalog", self.same(&self.database, rows.len())),
             ("udt_schema", self.same("pg_catalog", rows.len())),
             ("udt_name", text(&|row| Some(udt_name(row.column_type).to_owned()))),
-            ("is_identity", self.same("NO", rows.len())),
+            ("is_identity", text(&|row| Some(if generation(row).is_some() { "YES" } else { "NO" }.to_owned()))),
+            ("identity_generation", text(&|row| generation(row).map(str::to_owned))),
             ("is_generated", self.same("NEVER", rows.len())),
             ("is_updatable", text(&|row| Some(if row.namespace == "annal" { "NO" } else { "YES" }.to_owned()))),
         ])
@@ -262,6 +268,15 @@ fn table(columns: Vec<(&'static str, Values)>) -> Result<Arc<dyn TableProvider>>
     let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
     Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+}
+
+/// How an identity column numbers its rows; a serial is a default.
+fn generation(row: &Described) -> Option<&'static str> {
+    match row.identity? {
+        IdentityKind::Always => Some("ALWAYS"),
+        IdentityKind::ByDefault => Some("BY DEFAULT"),
+        IdentityKind::Serial => None,
+    }
 }
 
 fn type_name(column_type: ColumnType) -> String {

@@ -16,12 +16,13 @@ use cluster::{Catalog, View};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::{MemTable, TableType};
-use event::{Check, Column, ColumnType, TableDefinition, UUID_BYTES};
+use event::{Check, Column, ColumnType, IdentityKind, TableDefinition, UUID_BYTES};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
 use super::functions::OWNER;
 use super::routines;
+use crate::session::defaults::sequence_name;
 
 /// The role that owns everything.
 pub(super) const OWNER_OID: i32 = 10;
@@ -93,6 +94,7 @@ impl StatementPgCatalog {
         for (oid, name) in (FIRST_VIEW_OID..).zip(self.views.table_names()) {
             let Some(view) = self.views.table(&name).await? else { continue };
             let column = |field: &Arc<Field>| Column {
+                identity: None,
                 initial: None,
                 stored: None,
                 id: event::ColumnId(0),
@@ -162,12 +164,12 @@ impl StatementPgCatalog {
         let mut rows = Vec::new();
         for table in self.tables() {
             for (number, column) in (1i16..).zip(&table.columns) {
-                let Some(expression) = &column.default else { continue };
+                let Some(expression) = default_of(table, column) else { continue };
                 rows.push(Row::from([
                     ("oid", (FIRST_DEFAULT_OID + rows.len() as i32).into()),
                     ("adrelid", oid_of(table).into()),
                     ("adnum", number.into()),
-                    ("adbin", expression.as_str().into()),
+                    ("adbin", expression.into()),
                 ]));
             }
         }
@@ -485,11 +487,24 @@ fn class(oid: i32, name: &str, namespace: i32, kind: &'static str, columns: usiz
     ])
 }
 
+/// The default of a column as PostgreSQL shows it.
+pub(super) fn default_of(table: &TableDefinition, column: &Column) -> Option<String> {
+    let serial = column.identity.filter(|identity| identity.kind == IdentityKind::Serial);
+    let numbers = serial.map(|_| format!("nextval('{}'::regclass)", sequence_name(table, column)));
+    numbers.or_else(|| column.default.clone())
+}
+
 fn attribute(relation: i32, number: i16, column: &Column) -> Row {
     let (oid, length, by_value, alignment, storage) = type_facts(column.column_type);
     let modifier = match column.column_type {
         ColumnType::Numeric { precision, scale } => ((i32::from(precision) << 16) | i32::from(scale)) + 4,
         _ => -1,
+    };
+    let kind = column.identity.map(|identity| identity.kind);
+    let identity = match kind {
+        Some(IdentityKind::Always) => "a",
+        Some(IdentityKind::ByDefault) => "d",
+        Some(IdentityKind::Serial) | None => "",
     };
     let collation = if column.column_type == ColumnType::Text { DEFAULT_COLLATION_OID } else { 0 };
     Row::from([
@@ -505,7 +520,8 @@ fn attribute(relation: i32, number: i16, column: &Column) -> Row {
         ("attalign", alignment.into()),
         ("attstorage", storage.into()),
         ("attnotnull", (!column.nullable).into()),
-        ("atthasdef", column.default.is_some().into()),
+        ("atthasdef", (column.default.is_some() || kind == Some(IdentityKind::Serial)).into()),
+        ("attidentity", identity.into()),
         ("attislocal", true.into()),
         ("attcollation", collation.into()),
     ])

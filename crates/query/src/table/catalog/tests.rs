@@ -39,6 +39,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
 
 async fn table(engine: &Engine) -> Arc<Table> {
     let column = |name: &str, column_type| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(0),

@@ -23,6 +23,7 @@ pub(super) fn versioned(id: u64, version: u32) -> TableDefinition {
     let mut table = small_table(id);
     table.version = SchemaVersion(version);
     table.columns.extend((1..version).map(|n| Column {
+        identity: None,
         initial: None,
         stored: None,
         id: ColumnId(100 + n),
