@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray};
@@ -16,8 +16,8 @@ use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Expr, FromTable, ObjectName, SelectItem, Statement as Ast, TableFactor,
-    TableWithJoins, Update, Value,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, ObjectName, SelectItem, SetExpr, Statement as Ast,
+    TableFactor, TableWithJoins, Update, UpdateTableFromKind, Value, With,
 };
 use event::{IdentityKind, SplitId, TableDefinition};
 use futures::StreamExt;
@@ -42,19 +42,34 @@ pub(super) const EVALUATIONS_MAX: u32 = 64;
 struct Change<'a> {
     /// `DELETE`, `UPDATE`.
     word: &'static str,
-    /// The one table in FROM.
+    /// The table.
     from: &'a TableWithJoins,
+    /// The tables of USING, or of FROM in an UPDATE.
+    others: &'a [TableWithJoins],
     name: (String, String),
     /// What is assigned; nothing for DELETE.
     assignments: &'a [Assignment],
     selection: Option<&'a Expr>,
     returning: Option<&'a [SelectItem]>,
+    /// What comes before the statement.
+    with: Option<&'a With>,
+}
+
+/// Whether a statement is a DELETE or an UPDATE, with or without WITH.
+pub(super) fn is_change(ast: &Ast) -> bool {
+    match ast {
+        Ast::Delete(_) | Ast::Update(_) => true,
+        Ast::Query(query) => matches!(query.body.as_ref(), SetExpr::Delete(_) | SetExpr::Update(_)),
+        _ => false,
+    }
 }
 
 /// What a query of rows to change gave.
 #[derive(Default)]
 pub(super) struct Found {
     rows: u64,
+    /// The numbers there were so far, when a row may come several times: it is changed once.
+    seen: Option<HashSet<u64>>,
     pub(super) splits: BTreeMap<SplitId, SequenceSet>,
 }
 
@@ -103,7 +118,7 @@ impl Session {
             zone: self.zone(),
             checks,
         });
-        let mut found = Found::default();
+        let mut found = Found { seen: (!change.others.is_empty()).then(HashSet::new), ..Found::default() };
         let mut returned = Vec::new();
         let mut writes = self.take_writes().await;
         while let Some(batch) = batches.next().await {
@@ -181,9 +196,11 @@ impl Session {
             definition,
             own: &own_name(change.from, definition),
             from: change.from.to_string(),
+            others: change.others,
             columns: !change.assignments.is_empty() || change.returning.is_some(),
             assigned: &assigned(change.assignments, definition)?,
             selection: change.selection,
+            with: change.with,
         };
         self.query_of(wanted).await
     }
@@ -212,6 +229,12 @@ impl<'a> Change<'a> {
         match ast {
             Ast::Delete(delete) => Change::of_delete(delete),
             Ast::Update(update) => Change::of_update(update),
+            Ast::Query(query) => match query.body.as_ref() {
+                SetExpr::Delete(inner) | SetExpr::Update(inner) => {
+                    Ok(Change { with: query.with.as_ref(), ..Change::of(inner)? })
+                }
+                _ => Err(Error::report(Condition::Internal, "a query changes no rows")),
+            },
             other => Err(Error::report(Condition::FeatureNotSupported, format!("{other} changes no rows"))),
         }
     }
@@ -220,35 +243,53 @@ impl<'a> Change<'a> {
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
         let plain = delete.tables.is_empty() && delete.order_by.is_empty() && delete.limit.is_none();
         let [from] = from.as_slice() else { return Err(not_supported("DELETE of several tables")) };
-        if delete.using.is_some() || !plain {
-            return Err(not_supported("DELETE ... USING"));
+        if !plain {
+            return Err(not_supported("DELETE with ORDER BY or LIMIT"));
         }
         Ok(Change {
             word: "DELETE",
             from,
             name: target(from)?,
+            others: delete.using.as_deref().unwrap_or_default(),
             assignments: &[],
             selection: delete.selection.as_ref(),
             returning: delete.returning.as_deref(),
+            with: None,
         })
     }
 
     fn of_update(update: &'a Update) -> Result<Change<'a>, Error> {
-        if update.from.is_some() || !update.order_by.is_empty() || update.limit.is_some() {
-            return Err(not_supported("UPDATE ... FROM"));
+        if !update.order_by.is_empty() || update.limit.is_some() {
+            return Err(not_supported("UPDATE with ORDER BY or LIMIT"));
         }
+        let others = match &update.from {
+            None => &[][..],
+            Some(UpdateTableFromKind::AfterSet(from)) => from,
+            Some(UpdateTableFromKind::BeforeSet(_)) => {
+                return Err(Error::report(Condition::SyntaxError, "syntax error at or near \"FROM\""));
+            }
+        };
         Ok(Change {
             word: "UPDATE",
             from: &update.table,
             name: target(&update.table)?,
+            others,
             assignments: &update.assignments,
             selection: update.selection.as_ref(),
             returning: update.returning.as_deref(),
+            with: None,
         })
     }
 
     /// Events without a key are facts: they are deleted, but not changed.
     fn check(&self, definition: &TableDefinition) -> Result<(), Error> {
+        if self.returning.is_some() && !self.others.is_empty() {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("RETURNING of {} with other tables is not supported", self.word),
+                "Name the rows by a subquery in WHERE.",
+            ));
+        }
         if self.word == "UPDATE" && definition.event().is_some() && definition.primary_key.is_empty() {
             return Err(Error::hinted(
                 Condition::FeatureNotSupported,
@@ -271,6 +312,13 @@ impl Found {
             let message = "rows of a statement that wrote more than 16777215 of them cannot be told apart";
             return Err(Error::hinted(Condition::ProgramLimitExceeded, message, "Drop the table instead."));
         }
+        let first = self.seen.as_mut().map(|seen| {
+            let first: BooleanArray = numbers.values().iter().map(|number| Some(seen.insert(*number))).collect();
+            filter_record_batch(batch, &first)
+        });
+        let first = first.transpose().map_err(|error| internal(error.to_string()))?;
+        let batch = first.as_ref().unwrap_or(batch);
+        let numbers = batch.column(0).as_primitive::<UInt64Type>();
         // Those that are there, among others of their keys.
         let visible =
             (!definition.dedup().is_none()).then(|| batch.columns().last().and_then(|last| last.as_boolean_opt()));

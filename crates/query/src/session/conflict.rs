@@ -361,9 +361,11 @@ impl Session {
             definition,
             own: &own,
             from: format!("{from} JOIN {EXCLUDED} ON {}", same.join(" AND ")),
+            others: &[],
             columns: true,
             assigned: &change.assigned,
             selection: change.selection,
+            with: None,
         };
         self.query_of(wanted).await
     }

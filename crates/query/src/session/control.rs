@@ -15,6 +15,7 @@ use event::{Column, ColumnType, TableKind};
 use futures::{StreamExt, stream};
 
 use super::change::EVALUATIONS_MAX;
+use super::change::is_change;
 use super::checks::Checks;
 use super::conflict::{Conflicts, Gathered, Upsert};
 use super::copy::{CopyPlan, check_target, encoding, source_sql};
@@ -40,6 +41,7 @@ impl Session {
         self.statement_began = Some(chrono::Utc::now());
         self.turn = None;
         match ast.as_ref() {
+            changing if is_change(changing) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::Query(_) => {
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
                 Ok(Outcome::Rows(rows))
@@ -60,7 +62,6 @@ impl Session {
                     Ok(Outcome::CopyIn(Box::pin(self.copy_in(source, encoding)).await?))
                 }
             }
-            Ast::Delete(_) | Ast::Update(_) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::Truncate(truncate) => Box::pin(self.truncate(truncate)).await,
             Ast::CreateTable(create) => match &create.query {
                 Some(query) => Box::pin(self.create_table_as(statement, create, query)).await,

@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{self, Statement as Ast};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
+use super::change::is_change;
 use super::insert::{Source, cell_types, text_parameter};
 use super::report::{self, Known};
 use super::returning::Returning;
@@ -157,6 +158,7 @@ impl Session {
         };
         let Some(ast) = statement.ast.as_deref() else { return Ok(prepared) };
         match ast {
+            changing if is_change(changing) => self.describe_change(&mut prepared, ast, given).await?,
             Ast::Query(_) => {
                 let planned = self.planned(statement, ast.clone()).await?;
                 prepared.parameters = parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
@@ -183,7 +185,6 @@ impl Session {
                         .await?;
                 }
             }
-            Ast::Delete(_) | Ast::Update(_) => self.describe_change(&mut prepared, ast, given).await?,
             Ast::Explain { .. } => prepared.columns = Some(explain_schema()),
             Ast::ShowVariable { variable } => prepared.columns = Some(super::control::show_schema(variable)),
             Ast::Execute { name: Some(name), .. } => {

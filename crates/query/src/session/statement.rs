@@ -117,8 +117,25 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
             syntax_error(sql, &message, location_in(&message))
         }
     })?;
+    let ast = with_in_source(ast);
     let text = Arc::from(&sql[from..to]);
     Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count(), rows: None }))
+}
+
+/// `WITH ... INSERT INTO t SELECT` as `INSERT INTO t WITH ... SELECT`, which says the same.
+fn with_in_source(written: ast::Statement) -> ast::Statement {
+    let ast::Statement::Query(mut query) = written else { return written };
+    let ast::Query { with, body, .. } = query.as_mut();
+    let ast::SetExpr::Insert(ast::Statement::Insert(insert)) = body.as_mut() else {
+        return ast::Statement::Query(query);
+    };
+    match &mut insert.source {
+        Some(source) if source.with.is_none() => {
+            source.with = with.take();
+            ast::Statement::Insert(insert.clone())
+        }
+        _ => ast::Statement::Query(query),
+    }
 }
 
 /// Turns what the stock parser cannot read into what it can: COPY needs its semicolon, option names may have dots, be

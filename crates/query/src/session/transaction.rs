@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use cluster::{Mark, WriteSet};
 use datafusion::sql::sqlparser::ast::{
-    ObjectType, Statement as Ast, TransactionAccessMode, TransactionIsolationLevel, TransactionMode,
+    ObjectType, SetExpr, Statement as Ast, TransactionAccessMode, TransactionIsolationLevel, TransactionMode,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -342,6 +342,11 @@ fn writing(ast: &Ast) -> Option<&'static str> {
         Ast::Insert(_) => "INSERT",
         Ast::Update(_) => "UPDATE",
         Ast::Delete(_) => "DELETE",
+        Ast::Query(query) => match query.body.as_ref() {
+            SetExpr::Delete(_) => "DELETE",
+            SetExpr::Update(_) => "UPDATE",
+            _ => return None,
+        },
         Ast::Copy { to: false, .. } => "COPY FROM",
         Ast::CreateTable(_) => "CREATE TABLE",
         Ast::CreateView { .. } => "CREATE VIEW",

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use cluster::Table;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Select, SelectItem, SetExpr, Statement as Ast, TableFactor, TableWithJoins,
+    Expr, Select, SelectItem, SetExpr, Statement as Ast, TableFactor, TableWithJoins, With,
 };
 use event::TableDefinition;
 use storage::segment::SEQUENCE_COLUMN;
@@ -34,19 +34,23 @@ pub(super) struct ToChange<'a> {
     pub(super) own: &'a str,
     /// What the statement reads, the table first.
     pub(super) from: String,
+    /// What else it reads.
+    pub(super) others: &'a [TableWithJoins],
     /// Whether the columns of the rows are wanted.
     pub(super) columns: bool,
     /// What takes the place of columns, by their positions.
     pub(super) assigned: &'a BTreeMap<usize, Expr>,
     /// Which rows.
     pub(super) selection: Option<&'a Expr>,
+    /// Queries that the statement names.
+    pub(super) with: Option<&'a With>,
 }
 
 impl Session {
     /// `SELECT __seq, time, columns … FROM table WHERE …`, with what is assigned in place of the columns. In a table that keeps one row of
     /// each key the rows of that key come along, and a last column says which of them is there.
     pub(super) async fn query_of(&self, change: ToChange<'_>) -> Result<Ast, Error> {
-        let ToChange { definition, own, from, columns, assigned, selection } = change;
+        let ToChange { definition, own, from, others, columns, assigned, selection, with } = change;
         let of_own = |at: usize| format!("{own}.{}", quoted(&definition.columns[at].name));
         let keeps_one = definition.event().filter(|options| !options.dedup.is_none());
         let mut wanted = vec![match keeps_one {
@@ -69,8 +73,12 @@ impl Session {
         // Equal names would be one column; each gets its own.
         let wanted: Vec<String> =
             wanted.into_iter().enumerate().map(|(at, column)| format!("{column} AS \"__{at}\"")).collect();
-        let text = format!("SELECT {} FROM {from}{}", wanted.join(", "), join.unwrap_or_default());
+        let others: String = others.iter().map(|other| format!(", {other}")).collect();
+        let text = format!("SELECT {} FROM {from}{}{others}", wanted.join(", "), join.unwrap_or_default());
         let (_, mut query) = self.written(text).await?;
+        if let Ast::Query(query) = &mut query {
+            query.with = with.cloned();
+        }
         let select = select_of(&mut query);
         select.selection = selection.cloned();
         for (at, value) in assigned {
