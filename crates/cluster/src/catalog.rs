@@ -64,12 +64,22 @@ pub struct Catalog {
     pub views: BTreeMap<TableId, Arc<View>>,
     /// What is said about tables and views.
     pub comments: BTreeMap<TableId, Arc<Comments>>,
+    /// Schemas besides `public`, with their ids.
+    pub schemas: BTreeMap<String, TableId>,
 }
+
+/// The schema that is always there.
+pub(crate) const PUBLIC_SCHEMA: &str = "public";
 
 /// Comments by number of the column, from 1; 0 is the relation's own.
 pub type Comments = BTreeMap<u32, String>;
 
 impl Catalog {
+    /// Whether tables and views can lie in a schema of that name.
+    pub fn has_schema(&self, name: &str) -> bool {
+        name == PUBLIC_SCHEMA || self.schemas.contains_key(name)
+    }
+
     /// The public table of that name.
     pub fn table(&self, namespace: &str, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|t| t.definition.namespace == namespace && t.definition.name == name)

@@ -17,18 +17,19 @@ impl Node {
     /// CREATE TABLE: take the name, make the shards, publish.
     pub(crate) async fn run_create(&self, spec: TableSpec) -> Result<Arc<Table>, Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let name = spec.name.clone();
+        let (namespace, name) = (spec.namespace.clone(), spec.name.clone());
         match self.catalog.propose(CatalogCommand::Create { spec, filled: false }).await?.outcome {
             CatalogOutcome::Table(table) => self.finish_create(&table).await.map_err(goes_on),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
-            other => unreachable!("create answers with a table or that it exists, not {other:?}"),
+            CatalogOutcome::NoSuchSchema => Err(Error::NoSuchSchema(namespace)),
+            refused => Err(defect(format!("table {name} cannot be created: {refused:?}"))),
         }
     }
 
     /// The first half of CREATE TABLE AS: name and shards, for whoever asked to fill.
     pub(crate) async fn run_create_hidden(self: &Arc<Self>, spec: TableSpec) -> Result<Filling, Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let name = spec.name.clone();
+        let (namespace, name) = (spec.namespace.clone(), spec.name.clone());
         match self.catalog.propose(CatalogCommand::Create { spec, filled: true }).await?.outcome {
             CatalogOutcome::Table(table) => {
                 let filling = Filling::new(Arc::clone(self), table);
@@ -36,7 +37,8 @@ impl Node {
                 Ok(filling)
             }
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
-            other => unreachable!("create answers with a table or that it exists, not {other:?}"),
+            CatalogOutcome::NoSuchSchema => Err(Error::NoSuchSchema(namespace)),
+            refused => Err(defect(format!("table {name} cannot be created: {refused:?}"))),
         }
     }
 
@@ -82,12 +84,32 @@ impl Node {
         seen: Vec<(TableId, SchemaVersion)>,
     ) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let name = view.name.clone();
+        let (namespace, name) = (view.namespace.clone(), view.name.clone());
         match self.catalog.propose(CatalogCommand::CreateView { view, replaces, seen }).await?.outcome {
             CatalogOutcome::Done => Ok(()),
             CatalogOutcome::TableExists => Err(Error::TableExists(name)),
             CatalogOutcome::Circular => Err(Error::CircularView(name)),
+            CatalogOutcome::NoSuchSchema => Err(Error::NoSuchSchema(namespace)),
             _ => Err(Error::SchemaChanged(name)),
+        }
+    }
+
+    /// CREATE SCHEMA, in one step.
+    pub(crate) async fn run_create_schema(&self, name: String) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        match self.catalog.propose(CatalogCommand::CreateSchema { name: name.clone() }).await?.outcome {
+            CatalogOutcome::Done => Ok(()),
+            _ => Err(Error::SchemaExists(name)),
+        }
+    }
+
+    /// DROP SCHEMA, in one step.
+    pub(crate) async fn run_drop_schema(&self, name: String) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        match self.catalog.propose(CatalogCommand::DropSchema { name: name.clone() }).await?.outcome {
+            CatalogOutcome::Done => Ok(()),
+            CatalogOutcome::SchemaNotEmpty(relations) => Err(Error::SchemaNotEmpty { name, relations }),
+            _ => Err(Error::NoSuchSchema(name)),
         }
     }
 

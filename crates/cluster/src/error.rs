@@ -12,6 +12,20 @@ pub enum Error {
     /// CREATE OR REPLACE VIEW of a view that would read itself.
     #[error("infinite recursion detected in rules for relation \"{0}\"")]
     CircularView(String),
+    /// There is a schema of that name.
+    #[error("schema \"{0}\" already exists")]
+    SchemaExists(String),
+    /// There is no schema of that name.
+    #[error("schema \"{0}\" does not exist")]
+    NoSuchSchema(String),
+    /// A schema that shall go has tables or views.
+    #[error("schema \"{name}\" is not empty: {}", relations.join(", "))]
+    SchemaNotEmpty {
+        /// Its name.
+        name: String,
+        /// What is in it.
+        relations: Vec<String>,
+    },
     /// Views read the table or view that shall go or change its name.
     #[error("relation \"{name}\" is read by {}", readers.join(", "))]
     IsRead {

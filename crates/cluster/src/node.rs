@@ -311,6 +311,24 @@ impl Node {
         self.see_through(async move { node.run_create_view(view, replaces, seen).await }).await
     }
 
+    /// Creates a schema.
+    ///
+    /// # Errors
+    /// [`Error::SchemaExists`].
+    pub async fn create_schema(self: &Arc<Self>, name: String) -> Result<(), Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_create_schema(name).await }).await
+    }
+
+    /// Drops a schema, which must be empty.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSchema`], [`Error::SchemaNotEmpty`].
+    pub async fn drop_schema(self: &Arc<Self>, name: String) -> Result<(), Error> {
+        let node = self.clone();
+        self.see_through(async move { node.run_drop_schema(name).await }).await
+    }
+
     /// Drops a view.
     ///
     /// # Errors

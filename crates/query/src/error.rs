@@ -17,6 +17,10 @@ pub enum Condition {
     UndefinedObject,
     /// 42710
     DuplicateObject,
+    /// 42P06
+    DuplicateSchema,
+    /// 42939
+    ReservedName,
     /// 3F000
     UndefinedSchema,
     /// 42P07
@@ -176,6 +180,9 @@ impl Error {
         };
         let condition = match &error {
             cluster::Error::TableExists(_) => Condition::DuplicateTable,
+            cluster::Error::SchemaExists(_) => Condition::DuplicateSchema,
+            cluster::Error::NoSuchSchema(_) => Condition::UndefinedSchema,
+            cluster::Error::SchemaNotEmpty { .. } => Condition::DependentObjects,
             cluster::Error::CircularView(_) => Condition::InvalidObjectDefinition,
             cluster::Error::IsRead { .. } => Condition::DependentObjects,
             cluster::Error::NoSuchTable(_) => Condition::UndefinedTable,

@@ -24,6 +24,7 @@ mod plan;
 mod report;
 mod returning;
 mod rows;
+mod schemas;
 mod settings;
 mod statement;
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::DatetimeOverflow => "22008",
         Condition::NumericOutOfRange => "22003",
         Condition::DivisionByZero => "22012",
+        Condition::DuplicateSchema => "42P06",
+        Condition::ReservedName => "42939",
         Condition::SequenceLimitExceeded => "2200H",
         Condition::GeneratedAlways => "428C9",
         Condition::ObjectNotInPrerequisiteState => "55000",

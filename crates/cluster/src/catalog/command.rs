@@ -77,6 +77,16 @@ pub(crate) enum CatalogCommand {
         /// How many.
         count: u64,
     },
+    /// All of CREATE SCHEMA.
+    CreateSchema {
+        /// Its name.
+        name: String,
+    },
+    /// All of DROP SCHEMA, which must be empty.
+    DropSchema {
+        /// Its name.
+        name: String,
+    },
     /// All of DROP VIEW.
     DropView {
         /// The view.
@@ -117,6 +127,12 @@ pub(crate) enum CatalogOutcome {
         /// The first of them, from 0.
         first: u64,
     },
+    /// There is a schema of that name.
+    SchemaExists,
+    /// There is no schema of that name.
+    NoSuchSchema,
+    /// The schema holds these tables and views.
+    SchemaNotEmpty(Vec<String>),
     /// The view would read itself.
     Circular,
     /// There is no such table in a stage the command applies to.

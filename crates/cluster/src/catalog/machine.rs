@@ -13,7 +13,7 @@ use storage::document::{decode_document, encode_document};
 
 use super::command::{CatalogCommand, CatalogEntry, CatalogOutcome};
 use super::view::{losers, reaches, readers};
-use super::{Catalog, Comments, ShardPlacement, Table, TableSpec, View};
+use super::{Catalog, Comments, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCST";
 const VERSION: u16 = 1;
@@ -45,6 +45,9 @@ struct CatalogState {
     /// The next number of each identity column, from 0.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     numbers: BTreeMap<TableId, BTreeMap<ColumnId, u64>>,
+    /// Schemas besides `public`; their ids are of one range with those of tables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    schemas: BTreeMap<String, TableId>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,6 +85,7 @@ impl CatalogMachine {
             views: BTreeMap::new(),
             comments: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            schemas: BTreeMap::new(),
         };
         CatalogMachine { state, published }
     }
@@ -102,8 +106,9 @@ impl CatalogMachine {
     fn publish(&self, index: u64) {
         let public = self.state.tables.iter().filter(|(_, t)| matches!(t.stage, Stage::Public | Stage::Altering));
         let tables = public.map(|(id, t)| (*id, t.table.clone())).collect();
-        *self.published.write() =
-            Arc::new(Catalog { index, tables, views: self.state.views.clone(), comments: self.state.comments.clone() });
+        let CatalogState { views, comments, schemas, .. } = &self.state;
+        let (views, comments, schemas) = (views.clone(), comments.clone(), schemas.clone());
+        *self.published.write() = Arc::new(Catalog { index, tables, views, comments, schemas });
     }
 }
 
@@ -130,6 +135,8 @@ impl CatalogState {
             },
             CatalogCommand::Comment { relation, column, text } => self.comment(*relation, *column, text.as_ref()),
             CatalogCommand::CreateView { view, replaces, seen } => self.create_view(view, replaces.as_ref(), seen),
+            CatalogCommand::CreateSchema { name } => self.create_schema(name),
+            CatalogCommand::DropSchema { name } => self.drop_schema(name),
             CatalogCommand::Reserve { table, column, count } => self.reserve(*table, *column, *count),
             CatalogCommand::DropView { view } => match readers(&self.views, *view) {
                 names if !names.is_empty() => CatalogOutcome::IsRead(names),
@@ -152,7 +159,39 @@ impl CatalogState {
         }
     }
 
+    fn create_schema(&mut self, name: &str) -> CatalogOutcome {
+        if self.has_schema(name) {
+            return CatalogOutcome::SchemaExists;
+        }
+        self.schemas.insert(name.to_owned(), TableId(self.next_table));
+        self.next_table += 1;
+        CatalogOutcome::Done
+    }
+
+    fn drop_schema(&mut self, name: &str) -> CatalogOutcome {
+        if !self.schemas.contains_key(name) {
+            return CatalogOutcome::NoSuchSchema;
+        }
+        let tables = self.tables.values().filter(|table| table.stage != Stage::Dropping).map(TableState::coming);
+        let tables = tables.filter(|table| table.definition.namespace == name);
+        let views = self.views.values().filter(|view| view.namespace == name);
+        let tables = tables.map(|table| format!("table {}", table.definition.name));
+        let inside: Vec<String> = tables.chain(views.map(|view| format!("view {}", view.name))).collect();
+        if !inside.is_empty() {
+            return CatalogOutcome::SchemaNotEmpty(inside);
+        }
+        self.schemas.remove(name);
+        CatalogOutcome::Done
+    }
+
+    fn has_schema(&self, name: &str) -> bool {
+        name == PUBLIC_SCHEMA || self.schemas.contains_key(name)
+    }
+
     fn create(&mut self, spec: &TableSpec, stage: Stage) -> CatalogOutcome {
+        if !self.has_schema(&spec.namespace) {
+            return CatalogOutcome::NoSuchSchema;
+        }
         if self.is_taken(&spec.namespace, &spec.name) {
             return CatalogOutcome::TableExists;
         }
@@ -220,6 +259,9 @@ impl CatalogState {
             let table = self.tables.get(id);
             table.is_some_and(|table| table.next.is_none() && table.table.definition.version == *version)
         };
+        if !self.has_schema(&asked.namespace) {
+            return CatalogOutcome::NoSuchSchema;
+        }
         if !asked.reads.iter().all(there) || !seen.iter().all(as_seen) {
             return CatalogOutcome::SchemaChanged;
         }

@@ -36,7 +36,8 @@ impl Session {
     /// Runs one statement. What is awaited here is boxed: one future holding all of them would not fit a thread's stack.
     pub(super) async fn run(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
         let statement = &prepared.statement;
-        let Some(ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
+        let Some(mut ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
+        self.complete_names(&mut ast);
         self.note_begun(&ast).await?;
         self.statement_began = Some(chrono::Utc::now());
         self.turn = None;
@@ -69,6 +70,12 @@ impl Session {
             },
             Ast::AlterTable(alter) => Box::pin(self.alter_table(alter)).await,
             Ast::Comment { .. } => Box::pin(self.comment(&ast)).await,
+            Ast::CreateSchema { schema_name, if_not_exists, .. } => {
+                Box::pin(self.create_schema(schema_name, *if_not_exists)).await
+            }
+            Ast::Drop { object_type: ObjectType::Schema, if_exists, names, cascade, .. } => {
+                Box::pin(self.drop_schemas(names, *if_exists, *cascade)).await
+            }
             Ast::CreateView(create) => Box::pin(self.create_view(create)).await,
             Ast::Drop { object_type: ObjectType::View, if_exists, names, cascade, .. } => {
                 Box::pin(self.drop_views(names, *if_exists, *cascade)).await

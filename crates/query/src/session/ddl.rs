@@ -137,17 +137,16 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
     Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
 }
 
-/// Tables and views lie in `public`.
+/// Tables and views lie in schemas of the user.
 ///
 /// # Errors
-/// 42P16 for a schema of the system, 3F000 for one that is not there.
+/// 42P16 for a schema of the system.
 pub(super) fn check_namespace(namespace: &str) -> Result<(), Error> {
     match namespace {
-        "public" => Ok(()),
         "annal" | "pg_catalog" | "information_schema" => {
             Err(Error::report(Condition::InvalidTableDefinition, format!("permission denied for schema {namespace}")))
         }
-        _ => Err(Error::report(Condition::UndefinedSchema, format!("schema \"{namespace}\" does not exist"))),
+        _ => Ok(()),
     }
 }
 

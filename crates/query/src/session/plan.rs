@@ -156,7 +156,9 @@ impl Session {
             statement: statement.clone(),
             planned: OneTime::default(),
         };
-        let Some(ast) = statement.ast.as_deref() else { return Ok(prepared) };
+        let Some(mut ast) = statement.ast.clone() else { return Ok(prepared) };
+        self.complete_names(&mut ast);
+        let ast = ast.as_ref();
         match ast {
             changing if is_change(changing) => self.describe_change(&mut prepared, ast, given).await?,
             Ast::Query(_) => {

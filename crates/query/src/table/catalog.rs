@@ -106,7 +106,7 @@ impl Schemas {
     }
 
     fn is_stored(&self, namespace: &str) -> bool {
-        namespace == "public" || self.catalog.tables.values().any(|table| table.definition.namespace == namespace)
+        self.catalog.has_schema(namespace)
     }
 
     /// The table or planned view of that name.
@@ -132,9 +132,8 @@ impl CatalogProvider for Database {
     fn schema_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.0.others.read().keys().cloned().collect();
         names.push("public".to_owned());
-        names.extend(self.0.catalog.tables.values().map(|table| table.definition.namespace.clone()));
+        names.extend(self.0.catalog.schemas.keys().cloned());
         names.sort();
-        names.dedup();
         names
     }
 

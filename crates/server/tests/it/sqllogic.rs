@@ -63,6 +63,7 @@ files! {
     pg_ingest,
     pg_join,
     pg_keys,
+    pg_schema,
     pg_time,
     pg_transaction,
     pg_truncate,

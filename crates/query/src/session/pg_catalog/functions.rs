@@ -6,8 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, Timestam
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 use cluster::{Catalog, Table, View};
-use datafusion::common::{DataFusionError, Result, plan_err};
-use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
+use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr_fn::{SimpleScalarUDF, create_udf};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
@@ -30,7 +30,7 @@ const FIRST_TABLE_OID: i64 = 16_384;
 /// All of them, for one session.
 pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
     let engine = Arc::downgrade(engine);
-    let (sizes, comments) = (super::sizes::all(&engine), engine.clone());
+    let (sizes, comments, catalog_source) = (super::sizes::all(&engine), engine.clone(), engine.clone());
     let mut functions = vec![
         of_text("pg_get_userbyid", &[1], |_| Some(OWNER.to_owned())),
         of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
@@ -44,6 +44,7 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
             default_of(table, table.columns.get(number.checked_sub(1)?)?)
         }),
     ];
+    functions.push(current_schema(catalog_source, Arc::clone(settings)));
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
     functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
     for name in [
@@ -111,6 +112,16 @@ pub(super) fn oids(argument: &ArrayRef) -> Result<ArrayRef> {
 
 fn catalog_of(engine: &Weak<Engine>) -> Arc<Catalog> {
     engine.upgrade().map_or_else(Arc::default, |engine| engine.node().catalog())
+}
+
+/// Where tables are made whose names say no schema.
+fn current_schema(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
+    let body = move |_: &[ColumnarValue]| {
+        let catalog = catalog_of(&engine);
+        let first = settings.lock().search_path().into_iter().find(|name| catalog.has_schema(name));
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(first)))
+    };
+    Arc::new(create_udf("current_schema", Vec::new(), DataType::Utf8, Volatility::Stable, Arc::new(body)))
 }
 
 /// A relation can be named without its schema when that is on the search path.

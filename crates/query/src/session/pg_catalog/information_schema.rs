@@ -60,7 +60,8 @@ impl InformationSchema {
     }
 
     fn schemata(&self) -> Vec<(&'static str, Values)> {
-        let names = ["annal", "information_schema", "pg_catalog", "public"];
+        let mut names = vec!["annal", "information_schema", "pg_catalog", "public"];
+        names.extend(self.catalog.schemas.keys().map(String::as_str));
         vec![
             ("catalog_name", self.same(&self.database, names.len())),
             ("schema_name", Values::Text(names.iter().map(|name| Some((*name).to_owned())).collect())),

@@ -108,7 +108,7 @@ impl StatementPgCatalog {
         }
         views.extend(self.catalog.views.values().map(|view| DescribedView {
             oid: view_oid(view),
-            namespace: namespace_oid(&view.namespace),
+            namespace: namespace_oid(&self.catalog, &view.namespace),
             name: view.name.clone(),
             columns: view.columns.clone(),
         }));
@@ -131,13 +131,19 @@ impl StatementPgCatalog {
         let mut rows: Vec<Row> = Vec::new();
         for table in self.tables() {
             let keyed = !table.primary_key.is_empty() || !table.unique.is_empty();
-            let mut row = class(oid_of(table), &table.name, namespace_oid(&table.namespace), "r", table.columns.len());
+            let mut row = class(
+                oid_of(table),
+                &table.name,
+                namespace_oid(&self.catalog, &table.namespace),
+                "r",
+                table.columns.len(),
+            );
             let checks = table.checks.len() as i16;
             row.extend([("relam", HEAP_OID.into()), ("relhasindex", keyed.into()), ("relchecks", checks.into())]);
             rows.push(row);
         }
         for Key { oid, table, columns, name, .. } in keys(&self.catalog) {
-            let mut row = class(oid, &name, namespace_oid(&table.namespace), "i", columns.len());
+            let mut row = class(oid, &name, namespace_oid(&self.catalog, &table.namespace), "i", columns.len());
             row.extend([("relam", BTREE_OID.into())]);
             rows.push(row);
         }
@@ -215,7 +221,7 @@ impl StatementPgCatalog {
             Row::from([
                 ("oid", key.oid.into()),
                 ("conname", key.name.as_str().into()),
-                ("connamespace", namespace_oid(&key.table.namespace).into()),
+                ("connamespace", namespace_oid(&self.catalog, &key.table.namespace).into()),
                 ("contype", if key.is_primary { "p" } else { "u" }.into()),
                 ("condeferrable", false.into()),
                 ("condeferred", false.into()),
@@ -239,7 +245,7 @@ impl StatementPgCatalog {
             Row::from([
                 ("oid", oid.into()),
                 ("conname", check.name.as_str().into()),
-                ("connamespace", namespace_oid(&table.namespace).into()),
+                ("connamespace", namespace_oid(&self.catalog, &table.namespace).into()),
                 ("contype", "c".into()),
                 ("condeferrable", false.into()),
                 ("condeferred", false.into()),
@@ -286,7 +292,7 @@ impl StatementPgCatalog {
 
     async fn rows(&self, table: &str) -> Result<Option<Vec<Row>>> {
         Ok(Some(match table {
-            "pg_namespace" => namespaces(),
+            "pg_namespace" => namespaces(&self.catalog),
             "pg_class" => self.classes().await?,
             "pg_attribute" => self.attributes().await?,
             "pg_attrdef" => self.defaults(),
@@ -457,15 +463,19 @@ pub(super) fn keys(catalog: &Catalog) -> Vec<Key<'_>> {
     keys
 }
 
-fn namespace_oid(name: &str) -> i32 {
-    NAMESPACES.iter().find(|known| known.0 == name).map_or(0, |known| known.1)
+fn namespace_oid(catalog: &Catalog, name: &str) -> i32 {
+    let known = NAMESPACES.iter().find(|known| known.0 == name).map(|known| known.1);
+    let own = || catalog.schemas.get(name).and_then(|id| i32::try_from(id.0).ok());
+    known.or_else(own).unwrap_or(0)
 }
 
-fn namespaces() -> Vec<Row> {
-    let row = |(name, oid): &(&str, i32)| {
-        Row::from([("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER_OID.into())])
+fn namespaces(catalog: &Catalog) -> Vec<Row> {
+    let row = |name: &str| {
+        let oid = namespace_oid(catalog, name);
+        Row::from([("oid", oid.into()), ("nspname", name.into()), ("nspowner", OWNER_OID.into())])
     };
-    NAMESPACES.iter().map(row).collect()
+    let system = NAMESPACES.iter().map(|known| known.0);
+    system.chain(catalog.schemas.keys().map(String::as_str)).map(row).collect()
 }
 
 fn class(oid: i32, name: &str, namespace: i32, kind: &'static str, columns: usize) -> Row {
