@@ -22,6 +22,7 @@ mod node;
 mod numbers;
 mod segments;
 mod start;
+mod temporary;
 // Statements on their way into the log.
 mod stage;
 mod write;

@@ -138,5 +138,6 @@ async fn prepare(node: &Arc<Node>) -> Result<(), Error> {
     }
     node.check_segments().await?;
     node.resume_jobs().await?;
+    node.forget_left_schemas();
     node.collect_orphans().await
 }

@@ -27,6 +27,7 @@ mod rows;
 mod schemas;
 mod settings;
 mod statement;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -214,6 +215,8 @@ pub struct Session {
     statement_began: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
     known_checks: checks::KnownChecks,
+    /// Where its temporary tables are, once it has some.
+    temporary: Option<temporary::TemporarySchema>,
 }
 
 impl fmt::Debug for Session {
@@ -249,6 +252,7 @@ impl Session {
             statement_began: None,
             named: BTreeMap::new(),
             known_checks: None,
+            temporary: None,
         }
     }
 

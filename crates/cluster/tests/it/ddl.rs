@@ -213,6 +213,41 @@ async fn a_view_reads_what_is_there_and_never_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_session_left_goes_when_the_node_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let (one, two) = (node.create_temporary_schema().await.unwrap(), node.create_temporary_schema().await.unwrap());
+    assert_ne!(one, two);
+    for schema in [&one, &two] {
+        let spec = cluster::TableSpec { namespace: schema.clone(), ..events("t") };
+        let table = node.create_table(spec).await.unwrap();
+        node.create_view(view(&format!("reads_{schema}"), &[table.definition.id]), None, Vec::new()).await.unwrap();
+    }
+    let refused = node.drop_schema(one.clone()).await.unwrap_err();
+    assert!(matches!(refused, Error::SchemaNotEmpty { .. }), "{refused:?}");
+    node.drop_temporary_schema(&one).await.unwrap();
+    let catalog = node.catalog();
+    assert_eq!((catalog.schemas.len(), catalog.tables.len(), catalog.views.len()), (1, 1, 1));
+    let refused = node.create_table(cluster::TableSpec { namespace: one, ..events("t") }).await.unwrap_err();
+    assert!(matches!(refused, Error::NoSuchSchema(_)), "{refused:?}");
+    node.shutdown().await.unwrap();
+
+    let node = start(real_disk(&dir)).await.unwrap();
+    let mine = node.create_temporary_schema().await.unwrap();
+    let is_left = || node.catalog().schemas.contains_key(&two);
+    for _ in 0..200 {
+        if !is_left() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let catalog = node.catalog();
+    assert_eq!(catalog.schemas.keys().collect::<Vec<_>>(), [&mine]);
+    assert!(catalog.tables.is_empty() && catalog.views.is_empty());
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_is_taken_once() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(real_disk(&dir)).await.unwrap();

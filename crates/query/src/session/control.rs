@@ -64,6 +64,13 @@ impl Session {
                 }
             }
             Ast::Truncate(truncate) => Box::pin(self.truncate(truncate)).await,
+            Ast::CreateTable(create) if create.temporary => {
+                let create = Box::pin(self.temporary(create)).await?;
+                match &create.query {
+                    Some(query) => Box::pin(self.create_table_as(statement, &create, query)).await,
+                    None => Box::pin(self.create_table(&create)).await,
+                }
+            }
             Ast::CreateTable(create) => match &create.query {
                 Some(query) => Box::pin(self.create_table_as(statement, create, query)).await,
                 None => Box::pin(self.create_table(create)).await,
@@ -105,7 +112,7 @@ impl Session {
                 self.end_single();
                 Ok(Outcome::Done("RESET".to_owned()))
             }
-            Ast::Discard { object_type } => self.discard(*object_type),
+            Ast::Discard { object_type } => Box::pin(self.discard(*object_type)).await,
             Ast::Prepare { name, data_types, statement: inner } => {
                 Box::pin(self.prepare_named(statement, name, data_types, inner)).await
             }
@@ -615,7 +622,7 @@ impl Session {
         Box::pin(self.run(&prepared, parameters)).await
     }
 
-    fn discard(&mut self, what: DiscardObject) -> Result<Outcome, Error> {
+    async fn discard(&mut self, what: DiscardObject) -> Result<Outcome, Error> {
         if what == DiscardObject::ALL {
             if matches!(self.block, Block::Explicit { .. }) {
                 let message = "DISCARD ALL cannot run inside a transaction block";
@@ -624,6 +631,10 @@ impl Session {
             self.named.clear();
             self.settings.lock().reset_all();
             self.end_single();
+        }
+        if matches!(what, DiscardObject::ALL | DiscardObject::TEMP) {
+            self.refuse_in_block("DISCARD").await?;
+            self.discard_temporary().await?;
         }
         Ok(Outcome::Done(format!("DISCARD {what}")))
     }

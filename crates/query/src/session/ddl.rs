@@ -170,7 +170,6 @@ pub(super) fn compression(written: Option<&str>) -> Result<Compression, Error> {
 
 fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
     let refused = [
-        (create.temporary, "temporary tables are"),
         (create.like.is_some(), "CREATE TABLE LIKE is"),
         (create.inherits.is_some(), "table inheritance is"),
         (create.partition_by.is_some() || create.partition_of.is_some(), PARTITIONING),

@@ -15,14 +15,16 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::ddl::folded;
 use super::keys::quoted;
+use super::temporary::ALIAS;
 use super::{Outcome, Session};
 use crate::error::{Condition, Error};
 
 impl Session {
-    /// The schemas of the search path that are there, without the system's.
+    /// The schemas of the search path that are there, without the system's; the session's own comes first.
     fn path(&self, catalog: &Catalog) -> Vec<String> {
         let path = self.settings.lock().search_path();
-        path.into_iter().filter(|name| catalog.has_schema(name)).collect()
+        let own = self.temporary.iter().map(|temporary| temporary.name.clone());
+        own.chain(path.into_iter().filter(|name| catalog.has_schema(name))).collect()
     }
 
     /// Gives the names of a statement their schemas, unless that is `public`.
@@ -34,16 +36,28 @@ impl Session {
         }
         let ast = Arc::make_mut(ast);
         let made = match ast {
-            Ast::CreateTable(create) => Some(&mut create.name),
+            Ast::CreateTable(create) if !create.temporary => Some(&mut create.name),
             Ast::CreateView(create) => Some(&mut create.name),
             _ => None,
         };
-        if let (Some(name), Some(first)) = (made, path.first()) {
+        let temporary = self.temporary.as_ref().map(|temporary| temporary.name.as_str());
+        let first = path.iter().find(|schema| Some(schema.as_str()) != temporary);
+        if let (Some(name), Some(first)) = (made, first) {
             complete(name, first);
+        }
+        if let Ast::CreateTable(create) = ast
+            && create.temporary
+        {
+            complete(&mut create.name, ALIAS);
         }
         let mut own = Own(BTreeSet::new());
         let _all = VisitMut::visit(ast, &mut own);
         let looked_for = |name: &mut ObjectName| {
+            if let (Some(temporary), [ObjectNamePart::Identifier(schema), _]) = (temporary, &mut name.0[..])
+                && folded(schema) == ALIAS
+            {
+                *schema = Ident::with_quote('"', temporary);
+            }
             let Some(found) = found(name, &catalog, &path).filter(|_| !own.has(name)) else { return };
             complete(name, &found);
         };

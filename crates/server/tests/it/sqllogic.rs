@@ -64,6 +64,7 @@ files! {
     pg_join,
     pg_keys,
     pg_schema,
+    pg_temporary,
     pg_time,
     pg_transaction,
     pg_truncate,
