@@ -69,7 +69,7 @@ pub struct Catalog {
 }
 
 /// The schema that is always there.
-pub(crate) const PUBLIC_SCHEMA: &str = "public";
+pub const PUBLIC_SCHEMA: &str = "public";
 
 /// Comments by number of the column, from 1; 0 is the relation's own.
 pub type Comments = BTreeMap<u32, String>;

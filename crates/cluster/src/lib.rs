@@ -27,7 +27,7 @@ mod temporary;
 mod stage;
 mod write;
 
-pub use catalog::{Catalog, Comments, ShardPlacement, Table, TableSpec, View};
+pub use catalog::{Catalog, Comments, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
 pub use error::Error;
 pub use filling::Filling;
 pub use memory::MemoryBudget;

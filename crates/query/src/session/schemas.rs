@@ -23,12 +23,15 @@ impl Session {
     /// The schemas of the search path that are there, without the system's; the session's own comes first.
     fn path(&self, catalog: &Catalog) -> Vec<String> {
         let path = self.settings.lock().search_path();
-        let own = self.temporary.iter().map(|temporary| temporary.name.clone());
-        own.chain(path.into_iter().filter(|name| catalog.has_schema(name))).collect()
+        path.into_iter().filter(|name| catalog.has_schema(name)).collect()
     }
 
     /// Gives the names of a statement their schemas, unless that is `public`.
     pub(super) fn complete_names(&self, ast: &mut Arc<Ast>) {
+        // What is prepared looks for its names when it is executed.
+        if matches!(ast.as_ref(), Ast::Prepare { .. }) {
+            return;
+        }
         let catalog = self.engine.node().catalog();
         let path = self.path(&catalog);
         if path == ["public"] {

@@ -71,6 +71,8 @@ const KNOWN: &[(&str, &str, Rule, bool)] = &[
 /// The settings of one session.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// The schema of the session's temporary tables.
+    pub(crate) temporary: Option<String>,
     /// Values that differ from the default, by lower-case name.
     values: BTreeMap<String, String>,
     /// Values at the begin of the transaction, to return to when it fails; or those SET LOCAL replaced.
@@ -86,6 +88,7 @@ impl Settings {
     pub(crate) fn new(user: &str) -> Self {
         let values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
         Self {
+            temporary: None,
             values,
             saved: BTreeMap::new(),
             local: BTreeMap::new(),
@@ -193,8 +196,9 @@ impl Settings {
         all.into_iter().collect()
     }
 
-    /// Schemas to search for unqualified names, the default one first.
+    /// Schemas to search for unqualified names, that of the session's temporary tables first.
     pub(crate) fn search_path(&self) -> Vec<String> {
+        let temporary = self.temporary.clone();
         let path = self.get("search_path").unwrap_or_default();
         let mut schemas: Vec<String> = path
             .split(',')
@@ -205,6 +209,7 @@ impl Settings {
             schemas.push("public".to_owned());
         }
         schemas.push("pg_catalog".to_owned());
+        schemas.splice(0..0, temporary);
         schemas
     }
 

@@ -61,6 +61,7 @@ impl Session {
                 let node = Arc::clone(self.engine().node());
                 let name = node.create_temporary_schema().await?;
                 self.temporary = Some(TemporarySchema { node, name: name.clone() });
+                self.settings.lock().temporary = Some(name.clone());
                 name
             }
         };
@@ -76,6 +77,7 @@ impl Session {
     pub(super) async fn discard_temporary(&mut self) -> Result<(), Error> {
         let Some(temporary) = &self.temporary else { return Ok(()) };
         let dropped = temporary.node.drop_temporary_schema(&temporary.name).await;
+        self.settings.lock().temporary = None;
         if let Some(mut temporary) = self.temporary.take() {
             match dropped {
                 // Nothing is left to be dropped with it.

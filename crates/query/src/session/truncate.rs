@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster::Table;
-use datafusion::sql::sqlparser::ast::{Ident, Statement as Ast, Truncate};
+use datafusion::sql::sqlparser::ast::{Ident, Statement as Ast, Truncate, TruncateIdentityOption};
 
 use super::ddl::relation;
 use super::{Block, Outcome, Session, statement};
@@ -23,6 +23,15 @@ impl Session {
                 Err(_) if truncate.if_exists => continue,
                 Err(error) => return Err(error),
             };
+            let restarts = matches!(truncate.identity, Some(TruncateIdentityOption::Restart));
+            if restarts && table.definition.columns.iter().any(|column| column.identity.is_some()) {
+                let message = "TRUNCATE ... RESTART IDENTITY is not supported";
+                return Err(Error::hinted(
+                    Condition::FeatureNotSupported,
+                    message,
+                    "Numbers go on where they were; leave RESTART IDENTITY out.",
+                ));
+            }
             if !tables.iter().any(|known| known.definition.id == table.definition.id) {
                 tables.push(table);
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster::{Catalog, View};
+use cluster::{Catalog, PUBLIC_SCHEMA, View};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::Result;
@@ -31,7 +31,7 @@ pub(crate) struct StatementCatalog {
 }
 
 impl StatementCatalog {
-    /// Tables of `catalog`, read through `reads`. `search_path` begins with the default schema.
+    /// Tables of `catalog`, read through `reads`.
     pub(crate) fn new(
         engine: &Arc<Engine>,
         database: &str,
@@ -160,12 +160,9 @@ struct Namespace {
 }
 
 impl Namespace {
-    /// The rest of the search path, when unqualified names lead here.
+    /// The search path, when unqualified names lead here: those that the statement did not complete.
     fn further(&self) -> &[String] {
-        match self.schemas.search_path.split_first() {
-            Some((first, rest)) if *first == self.name => rest,
-            _ => &[],
-        }
+        if self.name == PUBLIC_SCHEMA { &self.schemas.search_path } else { &[] }
     }
 }
 

@@ -118,7 +118,11 @@ fn catalog_of(engine: &Weak<Engine>) -> Arc<Catalog> {
 fn current_schema(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
     let body = move |_: &[ColumnarValue]| {
         let catalog = catalog_of(&engine);
-        let first = settings.lock().search_path().into_iter().find(|name| catalog.has_schema(name));
+        let (path, temporary) = {
+            let settings = settings.lock();
+            (settings.search_path(), settings.temporary.clone())
+        };
+        let first = path.into_iter().find(|name| catalog.has_schema(name) && Some(name) != temporary.as_ref());
         Ok(ColumnarValue::Scalar(ScalarValue::Utf8(first)))
     };
     Arc::new(create_udf("current_schema", Vec::new(), DataType::Utf8, Volatility::Stable, Arc::new(body)))
@@ -130,16 +134,20 @@ fn table_is_visible(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc
         let catalog = catalog_of(&engine);
         let path = settings.lock().search_path();
         let visible = |oid: i64| {
-            let schema = match oid {
-                oid if oid < i64::from(ANNAL_OID) => "pg_catalog",
-                oid if oid < FIRST_TABLE_OID => "annal",
+            let of_system = |schema: &str| Some(path.iter().any(|on_path| on_path == schema));
+            let (schema, name) = match oid {
+                oid if oid < i64::from(ANNAL_OID) => return of_system("pg_catalog"),
+                oid if oid < FIRST_TABLE_OID => return of_system("annal"),
                 oid => match (definition(&catalog, oid), view_of(&catalog, oid)) {
-                    (Some(table), _) => &table.namespace,
-                    (None, Some(view)) => &view.namespace,
+                    (Some(table), _) => (&table.namespace, &table.name),
+                    (None, Some(view)) => (&view.namespace, &view.name),
                     (None, None) => return None,
                 },
             };
-            Some(path.iter().any(|on_path| on_path == schema))
+            // One of that name in a schema before hides it.
+            let has =
+                |on_path: &&String| catalog.table(on_path, name).is_some() || catalog.view(on_path, name).is_some();
+            Some(path.iter().find(has) == Some(schema))
         };
         let oids = oids(&arguments[0])?;
         let answers = oids.as_primitive::<Int64Type>().iter().map(|oid| oid.and_then(visible));
