@@ -22,8 +22,14 @@ use crate::error::{Condition, Error};
 impl Session {
     /// The schemas of the search path that are there, without the system's; the session's own comes first.
     fn path(&self, catalog: &Catalog) -> Vec<String> {
-        let path = self.settings.lock().search_path();
-        path.into_iter().filter(|name| catalog.has_schema(name)).collect()
+        let written = self.settings.lock().search_path();
+        let mut path: Vec<String> = written.iter().filter(|name| catalog.has_schema(name)).cloned().collect();
+        let temporary = self.temporary.as_ref().map(|temporary| &temporary.name);
+        if path.iter().all(|name| Some(name) == temporary) {
+            // Nothing is found there, and nothing made.
+            path.extend(written.into_iter().find(|name| Some(name) != temporary));
+        }
+        path
     }
 
     /// Gives the names of a statement their schemas, unless that is `public`.
