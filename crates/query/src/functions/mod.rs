@@ -17,6 +17,7 @@ mod flush;
 pub(crate) mod forms;
 pub(crate) mod interval;
 mod manifest;
+mod random_uuid;
 mod retention;
 mod time_bucket;
 mod to_char;
@@ -39,7 +40,11 @@ impl Functions {
     /// Those that need no node.
     pub(crate) fn pure() -> Functions {
         Functions {
-            scalar: vec![Arc::new(time_bucket::time_bucket()), Arc::new(to_char::to_char())],
+            scalar: vec![
+                Arc::new(time_bucket::time_bucket()),
+                Arc::new(to_char::to_char()),
+                Arc::new(random_uuid::gen_random_uuid()),
+            ],
             aggregate: vec![Arc::new(by_time::first()), Arc::new(by_time::last())],
         }
     }

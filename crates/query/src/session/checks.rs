@@ -177,8 +177,24 @@ fn column_of(expression: &ast::Expr) -> Option<&ast::Ident> {
     }
 }
 
-/// The expression as planning settles it: names resolved, literals read, types agreed.
+/// The expression of a constraint as planning settles it.
 fn settled(state: &SessionState, expression: ast::Expr, schema: &Arc<DFSchema>) -> Result<Expr, DataFusionError> {
+    let expr = analyzed(state, expression, schema)?;
+    match expr.get_type(schema)? {
+        DataType::Boolean | DataType::Null => Ok(expr),
+        other => {
+            let message = format!("argument of CHECK must be type boolean, not type {}", super::rows::sql_name(&other));
+            Err(refusal(Condition::DatatypeMismatch, &message))
+        }
+    }
+}
+
+/// An expression about one row as planning settles it: names resolved, literals read, types agreed.
+pub(super) fn analyzed(
+    state: &SessionState,
+    expression: ast::Expr,
+    schema: &Arc<DFSchema>,
+) -> Result<Expr, DataFusionError> {
     let expr = state.create_logical_expr_from_sql_expr(ast::ExprWithAlias { expr: expression, alias: None }, schema)?;
     if expr.exists(|part| Ok(matches!(part, Expr::AggregateFunction(_))))? {
         return Err(refusal(Condition::Grouping, "aggregate functions are not allowed in check constraints"));
@@ -190,16 +206,9 @@ fn settled(state: &SessionState, expression: ast::Expr, schema: &Arc<DFSchema>) 
     let input = Arc::new(LogicalPlan::EmptyRelation(empty));
     let plan = LogicalPlan::Projection(Projection::try_new(vec![expr], input)?);
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    let expr = match plan {
-        LogicalPlan::Projection(mut projection) => unalias(projection.expr.remove(0)),
-        other => return Err(DataFusionError::Internal(format!("a projection was analyzed into {other}"))),
-    };
-    match expr.get_type(schema)? {
-        DataType::Boolean | DataType::Null => Ok(expr),
-        other => {
-            let message = format!("argument of CHECK must be type boolean, not type {}", super::rows::sql_name(&other));
-            Err(refusal(Condition::DatatypeMismatch, &message))
-        }
+    match plan {
+        LogicalPlan::Projection(mut projection) => Ok(unalias(projection.expr.remove(0))),
+        other => Err(DataFusionError::Internal(format!("a projection was analyzed into {other}"))),
     }
 }
 

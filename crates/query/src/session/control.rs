@@ -268,10 +268,13 @@ impl Session {
                     node.reserve_numbers(definition.id, column.id, rows as u64).await?;
                     DefaultValue::numbers(node, definition, column, identity)
                 }
-                (Some(expression), None) if *needed => DefaultValue::Value(match insert::plain_default(expression) {
-                    Some(value) => value,
-                    None => self.value_of(expression).await?,
-                }),
+                (Some(expression), None) if *needed => match insert::plain_default(expression) {
+                    Some(value) => DefaultValue::Value(value),
+                    None => match self.each_default(expression).await? {
+                        Some(each) => each,
+                        None => DefaultValue::Value(self.value_of(expression).await?),
+                    },
+                },
                 _ => DefaultValue::none(),
             });
         }

@@ -1,16 +1,26 @@
 //! What columns get that a statement says nothing of.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::cast;
+use arrow::datatypes::Schema;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cluster::Node;
-use datafusion::common::ScalarValue;
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::logical_expr::Volatility;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::sql::sqlparser::ast;
 use event::{Column, ColumnType, Identity, TableDefinition, TableId};
 
-use super::rows::default_column;
+use super::insert::parse_expression;
+use super::report::{self, Known};
+use super::rows::{assign, default_column};
+use super::{Session, checks};
 use crate::error::{Condition, Error};
+use crate::text::Zone;
 
 /// What one column gets.
 #[derive(Clone, Debug)]
@@ -19,6 +29,8 @@ pub(crate) enum DefaultValue {
     Value(ScalarValue),
     /// A number of its own for each row.
     Numbers(Numbers),
+    /// What an expression gives that is computed for each row.
+    Each(Arc<dyn PhysicalExpr>),
 }
 
 /// The numbers of an identity column.
@@ -42,6 +54,34 @@ pub(super) fn sequence_name(table: &TableDefinition, column: &Column) -> String 
     format!("{}_{}_seq", table.name, column.name)
 }
 
+impl Session {
+    /// A DEFAULT that is another for each row, as `random()` is; `None` for one that is the same in all rows of a statement.
+    pub(super) async fn each_default(&self, expression: &str) -> Result<Option<DefaultValue>, Error> {
+        let parsed = parse_expression(expression)?;
+        let functions = self.base.scalar_functions();
+        let is_volatile = |name: &str| {
+            functions.get(&name.to_lowercase()).is_some_and(|f| f.signature().volatility == Volatility::Volatile)
+        };
+        let found = ast::visit_expressions(&parsed, |part| match part {
+            ast::Expr::Function(call) if is_volatile(&call.name.to_string()) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        if found.is_continue() {
+            return Ok(None);
+        }
+        let state = self.begun(self.planning_state());
+        let planned = self.engine().work(async move {
+            let nothing = Arc::new(DFSchema::empty());
+            let expr = checks::analyzed(&state, parsed, &nothing)?;
+            state.create_physical_expr(expr, &nothing)
+        });
+        planned
+            .await
+            .map(|expr| Some(DefaultValue::Each(expr)))
+            .map_err(|error| report::report(error, "", 0, &Known::default()))
+    }
+}
+
 impl DefaultValue {
     /// NULL.
     pub(crate) fn none() -> DefaultValue {
@@ -62,6 +102,14 @@ impl DefaultValue {
         match self {
             DefaultValue::Value(value) => default_column(value, column, count),
             DefaultValue::Numbers(numbers) => numbers.take(column, count),
+            DefaultValue::Each(expression) => {
+                let options = RecordBatchOptions::new().with_row_count(Some(count));
+                let rows = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+                let values = rows.map_err(DataFusionError::from).and_then(|rows| expression.evaluate(&rows));
+                let values = values.and_then(|values| values.into_array(count));
+                let values = values.map_err(|error| report::report(error, "", 0, &Known::default()))?;
+                assign(&values, column, Zone::UTC)
+            }
         }
     }
 
@@ -72,8 +120,10 @@ impl DefaultValue {
     pub(crate) fn one(&self, column: &Column) -> Result<ScalarValue, Error> {
         match self {
             DefaultValue::Value(value) => Ok(value.clone()),
-            DefaultValue::Numbers(numbers) => ScalarValue::try_from_array(&numbers.take(column, 1)?, 0)
-                .map_err(|error| Error::report(Condition::Internal, error.to_string())),
+            DefaultValue::Numbers(_) | DefaultValue::Each(_) => {
+                ScalarValue::try_from_array(&self.column(column, 1)?, 0)
+                    .map_err(|error| Error::report(Condition::Internal, error.to_string()))
+            }
         }
     }
 }
