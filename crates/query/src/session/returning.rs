@@ -97,6 +97,8 @@ impl Session {
         let nothing = TableSnapshot { table: Arc::clone(table), shards: Vec::new() };
         let snapshots = Snapshots::pinned(Arc::clone(self.engine().node()), vec![nothing]);
         let own = Uncommitted { batches, ..Uncommitted::default() };
-        Ok(Reads::new(Arc::new(snapshots), BTreeMap::from([(table.definition.id, own)])))
+        let reads = Reads::new(Arc::new(snapshots), BTreeMap::from([(table.definition.id, own)]));
+        // What the statement wrote, whatever became of it.
+        Ok(reads.with_all_rows())
     }
 }

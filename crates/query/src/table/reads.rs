@@ -55,6 +55,8 @@ pub(crate) struct Reads {
     uncommitted: BTreeMap<TableId, Uncommitted>,
     /// The table whose rows are given with their sequence numbers.
     numbered: Option<TableId>,
+    /// Whether rows are given that others of their key took the place of.
+    all: bool,
     /// Tables of the statement's own, by name.
     named: BTreeMap<&'static str, Arc<dyn TableProvider>>,
 }
@@ -62,13 +64,24 @@ pub(crate) struct Reads {
 impl Reads {
     /// `uncommitted` are the transaction's own rows, by table.
     pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
-        Reads { snapshots, uncommitted, numbered: None, named: BTreeMap::new() }
+        Reads { snapshots, uncommitted, numbered: None, all: false, named: BTreeMap::new() }
     }
 
     /// The same, with a column `__seq` in that table.
     pub(crate) fn with_numbers(mut self, table: TableId) -> Reads {
         self.numbered = Some(table);
         self
+    }
+
+    /// The same, with rows that others of their key took the place of.
+    pub(crate) fn with_all_rows(mut self) -> Reads {
+        self.all = true;
+        self
+    }
+
+    /// Whether rows are given that others of their key took the place of.
+    pub(crate) fn gives_all_rows(&self) -> bool {
+        self.all
     }
 
     /// The same, with a table of the statement's own, which comes before all others of that name.

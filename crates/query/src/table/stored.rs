@@ -45,7 +45,8 @@ impl StoredTable {
             true => numbered_schema(&table.definition),
             false => table.definition.arrow_schema(),
         };
-        StoredTable { table, schema, reads, segments, rows: Visible::Survivors }
+        let rows = if reads.gives_all_rows() { Visible::All } else { Visible::Survivors };
+        StoredTable { table, schema, reads, segments, rows }
     }
 
     /// All rows with their numbers, also those that others of their key took the place of.
