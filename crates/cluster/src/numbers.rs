@@ -20,33 +20,11 @@ const RESERVED_MIN: u64 = 32;
 pub(crate) type Reserved = Mutex<BTreeMap<(TableId, ColumnId), Range<u64>>>;
 
 impl Node {
-    /// Sees to it that [`Node::take_numbers`] finds `count` of them without waiting.
+    /// The next `count` numbers, from 0.
     ///
     /// # Errors
     /// [`Error::NoSuchTable`] for a column without numbers.
-    pub async fn reserve_numbers(&self, table: TableId, column: ColumnId, count: u64) -> Result<(), Error> {
-        let left = self.numbers.lock().get(&(table, column)).map_or(0, |left| left.end - left.start);
-        if left >= count {
-            return Ok(());
-        }
-        let count = (count - left).max(RESERVED_MIN);
-        let first = match self.catalog.propose(CatalogCommand::Reserve { table, column, count }).await?.outcome {
-            CatalogOutcome::Reserved { first } => first,
-            CatalogOutcome::NoSuchTable => return Err(Error::NoSuchTable(table.to_string())),
-            refused => return Err(defect(format!("{refused:?}"))),
-        };
-        let mut numbers = self.numbers.lock();
-        let left = numbers.entry((table, column)).or_default();
-        // Others may have taken some meanwhile, or reserved more. What does not follow them is lost.
-        *left = if left.end == first { left.start..first + count } else { first..first + count };
-        Ok(())
-    }
-
-    /// The next `count` numbers, from 0. Waits for the catalog when fewer are reserved, so not for threads that must not wait.
-    ///
-    /// # Errors
-    /// As [`Node::reserve_numbers`].
-    pub fn take_numbers(self: &Arc<Self>, table: TableId, column: ColumnId, count: u64) -> Result<Range<u64>, Error> {
+    pub async fn take_numbers(&self, table: TableId, column: ColumnId, count: u64) -> Result<Range<u64>, Error> {
         loop {
             if let Some(left) = self.numbers.lock().get_mut(&(table, column))
                 && left.end - left.start >= count
@@ -55,12 +33,38 @@ impl Node {
                 left.start += count;
                 return Ok(first..first + count);
             }
-            let (node, (done, reserved)) = (Arc::clone(self), mpsc::channel());
-            self.consensus.spawn(async move {
-                // Whoever waited may have given up.
-                let _gone = done.send(node.reserve_numbers(table, column, count).await);
-            });
-            reserved.recv().map_err(|_| Error::ShuttingDown("the node stops".into()))??;
+            self.reserve_numbers(table, column, count.max(RESERVED_MIN)).await?;
         }
+    }
+
+    /// The same for a thread that works on rows, and may wait for a commit.
+    ///
+    /// # Errors
+    /// As [`Node::take_numbers`].
+    pub fn take_numbers_waiting(
+        self: &Arc<Self>,
+        table: TableId,
+        column: ColumnId,
+        count: u64,
+    ) -> Result<Range<u64>, Error> {
+        let (node, (done, taken)) = (Arc::clone(self), mpsc::channel());
+        self.consensus.spawn(async move {
+            // Whoever waited may have given up.
+            let _gone = done.send(node.take_numbers(table, column, count).await);
+        });
+        taken.recv().map_err(|_| Error::ShuttingDown("the node stops".into()))?
+    }
+
+    async fn reserve_numbers(&self, table: TableId, column: ColumnId, count: u64) -> Result<(), Error> {
+        let first = match self.catalog.propose(CatalogCommand::Reserve { table, column, count }).await?.outcome {
+            CatalogOutcome::Reserved { first } => first,
+            CatalogOutcome::NoSuchTable => return Err(Error::NoSuchTable(table.to_string())),
+            refused => return Err(defect(format!("{refused:?}"))),
+        };
+        let mut numbers = self.numbers.lock();
+        let left = numbers.entry((table, column)).or_default();
+        // Others may have reserved some meanwhile: what does not lie beside these is lost.
+        *left = if left.end == first { left.start..first + count } else { first..first + count };
+        Ok(())
     }
 }

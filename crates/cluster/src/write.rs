@@ -104,16 +104,12 @@ impl WriteSet {
             return Ok(());
         }
         self.check(table)?;
+        self.check_numbers(table, rows.num_rows() as u64)?;
         let bytes = rows_bytes(&rows);
         self.make_room(bytes).await?;
         let entry = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
         if entry.table.definition.version != table.definition.version {
             return Err(Error::SchemaChanged(table.definition.name.clone()));
-        }
-        let numbered = entry.rows + rows.num_rows() as u64;
-        if numbered >= 1 << SEQUENCE_ROW_BITS && !table.definition.dedup().is_none() {
-            let message = "a statement writes at most 16777215 rows to a table that keeps one row of each key";
-            return Err(Error::Limit(message.into()));
         }
         self.buffered += bytes;
         entry.rows += rows.num_rows() as u64;
@@ -234,6 +230,16 @@ impl WriteSet {
         };
         if *self.group.get_or_insert(placement.group) != placement.group {
             return Err(Error::Limit("cannot write to tables of several groups in one transaction".into()));
+        }
+        Ok(())
+    }
+
+    /// Rows of one key are told apart by their numbers, of which a statement has so many.
+    fn check_numbers(&self, table: &Table, rows: u64) -> Result<(), Error> {
+        let before = self.tables.get(&table.definition.id).map_or(0, |written| written.rows);
+        if before + rows >= 1 << SEQUENCE_ROW_BITS && !table.definition.dedup().is_none() {
+            let message = "too many rows at once for a table that keeps one row of each key: write at most 16777215 of them in a statement or transaction";
+            return Err(Error::Limit(message.into()));
         }
         Ok(())
     }

@@ -206,6 +206,14 @@ impl Error {
         DataFusionError::External(Box::new(Error::Reported(Box::new(Error::Cluster(error).into_report()))))
     }
 
+    /// The same with more facts.
+    pub(crate) fn detailed(mut self, detail: impl Into<String>) -> Error {
+        if let Error::Reported(report) = &mut self {
+            report.detail = Some(detail.into());
+        }
+        self
+    }
+
     /// An error with a hint.
     pub(crate) fn hinted(condition: Condition, message: impl Into<String>, hint: impl Into<String>) -> Error {
         let hint = Some(hint.into());

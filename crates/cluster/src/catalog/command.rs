@@ -66,6 +66,7 @@ pub(crate) enum CatalogCommand {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replaces: Option<Arc<View>>,
         /// The tables it reads, as the proposer saw them.
+        #[serde(default)]
         seen: Vec<(TableId, SchemaVersion)>,
     },
     /// Takes numbers of an identity column out.

@@ -8,7 +8,7 @@ use event::{Column, ColumnId, ColumnType, SchemaVersion, TableDefinition, TableI
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
 
-use crate::support::{events, find, insert, once, read, real_disk, rows, start};
+use crate::support::{events, eventually, find, insert, once, read, real_disk, rows, start};
 
 /// How often each sync is the last, with other survivors each time.
 const SEEDS: usize = 4;
@@ -166,15 +166,7 @@ async fn a_table_that_was_not_filled_gives_its_name_back() {
     let forgotten = node.create_hidden(events("t")).await.unwrap();
     drop(forgotten);
     // Whoever looks after jobs that were left finds it.
-    let mut created = node.create_table(events("t")).await;
-    for _ in 0..200 {
-        if created.is_ok() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        created = node.create_table(events("t")).await;
-    }
-    created.unwrap();
+    eventually("the name is free", async || node.create_table(events("t")).await.is_ok()).await;
     node.shutdown().await.unwrap();
 }
 
@@ -225,7 +217,8 @@ async fn what_a_session_left_goes_when_the_node_starts_again() {
     }
     let refused = node.drop_schema(one.clone()).await.unwrap_err();
     assert!(matches!(refused, Error::SchemaNotEmpty { .. }), "{refused:?}");
-    node.drop_temporary_schema(&one).await.unwrap();
+    let dropped = node.drop_schema_with_contents(&one).await.unwrap();
+    assert_eq!(dropped, [format!("view reads_{one}"), "table t".to_owned()]);
     let catalog = node.catalog();
     assert_eq!((catalog.schemas.len(), catalog.tables.len(), catalog.views.len()), (1, 1, 1));
     let refused = node.create_table(cluster::TableSpec { namespace: one, ..events("t") }).await.unwrap_err();
@@ -234,13 +227,7 @@ async fn what_a_session_left_goes_when_the_node_starts_again() {
 
     let node = start(real_disk(&dir)).await.unwrap();
     let mine = node.create_temporary_schema().await.unwrap();
-    let is_left = || node.catalog().schemas.contains_key(&two);
-    for _ in 0..200 {
-        if !is_left() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    eventually("what the sessions left is gone", async || !node.catalog().schemas.contains_key(&two)).await;
     let catalog = node.catalog();
     assert_eq!(catalog.schemas.keys().collect::<Vec<_>>(), [&mine]);
     assert!(catalog.tables.is_empty() && catalog.views.is_empty());

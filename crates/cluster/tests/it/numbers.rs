@@ -35,7 +35,7 @@ async fn no_number_is_given_out_twice() {
                 let node = Arc::clone(&node);
                 tokio::task::spawn_blocking(move || {
                     let counts = (0..20).map(|step| 1 + (taker * 7 + step * 13) % 90);
-                    counts.flat_map(|count| node.take_numbers(id, column, count).unwrap()).collect::<Vec<_>>()
+                    counts.flat_map(|count| node.take_numbers_waiting(id, column, count).unwrap()).collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -44,9 +44,9 @@ async fn no_number_is_given_out_twice() {
             taken += numbers.len();
             all.extend(numbers);
         }
-        let refused = node.reserve_numbers(id, event::ColumnId(77), 1).await.unwrap_err();
+        let refused = node.take_numbers(id, event::ColumnId(77), 1).await.unwrap_err();
         assert!(matches!(refused, Error::NoSuchTable(_)), "{refused:?}");
-        let refused = node.reserve_numbers(TableId(1), column, 1).await.unwrap_err();
+        let refused = node.take_numbers(TableId(1), column, 1).await.unwrap_err();
         assert!(matches!(refused, Error::NoSuchTable(_)), "{refused:?}");
         node.shutdown().await.unwrap();
     }
@@ -65,10 +65,10 @@ fn a_number_given_out_before_a_crash_never_comes_again() {
             disk.freeze_at_sync(disk.syncs() + n, Frozen::Succeed);
             let mut before = Vec::new();
             while !disk.is_frozen() {
-                node.reserve_numbers(id, column, 10).await.unwrap();
+                let taken = node.take_numbers(id, column, 10).await.unwrap();
                 // Only what was reserved before the disk froze counts as given out.
                 if !disk.is_frozen() {
-                    before.extend(node.take_numbers(id, column, 10).unwrap());
+                    before.extend(taken);
                 }
             }
             (table, before)
@@ -77,8 +77,7 @@ fn a_number_given_out_before_a_crash_never_comes_again() {
         runtime().block_on(async {
             let node = start(crashed).await.unwrap();
             let (id, column) = (table.definition.id, table.definition.columns.last().unwrap().id);
-            node.reserve_numbers(id, column, 100).await.unwrap();
-            let after = node.take_numbers(id, column, 100).unwrap();
+            let after = node.take_numbers(id, column, 100).await.unwrap();
             assert!(before.iter().all(|number| !after.contains(number)), "{before:?} {after:?}");
         });
     }

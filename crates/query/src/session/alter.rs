@@ -12,6 +12,7 @@ use event::{Column, ColumnType, Constant, IdentityKind, SchemaVersion, TableDefi
 
 use super::ddl::{self, folded, relation};
 use super::insert::{self, position};
+use super::view::is_read;
 use super::{Outcome, Session, checks, rows};
 use crate::error::{Condition, Error};
 
@@ -46,6 +47,9 @@ impl Session {
                 Err(cluster::Error::TableExists(_)) => {
                     let message = format!("relation \"{new_name}\" already exists");
                     return Err(Error::report(Condition::DuplicateTable, message));
+                }
+                Err(cluster::Error::IsRead { readers, .. }) => {
+                    return Err(is_read("alter", "table", &table.definition.name, &readers));
                 }
                 Err(error) => return Err(error.into()),
             }

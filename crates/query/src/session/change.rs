@@ -368,9 +368,19 @@ pub(super) fn assigned(
         let name = ident.map(folded).unwrap_or_default();
         let at = position(definition, &name)?;
         let own = &definition.columns[at];
-        if own.identity.is_some_and(|identity| identity.kind == IdentityKind::Always) {
-            let message = format!("column \"{name}\" can only be updated to DEFAULT");
-            return Err(Error::report(Condition::GeneratedAlways, message));
+        match own.identity {
+            Some(_) if is_default(value) => {
+                return Err(Error::hinted(
+                    Condition::FeatureNotSupported,
+                    format!("DEFAULT for identity column \"{name}\" is not supported here"),
+                    "Delete the row and insert it anew to give it another number.",
+                ));
+            }
+            Some(identity) if identity.kind == IdentityKind::Always => {
+                let message = format!("column \"{name}\" can only be updated to DEFAULT");
+                return Err(Error::report(Condition::GeneratedAlways, message));
+            }
+            _ => {}
         }
         let value = match value {
             value if is_default(value) => parse_expression(own.default.as_deref().unwrap_or("NULL"))?,

@@ -237,7 +237,7 @@ impl Session {
             }
             match self.engine.node().drop_table(id).await {
                 Err(cluster::Error::NoSuchTable(_)) => {}
-                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("table", &name, &readers)),
+                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("drop", "table", &name, &readers)),
                 dropped => return Ok(dropped?),
             }
         }
@@ -257,16 +257,14 @@ impl Session {
     }
 
     /// The default of each column that needs it, computed once; NULL for the others.
-    /// What each column gets that is `needed`, in about `rows` rows.
+    /// What each column gets that is `needed`, in `rows` rows when that is known.
     async fn defaults(&self, table: &Table, needed: &[bool], rows: usize) -> Result<Vec<DefaultValue>, Error> {
         let definition = &table.definition;
         let mut defaults = Vec::with_capacity(definition.columns.len());
         for (column, needed) in definition.columns.iter().zip(needed) {
             defaults.push(match (&column.default, column.identity) {
                 (_, Some(identity)) if *needed => {
-                    let node = self.engine.node();
-                    node.reserve_numbers(definition.id, column.id, rows as u64).await?;
-                    DefaultValue::numbers(node, definition, column, identity)
+                    DefaultValue::numbers(self.engine.node(), definition, (column, identity), rows as u64).await?
                 }
                 (Some(expression), None) if *needed => match insert::plain_default(expression) {
                     Some(value) => DefaultValue::Value(value),
@@ -358,7 +356,7 @@ impl Session {
                 let positions = positions[..given].to_vec();
                 if given < needed.len() {
                     let needed = insert::needs_default(None, &positions, needed.len());
-                    defaults = self.defaults(&table, &needed, 1).await?;
+                    defaults = self.defaults(&table, &needed, 0).await?;
                 }
                 let target = Arc::new(Target { table: definition, positions, defaults, zone, checks });
                 let mut writes = match upsert {
@@ -493,7 +491,7 @@ impl Session {
             positions = (0..table.definition.columns.len()).collect();
         }
         let needed = insert::needs_default(None, &positions, table.definition.columns.len());
-        let defaults = self.defaults(&table, &needed, 1).await?;
+        let defaults = self.defaults(&table, &needed, 0).await?;
         let checks = self.checks(&table.definition).await?;
         let writes = self.take_writes().await;
         Ok(CopyIn::start(self, CopyPlan { table, positions, defaults, checks, encoding, writes }))

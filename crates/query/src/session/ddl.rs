@@ -157,15 +157,13 @@ pub(super) fn compression(written: Option<&str>) -> Result<Compression, Error> {
         Some("lz4") => Compression::Lz4,
         Some("snappy") => Compression::Snappy,
         Some("none") => Compression::None,
-        Some(other) => {
-            let message = format!("invalid value for option \"compression\": \"{other}\"");
-            return Err(Error::hinted(
-                Condition::InvalidParameterValue,
-                message,
-                "Valid values are zstd, lz4, snappy and none.",
-            ));
-        }
+        Some(other) => return Err(invalid_option("compression", other, "zstd, lz4, snappy and none")),
     })
+}
+
+fn invalid_option(option: &str, value: &str, valid: &str) -> Error {
+    let message = format!("invalid value for option \"{option}\": \"{value}\"");
+    Error::hinted(Condition::InvalidParameterValue, message, format!("Valid values are {valid}."))
 }
 
 fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
@@ -554,14 +552,7 @@ fn dedup(written: Option<&str>) -> Result<Dedup, Error> {
         None | Some("none") => Dedup::None,
         Some("first") => Dedup::First,
         Some("last") => Dedup::Last,
-        Some(other) => {
-            let message = format!("invalid value for option \"dedup\": \"{other}\"");
-            return Err(Error::hinted(
-                Condition::InvalidParameterValue,
-                message,
-                "Valid values are none, first and last.",
-            ));
-        }
+        Some(other) => return Err(invalid_option("dedup", other, "none, first and last")),
     })
 }
 

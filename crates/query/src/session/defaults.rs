@@ -1,7 +1,7 @@
 //! What columns get that a statement says nothing of.
 
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
@@ -14,6 +14,7 @@ use datafusion::logical_expr::Volatility;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::sqlparser::ast;
 use event::{Column, ColumnType, Identity, TableDefinition, TableId};
+use parking_lot::Mutex;
 
 use super::insert::parse_expression;
 use super::report::{self, Known};
@@ -41,6 +42,8 @@ pub(crate) struct Numbers {
     identity: Identity,
     /// What PostgreSQL calls the sequence.
     name: String,
+    /// Numbers that were taken for the statement when it began.
+    taken: Arc<Mutex<Range<u64>>>,
 }
 
 impl fmt::Debug for Numbers {
@@ -88,10 +91,19 @@ impl DefaultValue {
         DefaultValue::Value(ScalarValue::Null)
     }
 
-    /// The numbers of `column`, which has an identity.
-    pub(crate) fn numbers(node: &Arc<Node>, table: &TableDefinition, column: &Column, identity: Identity) -> Self {
-        let (node, name) = (Arc::clone(node), sequence_name(table, column));
-        DefaultValue::Numbers(Numbers { node, table: table.id, identity, name })
+    /// The numbers of `column`, which has an identity, for `rows` rows and more if need be.
+    ///
+    /// # Errors
+    /// When the catalog gives none.
+    pub(crate) async fn numbers(
+        node: &Arc<Node>,
+        table: &TableDefinition,
+        (column, identity): (&Column, Identity),
+        rows: u64,
+    ) -> Result<DefaultValue, Error> {
+        let taken = if rows > 0 { node.take_numbers(table.id, column.id, rows).await? } else { 0..0 };
+        let (node, name, taken) = (Arc::clone(node), sequence_name(table, column), Arc::new(Mutex::new(taken)));
+        Ok(DefaultValue::Numbers(Numbers { node, table: table.id, identity, name, taken }))
     }
 
     /// The values of `count` rows.
@@ -130,18 +142,31 @@ impl DefaultValue {
 
 impl Numbers {
     fn take(&self, column: &Column, count: usize) -> Result<ArrayRef, Error> {
-        let taken = self.node.take_numbers(self.table, column.id, count as u64)?;
+        let count = count as u64;
+        let mut numbers = {
+            let mut taken = self.taken.lock();
+            let end = taken.end.min(taken.start + count);
+            let first = std::mem::replace(&mut taken.start, end);
+            first..end
+        };
+        let missing = count - (numbers.end - numbers.start);
+        let mut more = 0..0;
+        if missing > 0 {
+            more = self.node.take_numbers_waiting(self.table, column.id, missing)?;
+        }
         let largest = match column.column_type {
             ColumnType::SmallInt => i64::from(i16::MAX),
             ColumnType::Integer => i64::from(i32::MAX),
             _ => i64::MAX,
         };
-        let last = i64::try_from(taken.end).ok().and_then(|end| self.identity.start.checked_add(end - 1));
-        if !taken.is_empty() && last.is_none_or(|last| last > largest) {
+        let end = if more.is_empty() { numbers.end } else { more.end };
+        let last = i64::try_from(end).ok().and_then(|end| self.identity.start.checked_add(end - 1));
+        if count > 0 && last.is_none_or(|last| last > largest) {
             let message = format!("nextval: reached maximum value of sequence \"{}\" ({largest})", self.name);
             return Err(Error::report(Condition::SequenceLimitExceeded, message));
         }
-        let numbers = Int64Array::from_iter_values(taken.map(|number| self.identity.start + number.cast_signed()));
+        let all = numbers.by_ref().chain(more).map(|number| self.identity.start + number.cast_signed());
+        let numbers = Int64Array::from_iter_values(all);
         cast(&numbers, &column.column_type.arrow())
             .map_err(|error| Error::report(Condition::Internal, error.to_string()))
     }

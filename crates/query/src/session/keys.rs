@@ -126,9 +126,6 @@ pub(super) fn quoted(name: &str) -> String {
 fn duplicate(definition: &TableDefinition, key: &UniqueKey, values: &[String]) -> Error {
     let message = format!("duplicate key value violates unique constraint \"{}\"", key.name);
     let names: Vec<&str> = key.columns.iter().map(|at| definition.columns[*at].name.as_str()).collect();
-    let mut error = Error::report(Condition::UniqueViolation, message);
-    if let Error::Reported(report) = &mut error {
-        report.detail = Some(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")));
-    }
-    error
+    let detail = format!("Key ({})=({}) already exists.", names.join(", "), values.join(", "));
+    Error::report(Condition::UniqueViolation, message).detailed(detail)
 }

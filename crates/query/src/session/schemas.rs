@@ -3,19 +3,19 @@
 //! Names without a schema are completed once, when a statement begins: what is looked for, along the search path; what is made, with its
 //! first schema. So everything else, and the text that is kept of a view, knows full names; `public` is what is left out.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
-    CommentObject, DataType, Expr, Ident, ObjectName, ObjectNamePart, ObjectType, Query, SchemaName, Statement as Ast,
-    Value, VisitMut, VisitorMut, visit_expressions_mut, visit_relations_mut,
+    CommentObject, CopySource, CreateTable, CreateView, DataType, Expr, Ident, ObjectName, ObjectNamePart, ObjectType,
+    Query, SchemaName, Statement as Ast, Value, VisitMut, VisitorMut,
 };
 
 use super::ddl::folded;
 use super::keys::quoted;
 use super::temporary::ALIAS;
+use super::view::depended_on;
 use super::{Outcome, Session};
 use crate::error::{Condition, Error};
 
@@ -44,56 +44,34 @@ impl Session {
             return;
         }
         let ast = Arc::make_mut(ast);
-        let made = match ast {
-            Ast::CreateTable(create) if !create.temporary => Some(&mut create.name),
-            Ast::CreateView(create) => Some(&mut create.name),
-            _ => None,
-        };
         let temporary = self.temporary.as_ref().map(|temporary| temporary.name.as_str());
         let first = path.iter().find(|schema| Some(schema.as_str()) != temporary);
-        if let (Some(name), Some(first)) = (made, first) {
-            complete(name, first);
-        }
-        if let Ast::CreateTable(create) = ast
-            && create.temporary
-        {
-            complete(&mut create.name, ALIAS);
-        }
-        let mut own = Own(BTreeSet::new());
-        let _all = VisitMut::visit(ast, &mut own);
-        let looked_for = |name: &mut ObjectName| {
-            if let (Some(temporary), [ObjectNamePart::Identifier(schema), _]) = (temporary, &mut name.0[..])
-                && folded(schema) == ALIAS
-            {
-                *schema = Ident::with_quote('"', temporary);
-            }
-            let Some(found) = found(name, &catalog, &path).filter(|_| !own.has(name)) else { return };
-            complete(name, &found);
-        };
-        let _all = visit_expressions_mut(ast, |expr| {
-            complete_register(expr, &catalog, &path);
-            ControlFlow::<()>::Continue(())
-        });
         match ast {
-            Ast::Drop { object_type: ObjectType::Table | ObjectType::View, names, .. } => {
-                names.iter_mut().for_each(looked_for);
+            Ast::CreateTable(create) if create.temporary => complete(&mut create.name, ALIAS),
+            Ast::CreateTable(CreateTable { name, .. }) | Ast::CreateView(CreateView { name, .. }) => {
+                first.into_iter().for_each(|first| complete(name, first));
+            }
+            _ => {}
+        }
+        let mut names = Names { catalog: &catalog, path: &path, temporary, queries: Vec::new() };
+        // Names that the parser's visitor does not take for relations.
+        match ast {
+            Ast::Drop { object_type: ObjectType::Table | ObjectType::View, names: dropped, .. } => {
+                dropped.iter_mut().for_each(|name| names.look_for(name));
             }
             Ast::Comment { object_type: CommentObject::Table | CommentObject::View, object_name, .. } => {
-                looked_for(object_name);
+                names.look_for(object_name);
             }
             Ast::Comment { object_type: CommentObject::Column, object_name, .. } if object_name.0.len() == 2 => {
                 let mut relation = ObjectName(object_name.0[..1].to_vec());
-                looked_for(&mut relation);
+                names.look_for(&mut relation);
                 relation.0.extend(object_name.0.pop());
                 *object_name = relation;
             }
-            ast => {
-                let _all = visit_relations_mut(ast, |name| {
-                    looked_for(name);
-                    ControlFlow::<()>::Continue(())
-                });
-            }
+            Ast::Copy { source: CopySource::Table { table_name, .. }, .. } => names.look_for(table_name),
+            _ => {}
         }
+        let _all = VisitMut::visit(ast, &mut names);
     }
 
     pub(super) async fn create_schema(&mut self, name: &SchemaName, if_not_exists: bool) -> Result<Outcome, Error> {
@@ -103,13 +81,8 @@ impl Session {
             SchemaName::UnnamedAuthorization(role) => folded(role),
         };
         if name.starts_with("pg_") || matches!(name.as_str(), "information_schema" | "annal") {
-            let message = format!("unacceptable schema name \"{name}\"");
-            let mut error = Error::report(Condition::ReservedName, message);
-            if let Error::Reported(report) = &mut error {
-                report.detail =
-                    Some("Names that begin with pg_, information_schema and annal are the system's.".to_owned());
-            }
-            return Err(error);
+            let error = Error::report(Condition::ReservedName, format!("unacceptable schema name \"{name}\""));
+            return Err(error.detailed("Names that begin with pg_, information_schema and annal are the system's."));
         }
         match self.engine.node().create_schema(name.clone()).await {
             Ok(()) => {}
@@ -131,37 +104,28 @@ impl Session {
         self.refuse_in_block("DROP SCHEMA").await?;
         for name in names {
             let name = schema_name(name)?;
-            if cascade {
-                self.empty_schema(&name).await?;
-            }
-            match self.engine.node().drop_schema(name.clone()).await {
-                Ok(()) => {}
+            let node = Arc::clone(self.engine.node());
+            let dropped = match cascade {
+                true => node.drop_schema_with_contents(&name).await,
+                false => node.drop_schema(name.clone()).await.map(|()| Vec::new()),
+            };
+            match dropped {
+                Ok(dropped) => {
+                    for relation in dropped {
+                        self.notice("NOTICE", "00000", format!("drop cascades to {relation}"));
+                    }
+                }
                 Err(cluster::Error::NoSuchSchema(_)) if if_exists => {
                     self.notice("NOTICE", "00000", format!("schema \"{name}\" does not exist, skipping"));
                 }
-                Err(cluster::Error::SchemaNotEmpty { relations, .. }) => return Err(not_empty(&name, &relations)),
+                Err(cluster::Error::SchemaNotEmpty { relations, .. }) => {
+                    let what = format!("schema {name}");
+                    return Err(depended_on(&format!("drop {what}"), &what, &relations));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(Outcome::Done("DROP SCHEMA".to_owned()))
-    }
-
-    async fn empty_schema(&mut self, name: &str) -> Result<(), Error> {
-        let catalog = self.engine.node().catalog();
-        for view in catalog.views.values().filter(|view| view.namespace == name) {
-            // Another view's end may have been its own.
-            if self.engine.node().catalog().views.contains_key(&view.id) {
-                self.drop_readers(view.id).await?;
-                self.notice("NOTICE", "00000", format!("drop cascades to view {}", view.name));
-                self.engine.node().drop_view(view.clone()).await?;
-            }
-        }
-        for table in catalog.tables.values().filter(|table| table.definition.namespace == name) {
-            self.drop_readers(table.definition.id).await?;
-            self.notice("NOTICE", "00000", format!("drop cascades to table {}", table.definition.name));
-            self.engine.node().drop_table(table.definition.id).await?;
-        }
-        Ok(())
     }
 }
 
@@ -205,32 +169,75 @@ fn complete(name: &mut ObjectName, schema: &str) {
     }
 }
 
-/// Names of a statement's own queries.
-struct Own(BTreeSet<String>);
+/// Completes the names of a statement, all but those of its own queries.
+struct Names<'a> {
+    catalog: &'a Catalog,
+    path: &'a [String],
+    temporary: Option<&'a str>,
+    /// The queries around the name, outermost first.
+    queries: Vec<Scope>,
+}
 
-impl Own {
-    fn has(&self, name: &ObjectName) -> bool {
-        matches!(&name.0[..], [ObjectNamePart::Identifier(ident)] if self.0.contains(&folded(ident)))
+/// The queries that a WITH names: each is seen by those after it, and by the query they belong to.
+struct Scope {
+    names: Vec<String>,
+    /// How many of them are behind.
+    seen: usize,
+    /// With RECURSIVE each sees all.
+    recursive: bool,
+}
+
+impl Names<'_> {
+    fn look_for(&self, name: &mut ObjectName) {
+        if let (Some(temporary), [ObjectNamePart::Identifier(schema), _]) = (self.temporary, &mut name.0[..])
+            && folded(schema) == ALIAS
+        {
+            *schema = Ident::with_quote('"', temporary);
+        }
+        if let Some(found) = found(name, self.catalog, self.path) {
+            complete(name, &found);
+        }
+    }
+
+    fn is_own(&self, name: &ObjectName) -> bool {
+        let [ObjectNamePart::Identifier(ident)] = &name.0[..] else { return false };
+        let name = folded(ident);
+        self.queries.iter().any(|scope| {
+            let seen = if scope.recursive { scope.names.len() } else { scope.seen };
+            scope.names[..seen].contains(&name)
+        })
     }
 }
 
-impl VisitorMut for Own {
+impl VisitorMut for Names<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-        self.0.extend(tables.map(|table| folded(&table.alias.name)));
+        let with = query.with.as_ref();
+        let names = with.map(|with| with.cte_tables.iter().map(|table| folded(&table.alias.name)).collect());
+        let recursive = with.is_some_and(|with| with.recursive);
+        self.queries.push(Scope { names: names.unwrap_or_default(), seen: 0, recursive });
         ControlFlow::Continue(())
     }
-}
 
-fn not_empty(name: &str, relations: &[String]) -> Error {
-    let message = format!("cannot drop schema {name} because other objects depend on it");
-    let lines: Vec<String> = relations.iter().map(|relation| format!("{relation} depends on schema {name}")).collect();
-    let mut error =
-        Error::hinted(Condition::DependentObjects, message, "Use DROP ... CASCADE to drop the dependent objects too.");
-    if let Error::Reported(report) = &mut error {
-        report.detail = Some(lines.join("\n"));
+    /// The first queries within a query are those of its WITH, in order.
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.queries.pop();
+        if let Some(around) = self.queries.last_mut() {
+            around.seen = around.names.len().min(around.seen + 1);
+        }
+        ControlFlow::Continue(())
     }
-    error
+
+    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
+        if !self.is_own(name) {
+            self.look_for(name);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        complete_register(expr, self.catalog, self.path);
+        ControlFlow::Continue(())
+    }
 }

@@ -76,12 +76,12 @@ impl Session {
     /// Drops the session's temporary tables now.
     pub(super) async fn discard_temporary(&mut self) -> Result<(), Error> {
         let Some(temporary) = &self.temporary else { return Ok(()) };
-        let dropped = temporary.node.drop_temporary_schema(&temporary.name).await;
+        let dropped = temporary.node.drop_schema_with_contents(&temporary.name).await;
         self.settings.lock().temporary = None;
         if let Some(mut temporary) = self.temporary.take() {
             match dropped {
                 // Nothing is left to be dropped with it.
-                Ok(()) => std::mem::take(&mut temporary.name),
+                Ok(_) => std::mem::take(&mut temporary.name),
                 Err(error) => return Err(error.into()),
             };
         }

@@ -15,6 +15,16 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::engine::EngineOptions;
 
+/// Numbers that look random and are the same in every run.
+pub(super) struct Numbers(pub(super) u64);
+
+impl Numbers {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
 pub(super) struct World {
     directory: tempfile::TempDir,
     engine: Arc<Engine>,
@@ -60,6 +70,11 @@ impl World {
     pub(super) fn session(&self) -> Session {
         self.engine.session("me", "annal")
     }
+}
+
+/// What a statement that works gives.
+pub(super) async fn tag(session: &mut Session, sql: &str) -> String {
+    run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
 }
 
 /// Runs all statements of a message and shows what each gives.

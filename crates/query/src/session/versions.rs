@@ -91,13 +91,12 @@ impl Session {
 
     /// What a statement that changes rows of `table` reads.
     pub(super) fn reads_to_change(&self, table: &Arc<Table>) -> Reads {
-        let reads = self.reads();
-        let numbered = reads.clone().with_numbers(table.definition.id);
+        let reads = self.reads().with_numbers(table.definition.id);
         if table.definition.dedup().is_none() {
-            return numbered;
+            return reads;
         }
-        let segments = Arc::clone(self.engine().segments());
-        numbered.with_named(VERSIONS, Arc::new(StoredTable::versions(Arc::clone(table), Arc::new(reads), segments)))
+        let (all, segments) = (reads.clone().with_all_rows(), Arc::clone(self.engine().segments()));
+        reads.with_named(VERSIONS, Arc::new(StoredTable::new(Arc::clone(table), Arc::new(all), segments)))
     }
 }
 

@@ -135,7 +135,7 @@ impl Session {
                 self.drop_readers(view.id).await?;
             }
             match self.engine.node().drop_view(Arc::clone(view)).await {
-                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("view", &name, &readers)),
+                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("drop", "view", &name, &readers)),
                 dropped => dropped?,
             }
         }
@@ -155,16 +155,22 @@ impl Session {
     }
 }
 
-/// A relation cannot go while views read it.
-pub(super) fn is_read(kind: &str, name: &str, readers: &[String]) -> Error {
-    let message = format!("cannot drop {kind} {name} because other objects depend on it");
-    let lines: Vec<String> = readers.iter().map(|reader| format!("view {reader} depends on {kind} {name}")).collect();
-    let mut error =
-        Error::hinted(Condition::DependentObjects, message, "Use DROP ... CASCADE to drop the dependent objects too.");
-    if let Error::Reported(report) = &mut error {
-        report.detail = Some(lines.join("\n"));
-    }
-    error
+/// What shall go, or change, is needed by views.
+pub(super) fn is_read(doing: &str, kind: &str, name: &str, readers: &[String]) -> Error {
+    let what = format!("{kind} {name}");
+    let readers: Vec<String> = readers.iter().map(|reader| format!("view {reader}")).collect();
+    depended_on(&format!("{doing} {what}"), &what, &readers)
+}
+
+/// PostgreSQL's refusal to do away with what others need.
+pub(super) fn depended_on(doing: &str, what: &str, dependents: &[String]) -> Error {
+    let message = format!("cannot {doing} because other objects depend on it");
+    let lines: Vec<String> = dependents.iter().map(|dependent| format!("{dependent} depends on {what}")).collect();
+    let hint = match doing.starts_with("drop") {
+        true => "Use DROP ... CASCADE to drop the dependent objects too.",
+        false => "Drop the dependent objects first, and create them again afterwards.",
+    };
+    Error::hinted(Condition::DependentObjects, message, hint).detailed(lines.join("\n"))
 }
 
 fn refuse_clauses(create: &CreateView) -> Result<(), Error> {

@@ -36,7 +36,6 @@ pub(crate) struct StoredTable {
     schema: SchemaRef,
     reads: Arc<Reads>,
     segments: Arc<SegmentSource>,
-    rows: Visible,
 }
 
 impl StoredTable {
@@ -45,14 +44,7 @@ impl StoredTable {
             true => numbered_schema(&table.definition),
             false => table.definition.arrow_schema(),
         };
-        let rows = if reads.gives_all_rows() { Visible::All } else { Visible::Survivors };
-        StoredTable { table, schema, reads, segments, rows }
-    }
-
-    /// All rows with their numbers, also those that others of their key took the place of.
-    pub(crate) fn versions(table: Arc<Table>, reads: Arc<Reads>, segments: Arc<SegmentSource>) -> StoredTable {
-        let schema = numbered_schema(&table.definition);
-        StoredTable { table, schema, reads, segments, rows: Visible::All }
+        StoredTable { table, schema, reads, segments }
     }
 }
 
@@ -80,7 +72,7 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let snapshot = self.reads.snapshot(&self.table).await?;
         let own = self.reads.uncommitted(self.table.definition.id);
-        let wanted = Wanted { schema: &self.schema, projection, filters, limit, rows: self.rows };
+        let wanted = Wanted { schema: &self.schema, projection, filters, limit, all: self.reads.gives_all_rows() };
         plan_scan(state, &snapshot, own, &self.segments, wanted)
     }
 }
@@ -95,18 +87,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) filters: &'a [Expr],
     /// Rows after which it may stop.
     pub(crate) limit: Option<usize>,
-    /// Which of several rows of one key it wants.
-    pub(crate) rows: Visible,
-}
-
-/// Which rows of a table that keeps one row of each key are given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Visible {
-    /// That one.
-    #[default]
-    Survivors,
-    /// Those that others took the place of as well.
-    All,
+    /// Whether it wants rows that others of their key took the place of.
+    pub(crate) all: bool,
 }
 
 /// The leaf that reads what is wanted of a snapshot and of the transaction's own rows.
@@ -115,7 +97,7 @@ pub(crate) fn plan_scan(
     snapshot: &TableSnapshot,
     own: Option<&Uncommitted>,
     segments: &Arc<SegmentSource>,
-    Wanted { schema, projection, filters, limit, rows }: Wanted<'_>,
+    Wanted { schema, projection, filters, limit, all }: Wanted<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let definition = &snapshot.table.definition;
     let df_schema = DFSchema::try_from(Arc::clone(schema))?;
@@ -147,7 +129,7 @@ pub(crate) fn plan_scan(
         };
     // A limit counts rows after the filters, which the leaf does not evaluate.
     let fetch = limit.filter(|_| filters.is_empty());
-    let deduped = definition.event().filter(|options| !options.dedup.is_none() && rows == Visible::Survivors);
+    let deduped = definition.event().filter(|options| !options.dedup.is_none() && !all);
     let units = units_of(snapshot, own, numbered || deduped.is_some());
     let units = units.map_err(|error| DataFusionError::External(Box::new(error)))?;
     let Some(options) = deduped else { return Ok(Arc::new(leaf(schema, units, projection, predicate, fetch)?)) };

@@ -31,7 +31,7 @@ use storage::segment::{Segment, SegmentRef};
 use storage::snapshot::{MemorySplit, ShardSnapshot};
 
 use super::segments::SegmentSource;
-use super::stored::{Visible, Wanted, plan_scan};
+use super::stored::{Wanted, plan_scan};
 use crate::engine::Environment;
 use crate::functions::Functions;
 
@@ -234,7 +234,7 @@ impl TableProvider for Pinned {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let wanted = Wanted { schema: &self.schema(), projection, filters, limit, rows: Visible::Survivors };
+        let wanted = Wanted { schema: &self.schema(), projection, filters, limit, all: false };
         plan_scan(state, &self.snapshot, Some(&self.own), &self.segments, wanted)
     }
 }

@@ -1,26 +1,12 @@
 //! DELETE and UPDATE against a plain list of rows, over memory, segments, compaction and restarts.
 
-use super::super::tests::{World, run, world};
+use super::super::tests::{Numbers, World, tag, world};
 use crate::session::Session;
 
 const SPLITS: u64 = 4;
 
-/// Numbers that look random and are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// What the table must hold: (hour, id, value).
 type Model = Vec<(u64, u64, u64)>;
-
-async fn tag(session: &mut Session, sql: &str) -> String {
-    run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-}
 
 async fn compare(session: &mut Session, model: &Model, after: &str) {
     let mut expected: Vec<String> = model.iter().map(|(_, id, value)| format!("{id}|{value}")).collect();

@@ -3,21 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::super::tests::{World, run, world};
+use super::super::tests::{Numbers, World, tag, world};
 use crate::session::Session;
 
 const DAYS: u64 = 3;
 const IDS: u64 = 5;
-
-/// Numbers that look random and are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// (id, hour) and what is there.
 type Model = BTreeMap<(u64, u64), u64>;
@@ -27,10 +17,6 @@ struct Walk {
     model: Model,
     keeps_last: bool,
     next: u64,
-}
-
-async fn tag(session: &mut Session, sql: &str) -> String {
-    run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
 }
 
 async fn compare(session: &mut Session, model: &Model, after: &str) {
