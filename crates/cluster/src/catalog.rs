@@ -2,12 +2,15 @@
 
 pub(crate) mod command;
 pub(crate) mod machine;
+pub(crate) mod state;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event::{Check, Column, Compression, GroupId, ShardId, TableDefinition, TableId, TableKind, UniqueKey};
+use event::{
+    Check, Column, Compression, GroupId, ShardId, StatementId, TableDefinition, TableId, TableKind, UniqueKey,
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::view::View;
@@ -66,6 +69,8 @@ pub struct Catalog {
     pub comments: BTreeMap<TableId, Arc<Comments>>,
     /// Schemas besides `public`, with their ids.
     pub schemas: BTreeMap<String, TableId>,
+    /// A transaction whose changes are made when its group has decided so.
+    pub(crate) prepared: Option<StatementId>,
 }
 
 /// The schema that is always there.

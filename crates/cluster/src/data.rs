@@ -60,6 +60,7 @@ impl StateMachine for DataMachine {
             Command::Delete(delete) => delete.splits.iter().map(|(_, rows)| rows.bytes()).sum(),
             Command::Seal | Command::Schema(_) | Command::Expire { .. } => 0,
             Command::Truncate { .. } | Command::Expect { .. } => 0,
+            Command::Decide { .. } | Command::Settle { .. } => 0,
         };
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
     }
@@ -74,7 +75,9 @@ impl StateMachine for DataMachine {
             | Command::Replace(_)
             | Command::Expire { .. }
             | Command::Truncate { .. }
-            | Command::Expect { .. } => false,
+            | Command::Expect { .. }
+            | Command::Decide { .. }
+            | Command::Settle { .. } => false,
         };
         !statement.commands.iter().any(brings_rows)
     }

@@ -1,205 +1,118 @@
-//! DDL as jobs of the catalog group (architecture, D15): each step is an entry, each step may be repeated.
+//! What DDL does to shards, and the steps that are left when somebody stopped between two of them (architecture, D15).
 
 use std::sync::Arc;
 
-use event::{SchemaVersion, TableDefinition, TableId};
+use event::{GroupId, StatementId, TableId};
 use storage::command::SchemaChange;
 use storage::{Command, Outcome, Statement};
 
+use crate::catalog::Table;
 use crate::catalog::command::{CatalogCommand, CatalogOutcome};
-use crate::catalog::machine::{CatalogMachine, Stage};
-use crate::catalog::{Table, TableSpec, View};
+use crate::catalog::machine::CatalogMachine;
+use crate::catalog::state::Stage;
 use crate::error::Error;
-use crate::filling::Filling;
 use crate::node::Node;
+use crate::write::Commit;
 
 impl Node {
-    /// CREATE TABLE: take the name, make the shards, publish.
-    pub(crate) async fn run_create(&self, spec: TableSpec) -> Result<Arc<Table>, Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let (namespace, name) = (spec.namespace.clone(), spec.name.clone());
-        match self.catalog.propose(CatalogCommand::Create { spec, filled: false }).await?.outcome {
-            CatalogOutcome::Table(table) => self.finish_create(&table).await.map_err(goes_on),
-            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
-            CatalogOutcome::NoSuchSchema => Err(Error::NoSuchSchema(namespace)),
-            refused => Err(defect(format!("table {name} cannot be created: {refused:?}"))),
-        }
-    }
-
-    /// The first half of CREATE TABLE AS: name and shards, for whoever asked to fill.
-    pub(crate) async fn run_create_hidden(self: &Arc<Self>, spec: TableSpec) -> Result<Filling, Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let (namespace, name) = (spec.namespace.clone(), spec.name.clone());
-        match self.catalog.propose(CatalogCommand::Create { spec, filled: true }).await?.outcome {
-            CatalogOutcome::Table(table) => {
-                let filling = Filling::new(Arc::clone(self), table);
-                self.put(filling.table()).await?;
-                Ok(filling)
-            }
-            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
-            CatalogOutcome::NoSuchSchema => Err(Error::NoSuchSchema(namespace)),
-            refused => Err(defect(format!("table {name} cannot be created: {refused:?}"))),
-        }
-    }
-
-    /// The second half: everybody sees the table, with all its rows.
-    pub(crate) async fn run_publish(&self, table: &Table) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let id = table.definition.id;
-        match self.catalog.propose(CatalogCommand::Publish { table: id }).await?.outcome {
-            CatalogOutcome::Table(_) => Ok(()),
-            refused => Err(defect(format!("table {id} cannot be published: {refused:?}"))),
-        }
-    }
-
-    /// ALTER TABLE: settle the next definition, give it to the shards, make it public. `next` follows the public definition.
-    pub(crate) async fn run_alter(&self, next: TableDefinition) -> Result<Arc<Table>, Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let name = next.name.clone();
-        match self.catalog.propose(CatalogCommand::Alter { next: Arc::new(next) }).await?.outcome {
-            CatalogOutcome::Table(table) => self.finish_alter(&table).await.map_err(goes_on),
-            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
-            CatalogOutcome::SchemaChanged => Err(Error::SchemaChanged(name)),
-            CatalogOutcome::IsRead(readers) => Err(Error::IsRead { name, readers }),
-            _ => Err(Error::NoSuchTable(name)),
-        }
-    }
-
-    /// DROP TABLE: hide it, drop the shards, forget it.
-    pub(crate) async fn run_drop(&self, table: TableId) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let name = self.catalog().tables.get(&table).map(|t| t.definition.name.clone());
-        match self.catalog.propose(CatalogCommand::Drop { table }).await?.outcome {
-            CatalogOutcome::Table(table) => self.finish_drop(&table).await.map_err(goes_on),
-            CatalogOutcome::IsRead(readers) => Err(Error::IsRead { name: name.unwrap_or_default(), readers }),
-            _ => Err(Error::NoSuchTable(name.unwrap_or_else(|| table.to_string()))),
-        }
-    }
-
-    /// CREATE VIEW, in one step.
-    pub(crate) async fn run_create_view(
-        &self,
-        view: View,
-        replaces: Option<Arc<View>>,
-        seen: Vec<(TableId, SchemaVersion)>,
-    ) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let (namespace, name) = (view.namespace.clone(), view.name.clone());
-        match self.catalog.propose(CatalogCommand::CreateView { view, replaces, seen }).await?.outcome {
-            CatalogOutcome::Done => Ok(()),
-            CatalogOutcome::TableExists => Err(Error::TableExists(name)),
-            CatalogOutcome::Circular => Err(Error::CircularView(name)),
-            CatalogOutcome::NoSuchSchema => Err(Error::NoSuchSchema(namespace)),
-            _ => Err(Error::SchemaChanged(name)),
-        }
-    }
-
-    /// CREATE SCHEMA, in one step.
-    pub(crate) async fn run_create_schema(&self, name: String) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        match self.catalog.propose(CatalogCommand::CreateSchema { name: name.clone() }).await?.outcome {
-            CatalogOutcome::Done => Ok(()),
-            _ => Err(Error::SchemaExists(name)),
-        }
-    }
-
-    /// DROP SCHEMA, in one step.
-    pub(crate) async fn run_drop_schema(&self, name: String) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        match self.catalog.propose(CatalogCommand::DropSchema { name: name.clone() }).await?.outcome {
-            CatalogOutcome::Done => Ok(()),
-            CatalogOutcome::SchemaNotEmpty(relations) => Err(Error::SchemaNotEmpty { name, relations }),
-            _ => Err(Error::NoSuchSchema(name)),
-        }
-    }
-
-    /// DROP VIEW, in one step.
-    pub(crate) async fn run_drop_view(&self, view: &View) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        let name = view.name.clone();
-        match self.catalog.propose(CatalogCommand::DropView { view: view.id }).await?.outcome {
-            CatalogOutcome::Done => Ok(()),
-            CatalogOutcome::IsRead(readers) => Err(Error::IsRead { name, readers }),
-            _ => Err(Error::NoSuchTable(name)),
-        }
-    }
-
-    /// COMMENT ON, in one step.
-    pub(crate) async fn run_comment(&self, relation: TableId, column: u32, text: Option<String>) -> Result<(), Error> {
-        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        match self.catalog.propose(CatalogCommand::Comment { relation, column, text }).await?.outcome {
-            CatalogOutcome::Done => Ok(()),
-            _ => Err(Error::NoSuchTable(relation.to_string())),
-        }
-    }
-
-    /// Takes up the jobs that a crash or an error left between two steps.
+    /// Takes up what a crash or an error left between two steps.
     pub(crate) async fn resume_jobs(&self) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
-        for (stage, table) in self.left_jobs().await? {
-            tracing::info!(table = %table.definition.name, ?stage, "resuming a DDL job");
-            match stage {
-                Stage::Creating => drop(self.finish_create(&table).await?),
-                Stage::Altering => drop(self.finish_alter(&table).await?),
-                Stage::Dropping => self.finish_drop(&table).await?,
-                Stage::Filling => {
-                    self.catalog.propose(CatalogCommand::Drop { table: table.definition.id }).await?;
-                    self.finish_drop(&table).await?;
-                }
-                Stage::Public => {}
+        self.end_prepared().await?;
+        for (group, transaction) in self.decisions() {
+            self.settle(transaction, group).await?;
+        }
+        for (stage, table) in self.left_tables().await? {
+            tracing::info!(table = table.definition.name, ?stage, "dropping what is left of a table");
+            if stage == Stage::Hidden {
+                self.discard(table.definition.id).await?;
+            } else {
+                self.finish_drop(&table).await?;
             }
         }
         Ok(())
     }
 
     pub(crate) async fn has_unfinished_jobs(&self) -> Result<bool, Error> {
-        Ok(!self.left_jobs().await?.is_empty())
+        let prepared = self.catalog().prepared.is_some();
+        Ok(prepared || !self.decisions().is_empty() || !self.left_tables().await?.is_empty())
     }
 
-    /// Jobs that nobody of this node is about to end.
-    async fn left_jobs(&self) -> Result<Vec<(Stage, Arc<Table>)>, Error> {
-        let mut jobs = self.catalog.inspect(CatalogMachine::unfinished).await?;
-        let fillings = self.fillings.lock();
-        jobs.retain(|(stage, table)| *stage != Stage::Filling || !fillings.contains(&table.definition.id));
-        Ok(jobs)
+    /// Decisions of transactions that nobody is about to settle, while no changes are being made.
+    fn decisions(&self) -> Vec<(GroupId, StatementId)> {
+        let of = |group: GroupId| move |transaction: StatementId| (group, transaction);
+        let groups = self.data.iter();
+        groups
+            .flat_map(|(group, data)| data.reader().decisions().keys().copied().map(of(*group)).collect::<Vec<_>>())
+            .collect()
     }
 
-    async fn finish_create(&self, table: &Arc<Table>) -> Result<Arc<Table>, Error> {
-        let id = table.definition.id;
-        self.put(table).await?;
-        match self.catalog.propose(CatalogCommand::Publish { table: id }).await?.outcome {
-            CatalogOutcome::Table(table) => Ok(table),
-            refused => Err(defect(format!("table {id} cannot be published: {refused:?}"))),
+    /// Tables that nobody sees, and that nobody of this node is making.
+    async fn left_tables(&self) -> Result<Vec<(Stage, Arc<Table>)>, Error> {
+        let mut unseen = self.catalog.inspect(|machine| machine.state().unseen()).await?;
+        let hidden = self.hidden.lock();
+        unseen.retain(|(stage, table)| *stage != Stage::Hidden || !hidden.contains(&table.definition.id));
+        Ok(unseen)
+    }
+
+    /// Ends the transaction that is prepared, as its group has decided; one that nobody has decided about is not committed. To be called
+    /// by who has the turn. Answers whether it is committed, when there is one.
+    pub(crate) async fn end_prepared(&self) -> Result<Option<bool>, Error> {
+        if self.catalog().prepared.is_none() {
+            return Ok(None);
         }
+        let Some(prepared) = self.catalog.inspect(CatalogMachine::prepared).await? else { return Ok(None) };
+        let (transaction, group) = (prepared.transaction, prepared.group);
+        let refuse = vec![Command::Decide { transaction, commit: false }];
+        let commit = match self.propose_to_shards(group, refuse).await?.0 {
+            Outcome::Conflict => true,
+            Outcome::Done { .. } => false,
+            refused => return Err(defect(format!("transaction {transaction}: {refused:?}"))),
+        };
+        tracing::info!(%transaction, commit, "ending a transaction that was left");
+        self.end(transaction, group, commit).await?;
+        Ok(Some(commit))
     }
 
-    async fn finish_alter(&self, table: &Arc<Table>) -> Result<Arc<Table>, Error> {
-        let id = table.definition.id;
-        self.put(table).await?;
-        match self.catalog.propose(CatalogCommand::Adopt { table: id }).await?.outcome {
-            CatalogOutcome::Table(table) => Ok(table),
-            refused => Err(defect(format!("table {id} cannot be altered: {refused:?}"))),
+    /// Lets the catalog follow the decision about a transaction.
+    pub(crate) async fn end(&self, transaction: StatementId, group: GroupId, commit: bool) -> Result<(), Error> {
+        match self.catalog.propose(CatalogCommand::End { transaction, commit }).await?.outcome {
+            CatalogOutcome::Done => {}
+            refused => return Err(defect(format!("transaction {transaction} cannot end: {refused:?}"))),
         }
-    }
-
-    /// Gives the definition to all shards.
-    async fn put(&self, table: &Arc<Table>) -> Result<(), Error> {
-        for placement in &table.shards {
-            let change = SchemaChange::Put { shard: placement.shard, table: table.definition.clone() };
-            match self.change_schema(placement.group, change).await? {
-                Outcome::Done { .. } => {}
-                refused => {
-                    let id = table.definition.id;
-                    return Err(defect(format!("shard {} of table {id}: {refused:?}", placement.shard)));
-                }
-            }
+        if let Err(error) = self.settle(transaction, group).await {
+            tracing::warn!(%transaction, %error, "the decision about a transaction is forgotten later");
         }
         Ok(())
     }
 
-    async fn finish_drop(&self, table: &Arc<Table>) -> Result<(), Error> {
+    async fn settle(&self, transaction: StatementId, group: GroupId) -> Result<(), Error> {
+        self.change_shards(group, vec![Command::Settle { transaction }]).await.map(drop)
+    }
+
+    /// Drops a table that was never published.
+    pub(crate) async fn discard(&self, table: TableId) -> Result<(), Error> {
+        match self.catalog.propose(CatalogCommand::Discard { table }).await?.outcome {
+            CatalogOutcome::Table(table) => self.finish_drop(&table).await,
+            // It is published, or may be.
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the definition to all shards.
+    pub(crate) async fn put(&self, table: &Arc<Table>) -> Result<(), Error> {
         for placement in &table.shards {
-            self.change_schema(placement.group, SchemaChange::Drop { shard: placement.shard }).await?;
+            let change = SchemaChange::Put { shard: placement.shard, table: table.definition.clone() };
+            self.change_shards(placement.group, vec![Command::Schema(change)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the shards of a table, and forgets it.
+    pub(crate) async fn finish_drop(&self, table: &Arc<Table>) -> Result<(), Error> {
+        for placement in &table.shards {
+            let change = SchemaChange::Drop { shard: placement.shard };
+            self.change_shards(placement.group, vec![Command::Schema(change)]).await?;
         }
         let forgotten = self.catalog.propose(CatalogCommand::Forget { table: table.definition.id }).await?;
         match forgotten.outcome {
@@ -208,17 +121,19 @@ impl Node {
         }
     }
 
-    async fn change_schema(&self, group: event::GroupId, change: SchemaChange) -> Result<Outcome, Error> {
-        let statement = Statement { id: self.statement_id(), commands: vec![Command::Schema(change)] };
-        Ok(self.data_group(group)?.group.propose(statement).await?.outcome)
+    /// Commands that no shard refuses unless something is wrong, or another decision was first.
+    pub(crate) async fn change_shards(&self, group: GroupId, commands: Vec<Command>) -> Result<Commit, Error> {
+        match self.propose_to_shards(group, commands).await? {
+            (Outcome::Done { rows }, index) => Ok(Commit { rows, index }),
+            (Outcome::Conflict, _) => Err(Error::Conflict),
+            (refused, _) => Err(defect(format!("a change of shards of group {group}: {refused:?}"))),
+        }
     }
-}
 
-/// A job that has begun is finished by the node or its successor, whatever its client was told.
-fn goes_on(error: Error) -> Error {
-    match error {
-        Error::ShuttingDown(_) | Error::Unknown(_) => error,
-        error => Error::Unknown(format!("the job goes on after: {error}")),
+    async fn propose_to_shards(&self, group: GroupId, commands: Vec<Command>) -> Result<(Outcome, u64), Error> {
+        let statement = Statement { id: self.statement_id(), commands };
+        let proposed = self.data_group(group)?.group.propose(statement).await?;
+        Ok((proposed.outcome, proposed.index))
     }
 }
 

@@ -10,11 +10,12 @@ mod peers;
 // The two state machines, and what the first publishes.
 mod catalog;
 mod data;
-// A node: its groups, its DDL jobs, its flushing, its objects.
+// A node: its groups, its DDL, its flushing, its objects.
+mod changes;
 mod compaction;
 mod ddl;
-mod filling;
 mod flush;
+mod hidden;
 mod hold;
 mod maintenance;
 mod memory;
@@ -28,8 +29,8 @@ mod stage;
 mod write;
 
 pub use catalog::{Catalog, Comments, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
+pub use changes::{CatalogChanges, ChangesMark};
 pub use error::Error;
-pub use filling::Filling;
 pub use memory::MemoryBudget;
 pub use node::{Node, NodeOptions, NodeStatistics, RemoteSegments, ShardStatus, TableSnapshot};
 pub use write::{Commit, Mark, Uncommitted, WriteSet};

@@ -1,11 +1,12 @@
 //! One node of the cluster: opens the data directory, runs its groups, answers the coordinator.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use event::{Clock, Entropy, GroupId, SchemaVersion, ShardId, StatementId, TableDefinition, TableId};
+use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableDefinition, TableId};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -17,11 +18,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
-use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec, View};
+use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec};
 use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
-use crate::filling::Filling;
 use crate::flush::FlushRequest;
 use crate::hold::Hold;
 use crate::maintenance::CompactRequest;
@@ -127,10 +127,10 @@ pub struct Node {
     pub(crate) catalog: Arc<Group<CatalogMachine>>,
     pub(crate) published: PublishedCatalog,
     pub(crate) data: BTreeMap<GroupId, Arc<DataGroup>>,
-    /// One DDL job at a time.
+    /// One transaction at a time changes the catalog.
     pub(crate) ddl: Semaphore,
-    /// Tables that somebody of this node is filling before anybody sees them.
-    pub(crate) fillings: Mutex<BTreeSet<TableId>>,
+    /// Tables that somebody of this node is making before anybody sees them.
+    pub(crate) hidden: Mutex<BTreeSet<TableId>>,
     /// Numbers of identity columns that this node may give out.
     pub(crate) numbers: Reserved,
     /// One encoder at a time.
@@ -202,17 +202,17 @@ impl DataGroup {
     /// Segments were taken out of a manifest: the next checkpoint lets their objects go.
     pub(crate) fn note_garbage(&self, now_us: i64) {
         // An earlier time stays.
-        let _ = self.garbage_since_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.garbage_since_us.compare_exchange(0, now_us, Relaxed, Relaxed);
     }
 
     /// Since when there are such objects.
     pub(crate) fn garbage_since_us(&self) -> Option<i64> {
-        Some(self.garbage_since_us.load(Ordering::Relaxed)).filter(|since| *since != 0)
+        Some(self.garbage_since_us.load(Relaxed)).filter(|since| *since != 0)
     }
 
     /// A seal takes care of them.
     pub(crate) fn garbage_sealed(&self) {
-        self.garbage_since_us.store(0, Ordering::Relaxed);
+        self.garbage_since_us.store(0, Relaxed);
     }
 
     pub(crate) fn reader(&self) -> ShardsReader {
@@ -261,54 +261,36 @@ impl Node {
         Ok(self.catalog())
     }
 
-    /// Creates a table; answers once it is public (D15).
+    /// Creates a table; answers once it is public.
+    ///
+    /// # Errors
+    /// As [`crate::CatalogChanges::create_table`].
     pub async fn create_table(self: &Arc<Self>, spec: TableSpec) -> Result<Arc<Table>, Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_create(spec).await }).await
+        let mut changes = self.changes().await?;
+        let table = changes.create_table(spec).await?;
+        changes.commit(None).await?;
+        Ok(table)
     }
 
-    /// Creates a table that nobody sees before it is filled and published.
+    /// Gives a table its next definition, whose version follows that of the public one; answers once it is public.
     ///
     /// # Errors
-    /// [`Error::TableExists`] for a name that is taken.
-    pub async fn create_hidden(self: &Arc<Self>, spec: TableSpec) -> Result<Filling, Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_create_hidden(spec).await }).await
-    }
-
-    /// Gives a table its next definition (D15), whose version follows that of the public one; answers once it is public.
-    ///
-    /// # Errors
-    /// [`Error::SchemaChanged`] when another definition is public by now, [`Error::TableExists`] for a name that is taken.
+    /// As [`crate::CatalogChanges::alter_table`].
     pub async fn alter_table(self: &Arc<Self>, next: TableDefinition) -> Result<Arc<Table>, Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_alter(next).await }).await
+        let mut changes = self.changes().await?;
+        let table = changes.alter_table(next)?;
+        changes.commit(None).await?;
+        Ok(table)
     }
 
-    /// Completes once no DDL of this node is under way: a table that was between two definitions is public as one.
-    pub async fn schema_settled(&self) {
-        drop(self.ddl.acquire().await);
-    }
-
-    /// Drops a table with its rows (D15): invisible at once, objects deleted when nothing names them any more.
-    pub async fn drop_table(self: &Arc<Self>, table: TableId) -> Result<(), Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_drop(table).await }).await
-    }
-
-    /// Creates a view, or puts it in the place of the one it `replaces`. `seen` are the versions of tables it was made for.
+    /// Drops a table with its rows: invisible at once, objects deleted when nothing names them any more.
     ///
     /// # Errors
-    /// [`Error::TableExists`] for a name that is taken, [`Error::SchemaChanged`] when something it reads is gone or changed, or the view it
-    /// replaces is another by now, [`Error::CircularView`] when it would read itself.
-    pub async fn create_view(
-        self: &Arc<Self>,
-        view: View,
-        replaces: Option<Arc<View>>,
-        seen: Vec<(TableId, SchemaVersion)>,
-    ) -> Result<(), Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_create_view(view, replaces, seen).await }).await
+    /// As [`crate::CatalogChanges::drop_table`].
+    pub async fn drop_table(self: &Arc<Self>, table: TableId) -> Result<(), Error> {
+        let mut changes = self.changes().await?;
+        changes.drop_table(table)?;
+        changes.commit(None).await.map(drop)
     }
 
     /// Creates a schema.
@@ -316,35 +298,14 @@ impl Node {
     /// # Errors
     /// [`Error::SchemaExists`].
     pub async fn create_schema(self: &Arc<Self>, name: String) -> Result<(), Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_create_schema(name).await }).await
+        let mut changes = self.changes().await?;
+        changes.create_schema(name).await?;
+        changes.commit(None).await.map(drop)
     }
 
-    /// Drops a schema, which must be empty.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchSchema`], [`Error::SchemaNotEmpty`].
-    pub async fn drop_schema(self: &Arc<Self>, name: String) -> Result<(), Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_drop_schema(name).await }).await
-    }
-
-    /// Drops a view.
-    ///
-    /// # Errors
-    /// [`Error::IsRead`] when other views read it, [`Error::NoSuchTable`] when it is gone.
-    pub async fn drop_view(self: &Arc<Self>, view: Arc<View>) -> Result<(), Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_drop_view(&view).await }).await
-    }
-
-    /// Says something about a table or view, or with `column` above 0 about its column of that number; `None` takes it back.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchTable`] when it is gone.
-    pub async fn comment(self: &Arc<Self>, relation: TableId, column: u32, text: Option<String>) -> Result<(), Error> {
-        let node = self.clone();
-        self.see_through(async move { node.run_comment(relation, column, text).await }).await
+    /// Completes once no DDL of this node is being committed: a table that was between two definitions is public as one.
+    pub async fn schema_settled(&self) {
+        drop(self.ddl.acquire().await);
     }
 
     /// Begins a statement or transaction that writes.
@@ -352,41 +313,69 @@ impl Node {
         WriteSet::new(self.clone(), self.statement_id())
     }
 
-    /// A linearizable cut of the table: contains every write acknowledged before the call (read index, then apply).
+    /// A linearizable cut of the table: contains every write acknowledged before the call (read index, then apply). The table may be as a
+    /// transaction has altered it that is not committed.
+    ///
+    /// # Errors
+    /// [`Error::SchemaChanged`] when the table is another by now, [`Error::NoSuchTable`].
     pub async fn snapshot(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
         let mut groups: Vec<GroupId> = table.shards.iter().map(|s| s.group).collect();
         groups.sort_unstable();
         groups.dedup();
-        for group in groups {
-            self.data_group(group)?.group.read_index().await?;
+        loop {
+            for group in &groups {
+                self.data_group(*group)?.group.read_index().await?;
+            }
+            let mut shards = Vec::with_capacity(table.shards.len());
+            for placement in &table.shards {
+                let reader = self.data_group(placement.group)?.reader();
+                let Some((definition, snapshot)) = reader.snapshot(placement.shard) else {
+                    return Err(Error::NoSuchTable(table.definition.name.clone()));
+                };
+                shards.push(follow(snapshot, &definition, &table.definition)?);
+            }
+            if !self.is_between(&groups)? {
+                return Ok(TableSnapshot { table: table.clone(), shards });
+            }
+            self.resume_jobs().await?;
         }
-        let mut shards = Vec::with_capacity(table.shards.len());
-        for placement in &table.shards {
-            let reader = self.data_group(placement.group)?.reader();
-            match reader.snapshot(placement.shard) {
-                Some((version, snapshot)) if version == table.definition.version => shards.push(snapshot),
-                Some(_) => return Err(Error::SchemaChanged(table.definition.name.clone())),
-                None => return Err(Error::NoSuchTable(table.definition.name.clone())),
+    }
+
+    /// Whether rows of a transaction may be there whose changes of the catalog are not.
+    fn is_between(&self, groups: &[GroupId]) -> Result<bool, Error> {
+        let Some(prepared) = self.catalog().prepared else { return Ok(false) };
+        for group in groups {
+            if self.data_group(*group)?.reader().decisions().get(&prepared) == Some(&true) {
+                return Ok(true);
             }
         }
-        Ok(TableSnapshot { table: table.clone(), shards })
+        Ok(false)
     }
 
     /// One cut of all tables of `catalog` that are as it says, for a transaction that reads repeatably. Tables of one group are of one
     /// moment.
     pub async fn cut(&self, catalog: &Catalog) -> Result<Vec<TableSnapshot>, Error> {
-        let mut shards = BTreeMap::new();
-        for data in self.data.values() {
-            data.group.read_index().await?;
-            let cut = data.reader().cut();
-            shards.extend(cut.into_iter().map(|(version, snapshot)| (snapshot.shard, (version, snapshot))));
-        }
+        let groups: Vec<GroupId> = self.data.keys().copied().collect();
+        let mut shards = loop {
+            let mut shards = BTreeMap::new();
+            for data in self.data.values() {
+                data.group.read_index().await?;
+                let cut = data.reader().cut();
+                shards.extend(cut.into_iter().map(|(definition, snapshot)| (snapshot.shard, (definition, snapshot))));
+            }
+            if !self.is_between(&groups)? {
+                break shards;
+            }
+            self.resume_jobs().await?;
+        };
         let mut snapshots = Vec::new();
         for table in catalog.tables.values() {
             let mut of_table = Vec::with_capacity(table.shards.len());
             for placement in &table.shards {
                 match shards.remove(&placement.shard) {
-                    Some((version, snapshot)) if version == table.definition.version => of_table.push(snapshot),
+                    Some((definition, snapshot)) if definition.version == table.definition.version => {
+                        of_table.push(snapshot);
+                    }
                     _ => {}
                 }
             }
@@ -424,10 +413,10 @@ impl Node {
     pub fn statistics(&self) -> NodeStatistics {
         let mut statistics = NodeStatistics {
             log: self.log.statistics(),
-            seals: self.counters.seals.load(Ordering::Relaxed),
-            segments_written: self.counters.segments.load(Ordering::Relaxed),
-            segment_bytes_written: self.counters.segment_bytes.load(Ordering::Relaxed),
-            segments_merged: self.counters.merged.load(Ordering::Relaxed),
+            seals: self.counters.seals.load(Relaxed),
+            segments_written: self.counters.segments.load(Relaxed),
+            segment_bytes_written: self.counters.segment_bytes.load(Relaxed),
+            segments_merged: self.counters.merged.load(Relaxed),
             memory_used: self.memory.used() as u64,
             memory_limit: self.memory.limit() as u64,
             ..NodeStatistics::default()
@@ -480,13 +469,13 @@ impl Node {
     }
 
     pub(crate) fn statement_id(&self) -> StatementId {
-        let counter = self.counters.statements.fetch_add(1, Ordering::Relaxed);
+        let counter = self.counters.statements.fetch_add(1, Relaxed);
         StatementId { node: self.identity.node, boot: self.identity.boot, counter }
     }
 
     /// A number no other object of this boot has in its name.
     pub(crate) fn next_object(&self) -> u64 {
-        self.counters.objects.fetch_add(1, Ordering::Relaxed)
+        self.counters.objects.fetch_add(1, Relaxed)
     }
 
     /// Runs work that must not stop half-way because its caller no longer waits.
@@ -495,6 +484,31 @@ impl Node {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         self.consensus.spawn(work).await.map_err(|e| Error::Unknown(e.to_string()))?
+    }
+}
+
+impl TableSnapshot {
+    /// The same rows as those of a table that a transaction has altered since.
+    ///
+    /// # Errors
+    /// [`Error::SchemaChanged`] when the table is not one that follows this one.
+    pub fn followed_by(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
+        let from = &self.table.definition;
+        let shards = self.shards.iter().map(|shard| follow(shard.clone(), from, &table.definition));
+        Ok(TableSnapshot { table: Arc::clone(table), shards: shards.collect::<Result<_, _>>()? })
+    }
+}
+
+/// Rows of a definition as those of one that is the same, or follows it.
+fn follow(
+    snapshot: ShardSnapshot,
+    from: &Arc<TableDefinition>,
+    to: &Arc<TableDefinition>,
+) -> Result<ShardSnapshot, Error> {
+    match from.version.cmp(&to.version) {
+        Ordering::Equal if Arc::ptr_eq(from, to) || from == to => Ok(snapshot),
+        Ordering::Less => Ok(snapshot.adapted(from, to)?),
+        _ => Err(Error::SchemaChanged(to.name.clone())),
     }
 }
 

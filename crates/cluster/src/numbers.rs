@@ -58,7 +58,7 @@ impl Node {
     async fn reserve_numbers(&self, table: TableId, column: ColumnId, count: u64) -> Result<(), Error> {
         let first = match self.catalog.propose(CatalogCommand::Reserve { table, column, count }).await?.outcome {
             CatalogOutcome::Reserved { first } => first,
-            CatalogOutcome::NoSuchTable => return Err(Error::NoSuchTable(table.to_string())),
+            CatalogOutcome::Refused(_) => return Err(Error::NoSuchTable(table.to_string())),
             refused => return Err(defect(format!("{refused:?}"))),
         };
         let mut numbers = self.numbers.lock();

@@ -76,7 +76,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         published,
         data,
         ddl: Semaphore::new(1),
-        fillings: Mutex::default(),
+        hidden: Mutex::default(),
         encoder: Arc::new(Semaphore::new(1)),
         memory: options.memory,
         holds: Mutex::default(),
@@ -133,7 +133,7 @@ fn watch_over(node: &Node, task: JoinHandle<()>, reason: String) {
 
 /// What must be done before the node serves: found the catalog, check the segments, finish jobs.
 async fn prepare(node: &Arc<Node>) -> Result<(), Error> {
-    if !node.catalog.inspect(CatalogMachine::is_founded).await? {
+    if !node.catalog.inspect(|machine| machine.state().is_founded()).await? {
         node.catalog.propose(CatalogCommand::Found { groups: DATA_GROUPS.to_vec() }).await?;
     }
     node.check_segments().await?;

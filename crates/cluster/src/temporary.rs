@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use event::TableId;
-
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::node::Node;
@@ -23,49 +21,22 @@ impl Node {
         Ok(name)
     }
 
-    /// Drops a schema with all that is in it, and the views that read that; answers with what went, each as `table t` or `view v`.
+    /// Drops a schema with all that is in it.
     ///
     /// # Errors
-    /// [`Error::NoSuchSchema`]; when a step did not commit, the rest is there still.
-    pub async fn drop_schema_with_contents(self: &Arc<Self>, name: &str) -> Result<Vec<String>, Error> {
-        let catalog = self.catalog();
-        let tables = catalog.tables.values().filter(|table| table.definition.namespace == name);
-        let views = catalog.views.values().filter(|view| view.namespace == name);
-        let inside: Vec<TableId> = tables.map(|table| table.definition.id).chain(views.map(|view| view.id)).collect();
-        let mut dropped = Vec::new();
-        for id in inside {
-            self.drop_with_readers(id, &mut dropped).await?;
-        }
-        self.drop_schema(name.to_owned()).await?;
-        Ok(dropped)
-    }
-
-    async fn drop_with_readers(self: &Arc<Self>, id: TableId, dropped: &mut Vec<String>) -> Result<(), Error> {
-        let mut going = vec![id];
-        while let Some(last) = going.last().copied() {
-            let catalog = self.catalog();
-            if let Some(reader) = catalog.readers(last).next() {
-                going.push(reader.id);
-                continue;
-            }
-            going.pop();
-            if let Some(view) = catalog.views.get(&last) {
-                self.drop_view(Arc::clone(view)).await?;
-                dropped.push(format!("view {}", view.name));
-            } else if let Some(table) = catalog.tables.get(&last) {
-                self.drop_table(last).await?;
-                dropped.push(format!("table {}", table.definition.name));
-            }
-        }
-        Ok(())
+    /// [`Error::NoSuchSchema`].
+    pub async fn drop_schema_with_contents(self: &Arc<Self>, name: String) -> Result<(), Error> {
+        let mut changes = self.changes().await?;
+        changes.drop_schema_with_contents(name)?;
+        changes.commit(None).await.map(drop)
     }
 
     /// Drops the schema of a session that does not wait for it.
     pub fn forget_temporary_schema(self: &Arc<Self>, name: String) {
         let node = Arc::clone(self);
         self.consensus.spawn(async move {
-            match node.drop_schema_with_contents(&name).await {
-                Ok(_) | Err(Error::ShuttingDown(_)) => {}
+            match node.drop_schema_with_contents(name.clone()).await {
+                Ok(()) | Err(Error::ShuttingDown(_)) => {}
                 Err(error) => tracing::warn!(schema = name, %error, "temporary tables are dropped at the next start"),
             }
         });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrow::array::Array;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
-use event::{GroupId, SplitId, StatementId, TableId, limits};
+use event::{GroupId, SplitId, StatementId, TableDefinition, TableId, limits};
 use storage::command::{Delete, Install};
 use storage::segment::SegmentRef;
 use storage::sequence::{SEQUENCE_ROW_BITS, sequenced_schema, with_sequence};
@@ -65,9 +65,9 @@ type StageResult = Result<BTreeMap<TableId, Vec<StagedSegment>>, Error>;
 struct TableRows {
     table: Arc<Table>,
     rows: u64,
-    batches: Vec<RecordBatch>,
+    batches: Vec<Rows>,
     /// Rows on their way into segments, until those are there.
-    staging: Vec<RecordBatch>,
+    staging: Vec<Rows>,
     staged: Vec<StagedSegment>,
     /// Rows that are deleted, committed ones and own ones.
     deleted: BTreeMap<SplitId, SequenceSet>,
@@ -77,9 +77,25 @@ struct TableRows {
     unique: Option<u64>,
 }
 
-/// A place in a [`WriteSet`]: how many rows of each table were there, and which were deleted.
+/// Rows as they were written.
+#[derive(Clone)]
+struct Rows {
+    /// The definition they follow: the table may have been altered since, in the same transaction.
+    definition: Arc<TableDefinition>,
+    batch: RecordBatch,
+}
+
+/// A place in a [`WriteSet`].
 #[derive(Clone, Debug)]
-pub struct Mark(BTreeMap<TableId, (u64, BTreeMap<SplitId, SequenceSet>)>);
+pub struct Mark(BTreeMap<TableId, TableMark>);
+
+/// What there was of one table.
+#[derive(Clone, Debug)]
+struct TableMark {
+    table: Arc<Table>,
+    rows: u64,
+    deleted: BTreeMap<SplitId, SequenceSet>,
+}
 
 /// Own, uncommitted rows of one table, for reading inside the transaction.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +129,7 @@ impl WriteSet {
         }
         self.buffered += bytes;
         entry.rows += rows.num_rows() as u64;
-        entry.batches.push(rows);
+        entry.batches.push(Rows { definition: Arc::clone(&table.definition), batch: rows });
         if self.buffered > limits::STAGE_BYTES_MAX {
             self.stage().await?;
         }
@@ -150,7 +166,47 @@ impl WriteSet {
 
     /// A place to go back to.
     pub fn mark(&self) -> Mark {
-        Mark(self.tables.iter().map(|(table, rows)| (*table, (rows.rows, rows.deleted.clone()))).collect())
+        let mark = |rows: &TableRows| {
+            let (table, deleted) = (Arc::clone(&rows.table), rows.deleted.clone());
+            TableMark { table, rows: rows.rows, deleted }
+        };
+        Mark(self.tables.iter().map(|(table, rows)| (*table, mark(rows))).collect())
+    }
+
+    /// The transaction has altered a table: rows that were written before are rows of its next definition.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when some of them are in segments already.
+    pub fn follow(&mut self, table: &Arc<Table>) -> Result<(), Error> {
+        let Some(rows) = self.tables.get_mut(&table.definition.id) else { return Ok(()) };
+        if !rows.staged.is_empty() || !rows.staging.is_empty() {
+            return Err(Error::Limit(format!(
+                "cannot alter table \"{}\" in the transaction that has written so many of its rows",
+                rows.table.definition.name
+            )));
+        }
+        rows.table = Arc::clone(table);
+        Ok(())
+    }
+
+    /// Forgets what was done to other tables.
+    pub(crate) fn keep_tables(&mut self, keep: impl Fn(TableId) -> bool) {
+        self.tables.retain(|table, _| keep(*table));
+        self.measure();
+    }
+
+    /// The group that what was written belongs to.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        self.group
+    }
+
+    /// Counts what is buffered after some of it went.
+    fn measure(&mut self) {
+        let left = self.tables.values().flat_map(|rows| &rows.batches);
+        self.buffered = left.map(|rows| rows_bytes(&rows.batch)).sum();
+        if self.staging.is_none() {
+            self.memory.shrink_to(self.buffered);
+        }
     }
 
     /// Deletes rows of `table`, which were read from the snapshot of index `read` and, those with [`OWN_ROW`], from this set.
@@ -195,13 +251,10 @@ impl WriteSet {
     pub async fn roll_back_to(&mut self, mark: &Mark) -> Result<(), Error> {
         self.settle().await?;
         for (table, rows) in &mut self.tables {
-            let (kept, deleted) = mark.0.get(table).cloned().unwrap_or_default();
-            rows.roll_back_to(kept, deleted)?;
+            rows.roll_back_to(mark.0.get(table))?;
         }
         self.tables.retain(|_, rows| rows.rows > 0 || !rows.deleted.is_empty());
-        let left = self.tables.values().flat_map(|rows| &rows.batches);
-        self.buffered = left.map(rows_bytes).sum();
-        self.memory.shrink_to(self.buffered);
+        self.measure();
         Ok(())
     }
 
@@ -217,7 +270,7 @@ impl WriteSet {
         }
         let node = self.node.clone();
         // Once proposed the statement must keep its objects until its fate is known, whoever still waits for it.
-        node.see_through(self.commit_whole()).await
+        node.see_through(self.commit_with(Vec::new(), Vec::new())).await
     }
 
     /// One entry of one group commits as a whole; more would not.
@@ -265,12 +318,14 @@ impl WriteSet {
         let data = self.data()?.clone();
         let mut parts = Vec::new();
         for rows in self.tables.values_mut().filter(|rows| !rows.batches.is_empty()) {
+            let batches = rows.batches.iter().map(|written| written.adapted(&rows.table.definition));
+            let batches = batches.collect::<Result<Vec<_>, _>>()?;
             rows.staging = std::mem::take(&mut rows.batches);
-            let count: usize = rows.staging.iter().map(RecordBatch::num_rows).sum();
+            let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
             parts.push(StagePart {
                 table: rows.table.definition.clone(),
                 shard: rows.table.shards[0].shard,
-                batches: rows.staging.clone(),
+                batches,
                 first_row: rows.rows - count as u64,
             });
         }
@@ -287,14 +342,16 @@ impl WriteSet {
         self.memory.shrink_to(self.buffered);
         let staged = settled.inspect_err(|e| self.broken = Some((e.to_string(), matches!(e, Error::DiskFull(_)))))?;
         for (table, segments) in staged {
-            let rows = self.tables.get_mut(&table).expect("only tables of the statement are staged");
+            // A table that was dropped meanwhile needs them no longer.
+            let Some(rows) = self.tables.get_mut(&table) else { continue };
             rows.staged.extend(segments);
             rows.staging.clear();
         }
         Ok(())
     }
 
-    async fn commit_whole(mut self) -> Result<Commit, Error> {
+    /// The same with commands before and after those of the rows.
+    pub(crate) async fn commit_with(mut self, before: Vec<Command>, after: Vec<Command>) -> Result<Commit, Error> {
         if let Some(reason) = &self.broken {
             return Err(not_staged(reason));
         }
@@ -304,10 +361,12 @@ impl WriteSet {
         if bulk {
             self.stage().await?;
             self.settle().await?;
-            self.propose(self.install()?, 0).await
+            let commands = self.install()?;
+            self.propose(before.into_iter().chain(commands).chain(after).collect(), 0).await
         } else {
             self.node.wait_for_room(self.data()?).await?;
-            self.propose(self.appends()?, self.buffered as u64).await
+            let commands = self.appends()?;
+            self.propose(before.into_iter().chain(commands).chain(after).collect(), self.buffered as u64).await
         }
     }
 
@@ -442,11 +501,12 @@ impl TableRows {
     fn numbered(&self) -> Vec<RecordBatch> {
         let schema = sequenced_schema(&self.table.definition);
         let in_memory = || self.staging.iter().chain(&self.batches);
-        let mut row = self.rows - in_memory().map(|batch| batch.num_rows() as u64).sum::<u64>();
-        let number = |batch: &RecordBatch| {
+        let mut row = self.rows - in_memory().map(Rows::count).sum::<u64>();
+        let number = |rows: &Rows| {
             let first = row;
-            row += batch.num_rows() as u64;
-            with_sequence(&schema, batch, OWN_ROW, first).expect("rows of a table have its columns")
+            row += rows.count();
+            let batch = rows.adapted(&self.table.definition).expect("a table takes definitions its rows can follow");
+            with_sequence(&schema, &batch, OWN_ROW, first).expect("rows of a table have its columns")
         };
         in_memory().map(number).collect()
     }
@@ -456,7 +516,7 @@ impl TableRows {
         let own = self.deleted.values().map(|rows| rows.split_at(OWN_ROW).0);
         let own = own.fold(SequenceSet::default(), |all, rows| all.union(&rows));
         if own.is_empty() {
-            return Ok(self.batches.clone());
+            return self.batches.iter().map(|rows| rows.adapted(&self.table.definition)).collect();
         }
         let mut kept = Vec::with_capacity(self.batches.len());
         let positions: Vec<usize> = (0..self.table.definition.columns.len()).collect();
@@ -492,10 +552,18 @@ impl TableRows {
         }))
     }
 
-    /// Keeps the first `kept` rows, with `deleted` deleted. Those that are staged already are deleted; the others go.
-    fn roll_back_to(&mut self, kept: u64, deleted: BTreeMap<SplitId, SequenceSet>) -> Result<(), Error> {
-        self.deleted = deleted;
-        let staged = self.rows - self.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+    /// Keeps what there was at a place; without one nothing. Rows that are staged already are deleted; the others go.
+    fn roll_back_to(&mut self, mark: Option<&TableMark>) -> Result<(), Error> {
+        let kept = mark.map_or(0, |mark| mark.rows);
+        let staged = self.rows - self.batches.iter().map(Rows::count).sum::<u64>();
+        if let Some(mark) = mark {
+            if staged > 0 && mark.table.definition.version != self.table.definition.version {
+                let message = "too many rows were written to roll the ALTER TABLE before them back to a savepoint";
+                return Err(Error::Limit(message.into()));
+            }
+            self.table = Arc::clone(&mark.table);
+        }
+        self.deleted = mark.map(|mark| mark.deleted.clone()).unwrap_or_default();
         self.truncate(kept.max(staged));
         if staged <= kept {
             return Ok(());
@@ -515,12 +583,27 @@ impl TableRows {
     fn truncate(&mut self, rows: u64) {
         while self.rows > rows {
             let last = self.batches.pop().expect("rows beyond those staged are buffered");
-            let before = self.rows - last.num_rows() as u64;
+            let before = self.rows - last.count();
             self.rows = before.max(rows);
             if before < rows {
-                self.batches.push(last.slice(0, (rows - before) as usize));
+                let batch = last.batch.slice(0, (rows - before) as usize);
+                self.batches.push(Rows { batch, ..last });
             }
         }
+    }
+}
+
+impl Rows {
+    fn count(&self) -> u64 {
+        self.batch.num_rows() as u64
+    }
+
+    /// As rows of the definition the table has by now.
+    fn adapted(&self, to: &TableDefinition) -> Result<RecordBatch, Error> {
+        if self.definition.version == to.version {
+            return Ok(self.batch.clone());
+        }
+        Ok(storage::shards::adapt(&self.batch, &self.definition, to)?)
     }
 }
 

@@ -6,6 +6,7 @@
 mod alter;
 mod arithmetic;
 mod change;
+mod changing;
 mod checks;
 mod comment;
 mod conflict;
@@ -44,13 +45,14 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use cluster::WriteSet;
+use cluster::{CatalogChanges, WriteSet};
 use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::sqlparser::ast;
 use futures::Stream;
 use parking_lot::Mutex;
 
+use self::changing::Visible;
 pub use self::copy::CopyIn;
 use self::pg_catalog::SessionCatalog;
 pub(crate) use self::pg_catalog::Shared;
@@ -195,6 +197,11 @@ pub struct Session {
     block: Block,
     /// What the open block wrote. Whoever writes holds it; it comes back when a statement ends or is dropped.
     writes: Option<Arc<tokio::sync::Mutex<WriteSet>>>,
+    /// What the open block changes in the catalog.
+    changes: Option<CatalogChanges>,
+    visible: Visible,
+    /// Temporary tables of the open block that go with it.
+    on_commit_drop: Vec<event::TableId>,
     /// Savepoints of the open block, oldest first.
     savepoints: Vec<Savepoint>,
     /// The characteristics of the open block.
@@ -229,7 +236,8 @@ impl Session {
     /// A session with all defaults.
     pub(crate) fn new(engine: Arc<Engine>, user: &str, database: &str) -> Session {
         let settings = Arc::new(Mutex::new(Settings::new(user)));
-        let catalog = SessionCatalog::new(&engine, user, database, &settings);
+        let visible = Visible::new(&engine);
+        let catalog = SessionCatalog::new(&engine, user, database, &settings, &visible);
         let base = catalog.state();
         Session {
             engine,
@@ -241,6 +249,9 @@ impl Session {
             notices: Vec::new(),
             block: Block::None,
             writes: None,
+            changes: None,
+            visible,
+            on_commit_drop: Vec::new(),
             savepoints: Vec::new(),
             modes: Modes::default(),
             begun: false,
@@ -319,6 +330,7 @@ impl Session {
         }
         if !commit {
             self.writes = None;
+            self.drop_changes();
         }
         let outcome = self.commit_writes().await;
         self.end_block(commit && outcome.is_ok());
@@ -335,6 +347,7 @@ impl Session {
         // Rows of a failed block are never committed, unless it goes on from a savepoint; let go of them now.
         if self.savepoints.is_empty() {
             self.writes = None;
+            self.drop_changes();
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use event::{GroupId, ShardId, SplitId, TableDefinition};
+use event::{GroupId, ShardId, SplitId, StatementId, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -34,6 +34,9 @@ pub(crate) struct CheckpointBody {
     pub(crate) shards: Vec<ShardBody>,
     /// Shards that never come back, in ascending order.
     pub(crate) dropped: Vec<ShardId>,
+    /// Transactions that were decided about, and whether they are committed, in ascending order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) decisions: Vec<(StatementId, bool)>,
 }
 
 /// The manifest of one shard.

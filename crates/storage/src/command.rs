@@ -77,6 +77,19 @@ pub enum Command {
         /// The shard.
         shard: ShardId,
     },
+    /// Decides about a transaction that changes the catalog as well: with the statement's other commands, or not at all. The first
+    /// decision holds, a statement with the other one is refused; it is remembered until [`Command::Settle`].
+    Decide {
+        /// The transaction.
+        transaction: StatementId,
+        /// Whether it is committed.
+        commit: bool,
+    },
+    /// Forgets the decision about a transaction: the catalog has followed it.
+    Settle {
+        /// The transaction.
+        transaction: StatementId,
+    },
 }
 
 /// What compaction makes of segments.

@@ -96,7 +96,10 @@ mod tests {
             truncated: 0,
             appended: 0,
         };
-        let body = CheckpointBody { group: GroupId(1), seal: 9, shards: vec![shard], dropped: vec![ShardId(2)] };
+        let transaction = StatementId { node: event::NodeId(1), boot: 2, counter: 3 };
+        let decisions = vec![(transaction, true)];
+        let (shards, dropped) = (vec![shard], vec![ShardId(2)]);
+        let body = CheckpointBody { group: GroupId(1), seal: 9, shards, dropped, decisions };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);
     }
 

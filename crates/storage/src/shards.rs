@@ -12,9 +12,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event::{GroupId, SchemaVersion, ShardId, TableDefinition};
+use arrow::record_batch::RecordBatch;
+use event::{GroupId, SchemaVersion, ShardId, StatementId, TableDefinition};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,7 @@ use crate::Error;
 use crate::checkpoint::{Checkpoint, CheckpointBody};
 use crate::command::Entry;
 use crate::segment::{SegmentMeta, SegmentPins, SegmentRef};
+use crate::sequence::sequenced_schema;
 use crate::snapshot::{MemorySplit, ShardSnapshot};
 
 /// What a statement's commands led to.
@@ -167,16 +170,21 @@ impl ShardsReader {
         self.state.read().applied()
     }
 
-    /// A consistent cut of one shard with the schema version its memory has; `None` when there is no such shard.
-    pub fn snapshot(&self, shard: ShardId) -> Option<(SchemaVersion, ShardSnapshot)> {
+    /// A consistent cut of one shard with the definition its memory follows; `None` when there is no such shard.
+    pub fn snapshot(&self, shard: ShardId) -> Option<(Arc<TableDefinition>, ShardSnapshot)> {
         self.state.read().snapshot(shard)
     }
 
     /// A consistent cut of all shards of the group.
-    pub fn cut(&self) -> Vec<(SchemaVersion, ShardSnapshot)> {
+    pub fn cut(&self) -> Vec<(Arc<TableDefinition>, ShardSnapshot)> {
         let state = self.state.read();
         let all = state.definitions().into_iter();
         all.filter_map(|(shard, _)| state.snapshot(shard)).collect()
+    }
+
+    /// Transactions that were decided about and that the catalog may not have followed yet, and whether they are committed.
+    pub fn decisions(&self) -> Arc<BTreeMap<StatementId, bool>> {
+        Arc::clone(&self.state.read().decisions)
     }
 
     /// The shards of the group with their definitions, in ascending order.
@@ -220,4 +228,27 @@ impl ShardsReader {
     pub fn is_pinned(&self, name: &str) -> bool {
         self.pins.is_pinned(name)
     }
+}
+
+impl ShardSnapshot {
+    /// The same rows as those of a definition that follows theirs, which may be one that no shard has yet.
+    ///
+    /// # Errors
+    /// [`Error::Columns`] when rows of `from` cannot be read as rows of `to`.
+    pub fn adapted(&self, from: &TableDefinition, to: &TableDefinition) -> Result<ShardSnapshot, Error> {
+        if !state::can_adapt(from, to) {
+            return Err(Error::Columns(format!("rows of table \"{}\" do not fit its next definition", from.name)));
+        }
+        let schema = sequenced_schema(to);
+        let memory = self.memory.iter().map(|split| state::adapt_split(split.clone(), from, to, &schema));
+        Ok(ShardSnapshot { memory: memory.collect(), ..self.clone() })
+    }
+}
+
+/// Rows of one definition, without numbers, as rows of one that follows it.
+///
+/// # Errors
+/// [`Error::Columns`] when they cannot be read so.
+pub fn adapt(rows: &RecordBatch, from: &TableDefinition, to: &TableDefinition) -> Result<RecordBatch, Error> {
+    state::adapt_rows(rows, from, to, &to.arrow_schema()).map_err(|error| Error::Columns(error.to_string()))
 }

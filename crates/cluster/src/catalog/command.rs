@@ -1,9 +1,12 @@
-//! What an entry of the catalog group says: the steps of DDL jobs (architecture, D15).
+//! What an entry of the catalog group says.
+//!
+//! What everybody sees changes by [`CatalogChange`]s, any number of them at once. Around them are steps that nobody sees: a table is made
+//! with its shards before it is published, and goes from the shards after it was dropped (architecture, D15).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{ColumnId, GroupId, SchemaVersion, TableDefinition, TableId};
+use event::{ColumnId, GroupId, SchemaVersion, StatementId, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
@@ -21,7 +24,7 @@ pub(crate) struct CatalogEntry {
     pub(crate) commands: Vec<CatalogCommand>,
 }
 
-/// One step of a job.
+/// One command to the catalog.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CatalogCommand {
@@ -30,44 +33,17 @@ pub(crate) enum CatalogCommand {
         /// In placement order, not empty.
         groups: Vec<GroupId>,
     },
-    /// First step of CREATE TABLE: name and ids are taken, nobody sees the table yet.
+    /// Takes an id out, for a view or a schema.
+    TakeId,
+    /// First step of CREATE TABLE: a table with ids and shards that nobody sees, and that has no name yet.
     Create {
         /// What was asked for.
         spec: TableSpec,
-        /// Whether rows come first: such a table is dropped when its node forgets about it.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        filled: bool,
     },
-    /// Last step of CREATE TABLE: its shards exist, everybody sees it.
-    Publish {
+    /// The table that nobody sees will never be published.
+    Discard {
         /// The table.
         table: TableId,
-    },
-    /// First step of ALTER TABLE: the next definition is settled, everybody still sees the one before.
-    Alter {
-        /// The next definition; its version follows that of the public one.
-        next: Arc<TableDefinition>,
-    },
-    /// Last step of ALTER TABLE: its shards have the next definition, everybody sees it.
-    Adopt {
-        /// The table.
-        table: TableId,
-    },
-    /// First step of DROP TABLE: nobody sees it any more, the name is free.
-    Drop {
-        /// The table.
-        table: TableId,
-    },
-    /// All of CREATE VIEW.
-    CreateView {
-        /// What was asked for.
-        view: View,
-        /// The view whose place it takes, as the proposer saw it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        replaces: Option<Arc<View>>,
-        /// The tables it reads, as the proposer saw them.
-        #[serde(default)]
-        seen: Vec<(TableId, SchemaVersion)>,
     },
     /// Takes numbers of an identity column out.
     Reserve {
@@ -78,22 +54,82 @@ pub(crate) enum CatalogCommand {
         /// How many.
         count: u64,
     },
-    /// All of CREATE SCHEMA.
-    CreateSchema {
-        /// Its name.
-        name: String,
+    /// Changes the catalog, as a whole or not at all.
+    Apply {
+        /// In order.
+        changes: Vec<CatalogChange>,
     },
-    /// All of DROP SCHEMA, which must be empty.
-    DropSchema {
-        /// Its name.
-        name: String,
+    /// Makes sure that these changes can be applied whenever their transaction is decided about. Until then there are no others.
+    Prepare {
+        /// The transaction.
+        transaction: StatementId,
+        /// The group that decides about it.
+        group: GroupId,
+        /// In order.
+        changes: Vec<CatalogChange>,
     },
-    /// All of DROP VIEW.
+    /// Ends a transaction that was prepared.
+    End {
+        /// The transaction.
+        transaction: StatementId,
+        /// Whether its changes are applied.
+        commit: bool,
+    },
+    /// Last step of DROP TABLE: its shards are gone.
+    Forget {
+        /// The table.
+        table: TableId,
+    },
+}
+
+/// One change of what everybody sees.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CatalogChange {
+    /// CREATE TABLE: a table that was made takes its name.
+    Publish {
+        /// The table.
+        table: TableId,
+    },
+    /// ALTER TABLE.
+    Alter {
+        /// The next definition; its version follows that of the one before.
+        next: Arc<TableDefinition>,
+    },
+    /// DROP TABLE: the name is free. Its shards go afterwards.
+    Drop {
+        /// The table.
+        table: TableId,
+    },
+    /// CREATE VIEW.
+    CreateView {
+        /// What was asked for, with an id of its own.
+        view: Arc<View>,
+        /// The view whose place and id it takes, as the proposer saw it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<Arc<View>>,
+        /// The tables it reads, as the proposer saw them.
+        #[serde(default)]
+        seen: Vec<(TableId, SchemaVersion)>,
+    },
+    /// DROP VIEW.
     DropView {
         /// The view.
         view: TableId,
     },
-    /// All of COMMENT ON.
+    /// CREATE SCHEMA.
+    CreateSchema {
+        /// Its name.
+        name: String,
+        /// Its id.
+        id: TableId,
+    },
+    /// DROP SCHEMA, which must be empty.
+    DropSchema {
+        /// Its name.
+        name: String,
+    },
+    /// COMMENT ON.
     Comment {
         /// The table or view.
         relation: TableId,
@@ -101,11 +137,6 @@ pub(crate) enum CatalogCommand {
         column: u32,
         /// What to say; `None` takes it back.
         text: Option<String>,
-    },
-    /// Last step of DROP TABLE: its shards are gone.
-    Forget {
-        /// The table.
-        table: TableId,
     },
 }
 
@@ -115,29 +146,51 @@ pub(crate) enum CatalogCommand {
 pub(crate) enum CatalogOutcome {
     /// Done, or done before.
     Done,
-    /// The table as it will be once published, or as it was.
+    /// An id that nothing else has.
+    Id(TableId),
+    /// The table that was made.
     Table(Arc<Table>),
-    /// The name is taken.
-    TableExists,
-    /// The definition does not follow the one that is public.
-    SchemaChanged,
-    /// Views of these names read it.
-    IsRead(Vec<String>),
     /// The numbers from `first` on are the proposer's.
     Reserved {
         /// The first of them, from 0.
         first: u64,
     },
+    /// A transaction is prepared and not decided about.
+    Busy,
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why a change cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Refusal {
+    /// The name is taken.
+    TableExists(String),
+    /// The definition does not follow the one that is there, or what a view shall read or replace is another by now.
+    SchemaChanged(String),
+    /// Views read it.
+    IsRead {
+        /// The table or view.
+        name: String,
+        /// Names of the views.
+        readers: Vec<String>,
+    },
     /// There is a schema of that name.
-    SchemaExists,
+    SchemaExists(String),
     /// There is no schema of that name.
-    NoSuchSchema,
-    /// The schema holds these tables and views.
-    SchemaNotEmpty(Vec<String>),
+    NoSuchSchema(String),
+    /// The schema holds tables or views.
+    SchemaNotEmpty {
+        /// Its name.
+        name: String,
+        /// What is in it.
+        relations: Vec<String>,
+    },
     /// The view would read itself.
-    Circular,
-    /// There is no such table in a stage the command applies to.
-    NoSuchTable,
+    Circular(String),
+    /// There is no such table or view.
+    NoSuchTable(String),
 }
 
 impl CatalogEntry {

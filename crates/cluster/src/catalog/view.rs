@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A query with a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Its id, of one range with those of tables. Ignored in what CREATE VIEW asks for.
+    /// Its id, of one range with those of tables; given when it is created.
     pub id: TableId,
     /// The schema it lies in.
     pub namespace: String,

@@ -1,9 +1,9 @@
-//! CREATE, ALTER and DROP as jobs: each ends, whichever step a crash comes after.
+//! CREATE, ALTER and DROP: each ends, whichever step a crash comes after, and transactions of them as a whole.
 
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, new_null_array};
-use cluster::{Error, Table, View};
+use cluster::{Error, Node, Table, View};
 use event::{Column, ColumnId, ColumnType, SchemaVersion, TableDefinition, TableId};
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
@@ -117,34 +117,57 @@ fn an_alter_job_cut_off_anywhere_is_finished_or_was_never_begun() {
     assert!(finished > 0 && never > 0, "finished {finished}, never begun {never}");
 }
 
+/// What a migration does: a table, a column and a view more, and a row that says so.
+async fn migrate(node: &Arc<Node>, version: &Arc<Table>) -> Result<(), Error> {
+    let mut changes = node.changes().await?;
+    let mut writes = node.begin();
+    writes.append(version, rows("before", 0..1)).await?;
+    let table = changes.create_table(events("t")).await?;
+    writes.append(&table, rows("a", 0..6)).await?;
+    let altered = changes.alter_table(TableDefinition { name: "v".to_owned(), ..altered(version) })?;
+    writes.follow(&altered)?;
+    writes.append(&altered, widened(&altered, &rows("after", 0..1))).await?;
+    changes.create_view(view("w", &[table.definition.id, altered.definition.id]), None, Vec::new()).await?;
+    assert!(find(node, "t").is_none() && node.catalog().views.is_empty(), "nobody sees it");
+    changes.commit(Some(writes)).await?;
+    Ok(())
+}
+
 #[test]
-fn a_filled_table_cut_off_anywhere_is_whole_or_was_never_there() {
+fn a_transaction_cut_off_anywhere_has_changed_all_or_nothing() {
     let (mut whole, mut never, mut seed) = (0, 0, 0);
     for n in (1..).flat_map(|n| [n; SEEDS]) {
         seed += 1;
         let disk = Arc::new(SimulatedDisk::new(seed));
         let acknowledged = block_on(async {
             let node = start(disk.clone()).await.unwrap();
+            let version = node.create_table(events("v")).await.unwrap();
+            insert(&node, &version, rows("first", 0..1)).await.unwrap();
             disk.freeze_at_sync(disk.syncs() + n, Frozen::Succeed);
-            let filling = node.create_hidden(events("t")).await.unwrap();
-            assert!(find(&node, "t").is_none(), "nobody sees it");
-            insert(&node, filling.table(), rows("a", 0..6)).await.unwrap();
-            assert!(find(&node, "t").is_none(), "nobody sees it");
-            filling.publish().await.unwrap();
+            migrate(&node, &version).await.unwrap();
             !disk.is_frozen()
         });
         let crashed = Arc::new(disk.crash(seed));
         block_on(async {
             let node = start(crashed).await.unwrap();
+            let version = find(&node, "v").unwrap();
+            let applied: Vec<String> = read(&node, &version).await.into_keys().map(|row| row.0).collect();
             match find(&node, "t") {
                 Some(table) => {
                     whole += u32::from(!acknowledged);
                     assert_eq!(read(&node, &table).await, once("a", 0..6));
+                    assert_eq!(applied, ["after", "before", "first"]);
+                    assert_eq!(version.definition.columns.len(), 4);
+                    assert_eq!(node.catalog().views.len(), 1);
                 }
                 None => {
-                    assert!(!acknowledged, "an acknowledged table is there");
+                    assert!(!acknowledged, "what is acknowledged is there");
                     never += 1;
-                    node.create_table(events("t")).await.expect("the name is free");
+                    assert_eq!(applied, ["first"]);
+                    assert_eq!(version.definition.columns.len(), 3);
+                    assert!(node.catalog().views.is_empty());
+                    assert_eq!(node.shards().len(), 1, "its shard is gone");
+                    migrate(&node, &version).await.expect("it can be done again");
                 }
             }
         });
@@ -152,21 +175,56 @@ fn a_filled_table_cut_off_anywhere_is_whole_or_was_never_there() {
             break;
         }
     }
-    assert!(never > 0, "whole {whole}, never there {never}");
+    assert!(whole > 0 && never > 0, "whole {whole}, never {never}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_was_not_filled_gives_its_name_back() {
+async fn a_transaction_that_is_given_up_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(real_disk(&dir)).await.unwrap();
-    let filling = node.create_hidden(events("t")).await.unwrap();
-    let refused = node.create_table(events("t")).await.unwrap_err();
+    let mut changes = node.changes().await.unwrap();
+    let table = changes.create_table(events("t")).await.unwrap();
+    changes.create_schema("s".to_owned()).await.unwrap();
+    let refused = changes.create_table(events("t")).await.unwrap_err();
     assert!(matches!(refused, Error::TableExists(_)), "{refused:?}");
-    filling.discard().await.unwrap();
-    let forgotten = node.create_hidden(events("t")).await.unwrap();
-    drop(forgotten);
-    // Whoever looks after jobs that were left finds it.
-    eventually("the name is free", async || node.create_table(events("t")).await.is_ok()).await;
+    // Nobody else sees the name, nor is kept from taking it.
+    let other = node.create_table(events("t")).await.unwrap();
+    let refused = changes.rebase().await.unwrap_err();
+    assert!(matches!(refused, Error::TableExists(_)), "{refused:?}");
+    let mut writes = node.begin();
+    writes.append(&table, rows("a", 0..6)).await.unwrap();
+    let refused = changes.commit(Some(writes)).await.unwrap_err();
+    assert!(matches!(refused, Error::TableExists(_)), "{refused:?}");
+    eventually("the shard is gone", async || node.shards().len() == 1).await;
+    assert_eq!(read(&node, &other).await.len(), 0);
+    assert!(node.catalog().schemas.is_empty());
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_follow_what_others_change_and_go_back_to_a_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let t = node.create_table(events("t")).await.unwrap();
+    insert(&node, &t, rows("a", 0..3)).await.unwrap();
+    let mut changes = node.changes().await.unwrap();
+    let altered = changes.alter_table(altered(&t)).unwrap();
+    let mark = changes.mark();
+    changes.drop_table(t.definition.id).unwrap();
+    assert!(changes.catalog().tables.is_empty());
+    let others = node.create_table(events("others")).await.unwrap();
+    changes.rebase().await.unwrap();
+    assert_eq!(changes.catalog().tables.keys().collect::<Vec<_>>(), [&others.definition.id]);
+    changes.roll_back_to(mark);
+    assert_eq!(changes.catalog().tables.len(), 2);
+
+    // The transaction reads the rows as those of the table it has altered; others do not know of it.
+    assert_eq!(node.snapshot(&altered).await.unwrap().shards[0].memory[0].batches[0].num_columns(), 5);
+    assert_eq!(node.snapshot(&t).await.unwrap().shards[0].memory[0].batches[0].num_columns(), 4);
+    changes.commit(None).await.unwrap();
+    assert_eq!(read(&node, &find(&node, "u").unwrap()).await, once("a", 0..3));
+    let refused = node.snapshot(&t).await.unwrap_err();
+    assert!(matches!(refused, Error::SchemaChanged(_)), "{refused:?}");
     node.shutdown().await.unwrap();
 }
 
@@ -182,21 +240,26 @@ async fn a_view_reads_what_is_there_and_never_itself() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(real_disk(&dir)).await.unwrap();
     let there = |name: &str| node.catalog().view("public", name).cloned().unwrap();
-    node.create_view(view("v", &[]), None, Vec::new()).await.unwrap();
+    let create = async |view: View, replaces: Option<Arc<View>>| {
+        let mut changes = node.changes().await?;
+        changes.create_view(view, replaces, Vec::new()).await?;
+        changes.commit(None).await
+    };
+    create(view("v", &[]), None).await.unwrap();
     let v = there("v");
-    node.create_view(view("w", &[v.id]), None, Vec::new()).await.unwrap();
+    create(view("w", &[v.id]), None).await.unwrap();
     let w = there("w");
 
     // Both see the catalog as it was before either: whoever comes second would close the circle.
-    let refused = node.create_view(view("v", &[w.id]), Some(v.clone()), Vec::new()).await.unwrap_err();
+    let refused = create(view("v", &[w.id]), Some(v.clone())).await.unwrap_err();
     assert!(matches!(&refused, Error::CircularView(name) if name == "v"), "{refused:?}");
-    let refused = node.create_view(view("v", &[v.id]), Some(v.clone()), Vec::new()).await.unwrap_err();
+    let refused = create(view("v", &[v.id]), Some(v.clone())).await.unwrap_err();
     assert!(matches!(refused, Error::CircularView(_)), "{refused:?}");
 
     // What is to be replaced is another by now.
     let table = node.create_table(events("t")).await.unwrap();
-    node.create_view(view("v", &[table.definition.id]), Some(v.clone()), Vec::new()).await.unwrap();
-    let refused = node.create_view(view("v", &[]), Some(v.clone()), Vec::new()).await.unwrap_err();
+    create(view("v", &[table.definition.id]), Some(v.clone())).await.unwrap();
+    let refused = create(view("v", &[]), Some(v.clone())).await.unwrap_err();
     assert!(matches!(refused, Error::SchemaChanged(_)), "{refused:?}");
     assert_eq!((there("v").id, there("v").reads.clone()), (v.id, vec![table.definition.id]));
     let refused = node.drop_table(table.definition.id).await.unwrap_err();
@@ -213,12 +276,17 @@ async fn what_a_session_left_goes_when_the_node_starts_again() {
     for schema in [&one, &two] {
         let spec = cluster::TableSpec { namespace: schema.clone(), ..events("t") };
         let table = node.create_table(spec).await.unwrap();
-        node.create_view(view(&format!("reads_{schema}"), &[table.definition.id]), None, Vec::new()).await.unwrap();
+        let mut changes = node.changes().await.unwrap();
+        let reader = view(&format!("reads_{schema}"), &[table.definition.id]);
+        changes.create_view(reader, None, Vec::new()).await.unwrap();
+        changes.commit(None).await.unwrap();
     }
-    let refused = node.drop_schema(one.clone()).await.unwrap_err();
+    let mut changes = node.changes().await.unwrap();
+    let refused = changes.drop_schema(one.clone()).unwrap_err();
     assert!(matches!(refused, Error::SchemaNotEmpty { .. }), "{refused:?}");
-    let dropped = node.drop_schema_with_contents(&one).await.unwrap();
+    let dropped = changes.drop_schema_with_contents(one.clone()).unwrap();
     assert_eq!(dropped, [format!("view reads_{one}"), "table t".to_owned()]);
+    changes.commit(None).await.unwrap();
     let catalog = node.catalog();
     assert_eq!((catalog.schemas.len(), catalog.tables.len(), catalog.views.len()), (1, 1, 1));
     let refused = node.create_table(cluster::TableSpec { namespace: one, ..events("t") }).await.unwrap_err();

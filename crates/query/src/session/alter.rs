@@ -13,7 +13,7 @@ use event::{Column, ColumnType, Constant, IdentityKind, SchemaVersion, TableDefi
 use super::ddl::{self, folded, relation};
 use super::insert::{self, position};
 use super::view::is_read;
-use super::{Outcome, Session, checks, rows};
+use super::{Block, Outcome, Session, checks, rows};
 use crate::error::{Condition, Error};
 
 /// Attempts when somebody else changes the same table meanwhile.
@@ -21,7 +21,6 @@ const ATTEMPTS_MAX: u32 = 3;
 
 impl Session {
     pub(super) async fn alter_table(&mut self, alter: &AlterTable) -> Result<Outcome, Error> {
-        self.refuse_in_block("ALTER TABLE").await?;
         let name = relation(&alter.name)?;
         for attempt in 1.. {
             let table = match self.table(&name) {
@@ -40,18 +39,18 @@ impl Session {
                 break;
             }
             changed.version = SchemaVersion(changed.version.0 + 1);
-            let new_name = changed.name.clone();
-            match self.engine.node().alter_table(changed).await {
+            let alone = self.block == Block::None;
+            let altered = self.changing().await?.alter_table(changed);
+            if let Ok(table) = &altered {
+                self.follow(table).await?;
+            }
+            match self.changed(altered).await {
                 Ok(_) => break,
-                Err(cluster::Error::SchemaChanged(_)) if attempt < ATTEMPTS_MAX => {}
-                Err(cluster::Error::TableExists(_)) => {
-                    let message = format!("relation \"{new_name}\" already exists");
-                    return Err(Error::report(Condition::DuplicateTable, message));
-                }
-                Err(cluster::Error::IsRead { readers, .. }) => {
+                Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if alone && attempt < ATTEMPTS_MAX => {}
+                Err(Error::Cluster(cluster::Error::IsRead { readers, .. })) => {
                     return Err(is_read("alter", "table", &table.definition.name, &readers));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(Outcome::Done("ALTER TABLE".to_owned()))

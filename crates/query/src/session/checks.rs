@@ -109,7 +109,7 @@ impl Session {
         for check in checks {
             let text = format!("SELECT {}", check.expression);
             let ast = super::statement::parse(&text)?.remove(0).ast.expect("the statement is not empty");
-            let ast = pg_catalog::rewrite(ast.as_ref().clone(), &text, &self.engine().node().catalog())?;
+            let ast = pg_catalog::rewrite(ast.as_ref().clone(), &text, &self.visible())?;
             expressions.push((check.name.clone(), only_expression(ast)?));
         }
         expressions.sort_by(|a, b| a.0.cmp(&b.0));

@@ -12,7 +12,6 @@ impl Session {
         let Ast::Comment { object_type, object_name, comment, .. } = ast else {
             return Err(Error::report(Condition::Internal, "it is no COMMENT"));
         };
-        self.refuse_in_block("COMMENT").await?;
         let (relation, column) = match object_type {
             CommentObject::Table | CommentObject::View => (self.relation_id(object_name, object_type)?, 0),
             CommentObject::Column => self.column_number(object_name)?,
@@ -24,13 +23,14 @@ impl Session {
         };
         // An empty text is none, as in PostgreSQL.
         let text = comment.clone().filter(|text| !text.is_empty());
-        self.engine.node().comment(relation, column, text).await?;
+        let said = self.changing().await?.comment(relation, column, text);
+        self.changed(said).await?;
         Ok(Outcome::Done("COMMENT".to_owned()))
     }
 
     fn relation_id(&self, name: &ObjectName, kind: &CommentObject) -> Result<TableId, Error> {
         let (namespace, name) = relation(name)?;
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let view = catalog.view(&namespace, &name).map(|view| view.id);
         match (kind, view) {
             (CommentObject::Table, Some(_)) => {
@@ -56,7 +56,7 @@ impl Session {
             _ => return Err(Error::report(Condition::SyntaxError, "column name must be qualified")),
         };
         let id = self.relation_id(&of, &CommentObject::Column)?;
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let names: Vec<&str> = match (catalog.tables.get(&id), catalog.views.get(&id)) {
             (Some(table), _) => table.definition.columns.iter().map(|column| column.name.as_str()).collect(),
             (None, Some(view)) => view.columns.iter().map(|column| column.name.as_str()).collect(),

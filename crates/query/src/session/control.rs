@@ -37,6 +37,7 @@ impl Session {
     pub(super) async fn run(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
         let statement = &prepared.statement;
         let Some(mut ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
+        self.rebase_changes().await?;
         self.complete_names(&mut ast);
         self.note_begun(&ast).await?;
         self.statement_began = Some(chrono::Utc::now());
@@ -71,6 +72,10 @@ impl Session {
                     None => Box::pin(self.create_table(&create)).await,
                 }
             }
+            Ast::CreateTable(create) if create.on_commit.is_some() => {
+                let message = "ON COMMIT can only be used on temporary tables";
+                Err(Error::report(Condition::InvalidTableDefinition, message))
+            }
             Ast::CreateTable(create) => match &create.query {
                 Some(query) => Box::pin(self.create_table_as(statement, create, query)).await,
                 None => Box::pin(self.create_table(create)).await,
@@ -88,10 +93,10 @@ impl Session {
                 Box::pin(self.drop_views(names, *if_exists, *cascade)).await
             }
             Ast::Drop { object_type: ObjectType::Table, if_exists, names, cascade, .. } => {
-                self.refuse_in_block("DROP TABLE").await?;
                 for name in names {
                     self.drop_table(&relation(name)?, *if_exists, *cascade).await?;
                 }
+                self.changed(Ok(())).await?;
                 Ok(Outcome::Done("DROP TABLE".to_owned()))
             }
             Ast::StartTransaction { modes, .. } => self.begin(modes),
@@ -145,7 +150,7 @@ impl Session {
 
     /// The public table of that name, with PostgreSQL's refusal and a guess.
     pub(super) fn table(&self, (namespace, name): &(String, String)) -> Result<Arc<Table>, Error> {
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         if let Some(table) = catalog.table(namespace, name) {
             return Ok(Arc::clone(table));
         }
@@ -165,21 +170,7 @@ impl Session {
         })
     }
 
-    /// DDL commits by itself. Before it, what an implicit transaction has written so far is committed.
-    pub(super) async fn refuse_in_block(&mut self, what: &str) -> Result<(), Error> {
-        match self.block {
-            Block::Explicit { .. } => Err(Error::hinted(
-                Condition::ActiveTransaction,
-                format!("{what} cannot run inside a transaction block"),
-                "Run it before BEGIN.",
-            )),
-            Block::Implicit => self.commit_writes().await,
-            Block::None => Ok(()),
-        }
-    }
-
     async fn create_table(&mut self, create: &datafusion::sql::sqlparser::ast::CreateTable) -> Result<Outcome, Error> {
-        self.refuse_in_block("CREATE TABLE").await?;
         let spec = table_spec(create)?;
         for column in &spec.columns {
             self.check_default(column).await?;
@@ -189,17 +180,15 @@ impl Session {
         let unchecked_key =
             matches!(&spec.kind, TableKind::Event(options) if options.dedup.is_none()) && !spec.primary_key.is_empty();
         let done = Outcome::Done("CREATE TABLE".to_owned());
-        match self.engine.node().create_table(spec).await {
+        let created = self.changing().await?.create_table(spec).await;
+        self.note_on_commit(create, &created);
+        match self.changed(created).await {
             Ok(_) => {}
-            Err(cluster::Error::TableExists(_)) if create.if_not_exists => {
+            Err(Error::Cluster(cluster::Error::TableExists(_))) if create.if_not_exists => {
                 self.notice("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"));
                 return Ok(done);
             }
-            Err(cluster::Error::TableExists(_)) => {
-                let message = format!("relation \"{name}\" already exists");
-                return Err(Error::report(Condition::DuplicateTable, message));
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         if unchecked_key {
             self.notice(
@@ -225,7 +214,7 @@ impl Session {
     }
 
     async fn drop_table(&mut self, name: &(String, String), if_exists: bool, cascade: bool) -> Result<(), Error> {
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         if catalog.view(&name.0, &name.1).is_some() {
             let message = format!("\"{}\" is not a table", name.1);
             return Err(Error::hinted(Condition::WrongObjectType, message, "Use DROP VIEW to remove a view."));
@@ -235,18 +224,19 @@ impl Session {
             if cascade {
                 self.drop_readers(id).await?;
             }
-            match self.engine.node().drop_table(id).await {
-                Err(cluster::Error::NoSuchTable(_)) => {}
-                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("drop", "table", &name, &readers)),
-                dropped => return Ok(dropped?),
-            }
+            let dropped = self.changing().await?.drop_table(id);
+            self.show_changes();
+            return dropped.map_err(|error| match error {
+                cluster::Error::IsRead { name, readers } => is_read("drop", "table", &name, &readers),
+                error => error.into(),
+            });
         }
         if if_exists {
             self.notice("NOTICE", "00000", format!("table \"{}\" does not exist, skipping", name.1));
             return Ok(());
         }
         let message = format!("table \"{}\" does not exist", name.1);
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let near = nearest(&name.1, catalog.tables.values().map(|table| table.definition.name.as_str()));
         Err(match near {
             Some(near) => {
@@ -625,7 +615,7 @@ impl Session {
 
     async fn discard(&mut self, what: DiscardObject) -> Result<Outcome, Error> {
         if what == DiscardObject::ALL {
-            if matches!(self.block, Block::Explicit { .. }) {
+            if self.block != Block::None {
                 let message = "DISCARD ALL cannot run inside a transaction block";
                 return Err(Error::report(Condition::ActiveTransaction, message));
             }
@@ -634,7 +624,6 @@ impl Session {
             self.end_single();
         }
         if matches!(what, DiscardObject::ALL | DiscardObject::TEMP) {
-            self.refuse_in_block("DISCARD").await?;
             self.discard_temporary().await?;
         }
         Ok(Outcome::Done(format!("DISCARD {what}")))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use cluster::Filling;
+use cluster::Table;
 use datafusion::sql::sqlparser::ast::{CreateTable, Query};
 use event::{Column, ColumnId, ColumnType};
 use futures::StreamExt;
@@ -22,9 +22,8 @@ impl Session {
         create: &CreateTable,
         query: &Query,
     ) -> Result<Outcome, Error> {
-        self.refuse_in_block("CREATE TABLE AS").await?;
         let (namespace, name) = relation(&create.name)?;
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let exists = catalog.table(&namespace, &name).is_some() || catalog.view(&namespace, &name).is_some();
         if exists {
             return self.exists_already(create, &name);
@@ -32,28 +31,14 @@ impl Session {
         let planned = self.planned(statement, as_query(query)).await?;
         let columns = columns(create, &names::shown(planned.columns()))?;
         let spec = query_spec(create, columns)?;
-        let filling = match self.engine.node().create_hidden(spec).await {
-            Ok(filling) => filling,
-            Err(cluster::Error::TableExists(_)) => return self.exists_already(create, &name),
-            Err(error) => return Err(error.into()),
-        };
-        let ready = self.made_ready(statement, planned, &[]).await;
-        let filled = match ready {
-            Ok(runnable) => self.fill(statement, self.start(&runnable), &filling).await,
-            Err(error) => Err(error),
-        };
-        match filled {
-            Ok(rows) => {
-                filling.publish().await?;
-                Ok(Outcome::Done(format!("SELECT {rows}")))
-            }
-            Err(error) => {
-                // What stopped the statement is what the client wants to know.
-                if let Err(left) = filling.discard().await {
-                    tracing::warn!(%left, "a table that was not filled is dropped later");
-                }
-                Err(error)
-            }
+        let created = self.changing().await?.create_table(spec).await;
+        self.note_on_commit(create, &created);
+        let table = created?;
+        let runnable = self.made_ready(statement, planned, &[]).await?;
+        let rows = self.fill(statement, self.start(&runnable), &table).await?;
+        match self.changed(Ok(())).await {
+            Err(Error::Cluster(cluster::Error::TableExists(_))) => self.exists_already(create, &name),
+            done => done.map(|()| Outcome::Done(format!("SELECT {rows}"))),
         }
     }
 
@@ -65,14 +50,13 @@ impl Session {
         Err(Error::report(Condition::DuplicateTable, format!("relation \"{name}\" already exists")))
     }
 
-    /// Commits the rows to the table nobody sees yet; how many there are.
+    /// Writes the rows to the new table; how many there are.
     async fn fill(
-        &self,
+        &mut self,
         statement: &Statement,
         mut batches: crate::run::ResultStream,
-        filling: &Filling,
-    ) -> Result<u64, Error> {
-        let table = filling.table();
+        table: &Arc<Table>,
+    ) -> Result<usize, Error> {
         let width = table.definition.columns.len();
         let target = Arc::new(Target {
             table: Arc::clone(&table.definition),
@@ -81,15 +65,16 @@ impl Session {
             zone: self.zone(),
             checks: None,
         });
-        let mut writes = self.engine.node().begin();
+        let (mut writes, mut count) = (self.take_writes().await, 0);
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| self.worded(error, statement))?;
             let target = Arc::clone(&target);
             let rows = self.engine.work(async move { Ok(target.rows(&batch)) }).await;
             let rows = rows.map_err(|error| self.worded(error, statement))??;
+            count += rows.num_rows();
             writes.append(table, rows).await?;
         }
-        Ok(writes.commit().await?.rows)
+        Ok(count)
     }
 }
 

@@ -57,14 +57,17 @@ impl Session {
 
     async fn keyed_tables(&self) -> Vec<Arc<Table>> {
         let Some(writes) = &self.writes else { return Vec::new() };
-        writes.lock().await.keyed()
+        let catalog = self.visible();
+        let written = writes.lock().await.keyed();
+        // The transaction may have dropped the table.
+        written.iter().filter_map(|table| catalog.tables.get(&table.definition.id)).cloned().collect()
     }
 
     /// Answers with the index of the snapshot that was looked at.
     async fn look_at_keys(&self, table: &Arc<Table>) -> Result<u64, Error> {
         let node = self.engine.node();
         let snapshots = Arc::new(Snapshots::new(Arc::clone(node)));
-        let own_rows = self.own_rows(&node.catalog());
+        let own_rows = self.own_rows(&self.visible());
         let reads = Arc::new(Reads::new(snapshots, own_rows));
         let mut index = 0;
         for key in table.definition.keys() {

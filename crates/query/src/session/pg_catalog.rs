@@ -25,6 +25,7 @@ use self::information_schema::InformationSchema;
 use self::relations::StatementPgCatalog;
 pub(super) use self::relations::column_type;
 use super::arithmetic::CheckArithmetic;
+use super::changing::Visible;
 use super::literals::{Microseconds, ReadLiterals};
 use super::settings::Settings;
 use crate::engine::Engine;
@@ -86,11 +87,12 @@ impl SessionCatalog {
         user: &str,
         database: &str,
         settings: &Arc<Mutex<Settings>>,
+        visible: &Visible,
     ) -> SessionCatalog {
         let shared = engine.shared(database);
         let text = |value: &str| ScalarValue::Utf8(Some(value.to_owned()));
         let version = format!("PostgreSQL 15.18 (Annal {}) on {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-        let mut functions = functions::all(engine, settings);
+        let mut functions = functions::all(visible, settings);
         functions.extend([
             constant("version", text(&version)),
             constant("session_user", text(user)),

@@ -101,12 +101,12 @@ impl Session {
             Some(pinned) => Arc::clone(pinned),
             None => Arc::new(Snapshots::new(Arc::clone(self.engine.node()))),
         };
-        Reads::new(snapshots, self.own_rows(&self.engine.node().catalog()))
+        Reads::new(snapshots, self.own_rows(&self.visible()))
     }
 
     /// The state a statement over given reads is planned in, and the names it finds there.
     fn state_over(&self, reads: Arc<Reads>) -> (SessionState, Arc<StatementCatalog>) {
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let path = self.settings.lock().search_path();
         let list = StatementCatalog::new(&self.engine, &self.database, Arc::clone(&catalog), path, reads);
         self.catalog.describe(&self.engine, &catalog, &list);
@@ -131,7 +131,7 @@ impl Session {
 
     /// Names a mistyped one could have meant.
     fn known(&self) -> Known {
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let views = catalog.views.values().map(|view| view.name.clone());
         let tables = catalog.tables.values().map(|table| table.definition.name.clone()).chain(views).collect();
         let functions =
@@ -210,7 +210,7 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
         let (state, list) = self.state_over(reads);
         let moment = self.moment();

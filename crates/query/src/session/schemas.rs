@@ -38,7 +38,7 @@ impl Session {
         if matches!(ast.as_ref(), Ast::Prepare { .. }) {
             return;
         }
-        let catalog = self.engine.node().catalog();
+        let catalog = self.visible();
         let path = self.path(&catalog);
         if path == ["public"] {
             return;
@@ -75,7 +75,6 @@ impl Session {
     }
 
     pub(super) async fn create_schema(&mut self, name: &SchemaName, if_not_exists: bool) -> Result<Outcome, Error> {
-        self.refuse_in_block("CREATE SCHEMA").await?;
         let name = match name {
             SchemaName::Simple(name) | SchemaName::NamedAuthorization(name, _) => schema_name(name)?,
             SchemaName::UnnamedAuthorization(role) => folded(role),
@@ -84,31 +83,32 @@ impl Session {
             let error = Error::report(Condition::ReservedName, format!("unacceptable schema name \"{name}\""));
             return Err(error.detailed("Names that begin with pg_, information_schema and annal are the system's."));
         }
-        match self.engine.node().create_schema(name.clone()).await {
+        let created = self.changing().await?.create_schema(name.clone()).await;
+        match self.changed(created).await {
             Ok(()) => {}
-            Err(cluster::Error::SchemaExists(_)) if if_not_exists => {
+            Err(Error::Cluster(cluster::Error::SchemaExists(_))) if if_not_exists => {
                 self.notice("NOTICE", "42P06", format!("schema \"{name}\" already exists, skipping"));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         Ok(Outcome::Done("CREATE SCHEMA".to_owned()))
     }
 
-    /// With `cascade`, what is in it goes first, one by one.
+    /// With `cascade`, what is in it goes first.
     pub(super) async fn drop_schemas(
         &mut self,
         names: &[ObjectName],
         if_exists: bool,
         cascade: bool,
     ) -> Result<Outcome, Error> {
-        self.refuse_in_block("DROP SCHEMA").await?;
         for name in names {
             let name = schema_name(name)?;
-            let node = Arc::clone(self.engine.node());
+            let changes = self.changing().await?;
             let dropped = match cascade {
-                true => node.drop_schema_with_contents(&name).await,
-                false => node.drop_schema(name.clone()).await.map(|()| Vec::new()),
+                true => changes.drop_schema_with_contents(name.clone()),
+                false => changes.drop_schema(name.clone()).map(|()| Vec::new()),
             };
+            self.show_changes();
             match dropped {
                 Ok(dropped) => {
                     for relation in dropped {
@@ -125,6 +125,7 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.changed(Ok(())).await?;
         Ok(Outcome::Done("DROP SCHEMA".to_owned()))
     }
 }

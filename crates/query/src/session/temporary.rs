@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cluster::Node;
+use cluster::{Node, Table};
 use datafusion::sql::sqlparser::ast::{CreateTable, Ident, ObjectName, ObjectNamePart, OnCommit};
 
 use super::Session;
@@ -37,9 +37,8 @@ impl Session {
     /// A CREATE TEMPORARY TABLE as one of a table in the session's schema.
     ///
     /// # Errors
-    /// 42P16 for a table in another schema, 0A000 for what shall happen at COMMIT.
+    /// 42P16 for a table in another schema, 0A000 for ON COMMIT DELETE ROWS.
     pub(super) async fn temporary(&mut self, create: &CreateTable) -> Result<CreateTable, Error> {
-        self.refuse_in_block("CREATE TEMPORARY TABLE").await?;
         let name = match &create.name.0[..] {
             [name] => name.clone(),
             [ObjectNamePart::Identifier(schema), name] if self.is_temporary(&folded(schema)) => name.clone(),
@@ -48,11 +47,11 @@ impl Session {
                 return Err(Error::report(Condition::InvalidTableDefinition, message));
             }
         };
-        if !matches!(create.on_commit, None | Some(OnCommit::PreserveRows)) {
+        if create.on_commit == Some(OnCommit::DeleteRows) {
             return Err(Error::hinted(
                 Condition::FeatureNotSupported,
-                "ON COMMIT DROP and DELETE ROWS are not supported",
-                "Temporary tables go when the session ends, or with DISCARD TEMP.",
+                "ON COMMIT DELETE ROWS is not supported",
+                "Use ON COMMIT DROP, or TRUNCATE the table.",
             ));
         }
         let schema = match &self.temporary {
@@ -62,11 +61,19 @@ impl Session {
                 let name = node.create_temporary_schema().await?;
                 self.temporary = Some(TemporarySchema { node, name: name.clone() });
                 self.settings.lock().temporary = Some(name.clone());
+                self.rebase_changes().await?;
                 name
             }
         };
         let schema = ObjectNamePart::Identifier(Ident::with_quote('"', schema));
-        Ok(CreateTable { name: ObjectName(vec![schema, name]), temporary: false, on_commit: None, ..create.clone() })
+        Ok(CreateTable { name: ObjectName(vec![schema, name]), temporary: false, ..create.clone() })
+    }
+
+    /// Remembers a table that shall go when its transaction is committed.
+    pub(super) fn note_on_commit(&mut self, create: &CreateTable, created: &Result<Arc<Table>, cluster::Error>) {
+        if let (Some(OnCommit::Drop), Ok(table)) = (&create.on_commit, created) {
+            self.on_commit_drop.push(table.definition.id);
+        }
     }
 
     fn is_temporary(&self, schema: &str) -> bool {
@@ -76,15 +83,8 @@ impl Session {
     /// Drops the session's temporary tables now.
     pub(super) async fn discard_temporary(&mut self) -> Result<(), Error> {
         let Some(temporary) = &self.temporary else { return Ok(()) };
-        let dropped = temporary.node.drop_schema_with_contents(&temporary.name).await;
-        self.settings.lock().temporary = None;
-        if let Some(mut temporary) = self.temporary.take() {
-            match dropped {
-                // Nothing is left to be dropped with it.
-                Ok(_) => std::mem::take(&mut temporary.name),
-                Err(error) => return Err(error.into()),
-            };
-        }
-        Ok(())
+        let name = temporary.name.clone();
+        let dropped = self.changing().await?.drop_contents(&name).map(drop);
+        self.changed(dropped).await
     }
 }

@@ -123,11 +123,12 @@ async fn ok(session: &mut Session, sql: &str, expected: &str) {
 
 async fn no(session: &mut Session, sql: &str, condition: Condition, message: &str) -> Box<crate::error::Report> {
     match run(session, sql).await {
-        Err(Error::Reported(report)) => {
+        Err(error) => {
+            let report = Box::new(error.into_report());
             assert_eq!((report.condition, report.message.as_str()), (condition, message), "{sql}");
             report
         }
-        other => panic!("{sql}: not refused: {other:?}"),
+        Ok(done) => panic!("{sql}: not refused: {done}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Transaction blocks: BEGIN to COMMIT, savepoints, isolation, and the rows a block has written.
 //!
-//! A block's writes are one [`WriteSet`], committed as one entry. A savepoint marks a place in it; going back to one takes back what was
+//! A block's writes are one [`WriteSet`], committed as one entry; its DDL is staged beside it, see [`super::changing`]. A savepoint marks a place in it; going back to one takes back what was
 //! written since. Who writes holds the set, so that a statement that is dropped half way leaves it to the block, to be rolled back to a
 //! savepoint.
 
@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cluster::{Mark, WriteSet};
+use cluster::{CatalogChanges, ChangesMark, Mark, WriteSet};
 use datafusion::sql::sqlparser::ast::{
     ObjectType, SetExpr, Statement as Ast, TransactionAccessMode, TransactionIsolationLevel, TransactionMode,
 };
@@ -95,6 +95,8 @@ pub(super) struct Savepoint {
     name: String,
     /// `None` when the block had not written.
     mark: Option<Mark>,
+    /// `None` when the block had not changed the catalog.
+    changes: Option<ChangesMark>,
     settings: Settings,
     modes: Modes,
 }
@@ -175,6 +177,7 @@ impl Session {
         }
         let modes = self.modes;
         self.writes = None;
+        self.drop_changes();
         self.end_block(false);
         self.chain(chain, modes);
         Ok(Outcome::Done("ROLLBACK".to_owned()))
@@ -184,6 +187,7 @@ impl Session {
     pub(super) fn end_block(&mut self, committed: bool) {
         self.block = Block::None;
         self.savepoints.clear();
+        self.on_commit_drop.clear();
         self.begun = false;
         if self.pinned.take().is_some() {
             // A plan made in the block reads its snapshots.
@@ -250,7 +254,8 @@ impl Session {
             None => None,
         };
         let settings = self.settings.lock().clone();
-        self.savepoints.push(Savepoint { name, mark, settings, modes: self.modes });
+        let changes = self.changes.as_ref().map(CatalogChanges::mark);
+        self.savepoints.push(Savepoint { name, mark, changes, settings, modes: self.modes });
         Ok(Outcome::Done("SAVEPOINT".to_owned()))
     }
 
@@ -259,14 +264,18 @@ impl Session {
         self.refuse_outside_block("ROLLBACK TO SAVEPOINT")?;
         let at = self.savepoint_named(name)?;
         self.savepoints.truncate(at + 1);
-        let Savepoint { mark, settings, modes, .. } = &self.savepoints[at];
+        let Savepoint { mark, changes, settings, modes, .. } = &self.savepoints[at];
         self.settings.lock().return_to(settings);
         self.modes = *modes;
         match (&self.writes, mark) {
             (Some(writes), Some(mark)) => writes.lock().await.roll_back_to(mark).await?,
             _ => self.writes = None,
         }
-        self.written += 1;
+        match (&mut self.changes, *changes) {
+            (Some(changes), Some(mark)) => changes.roll_back_to(mark),
+            _ => self.changes = None,
+        }
+        self.show_changes();
         self.block = Block::Explicit { failed: false };
         Ok(Outcome::Done("ROLLBACK".to_owned()))
     }
@@ -308,8 +317,11 @@ impl Session {
     }
 
     pub(super) async fn commit_writes(&mut self) -> Result<(), Error> {
-        if self.writes.is_none() {
+        if self.writes.is_none() && self.changes.is_none() {
             return Ok(());
+        }
+        if !self.on_commit_drop.is_empty() {
+            Box::pin(self.drop_on_commit()).await?;
         }
         // Most write to no table with keys. What is still held is looked at when it is free.
         let keyed =
@@ -318,21 +330,26 @@ impl Session {
             true => Box::pin(self.settle_keys()).await,
             false => Ok(Vec::new()),
         };
-        let writes = self.writes.take();
-        let _turns = settled?;
-        let Some(writes) = writes else { return Ok(()) };
-        // Nobody holds it but a COPY that failed, and the block of that is never committed.
-        let Some(writes) = Arc::into_inner(writes).map(Mutex::into_inner) else {
-            return Err(Error::report(Condition::Internal, "a statement of the transaction is still being stopped"));
-        };
-        if writes.is_empty() {
-            return Ok(());
+        let (writes, changes) = (self.writes.take(), self.changes.take());
+        if changes.is_some() {
+            self.show_changes();
         }
+        let _turns = settled?;
+        // Nobody holds it but a COPY that failed, and the block of that is never committed.
+        let free = |writes| {
+            let stopped =
+                || Error::report(Condition::Internal, "a statement of the transaction is still being stopped");
+            Arc::into_inner(writes).map(Mutex::into_inner).ok_or_else(stopped)
+        };
+        let writes = writes.map(free).transpose()?.filter(|writes| !writes.is_empty());
         self.committing.store(true, Ordering::SeqCst);
-        let outcome = writes.commit().await;
+        let outcome = match (changes, writes) {
+            (Some(changes), writes) => Box::pin(changes.commit(writes)).await.map(drop),
+            (None, Some(writes)) => writes.commit().await.map(drop),
+            (None, None) => Ok(()),
+        };
         self.committing.store(false, Ordering::SeqCst);
-        outcome?;
-        Ok(())
+        Ok(outcome?)
     }
 }
 

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use super::ddl::{folded, relation};
 use super::plan::REPLANS_MAX;
 use super::report::nearest;
-use super::{Outcome, Session, names, pg_catalog, statement};
+use super::{Block, Outcome, Session, names, pg_catalog, statement};
 use crate::error::{Condition, Error};
 use crate::table::StatementCatalog;
 
@@ -26,13 +26,12 @@ const DEPTH_MAX: usize = 32;
 
 impl Session {
     pub(super) async fn create_view(&mut self, create: &CreateView) -> Result<Outcome, Error> {
-        self.refuse_in_block("CREATE VIEW").await?;
         refuse_clauses(create)?;
         let (namespace, name) = relation(&create.name)?;
         super::ddl::check_namespace(&namespace)?;
         let query = create.query.to_string();
         for attempt in 0.. {
-            let catalog = self.engine.node().catalog();
+            let catalog = self.visible();
             let view = self.asked_view(create, (&namespace, &name), &query).await?;
             let versions = view.reads.iter().filter_map(|id| catalog.tables.get(id));
             let seen = versions.map(|table| (table.definition.id, table.definition.version)).collect();
@@ -40,18 +39,20 @@ impl Session {
             if let Some(before) = &replaces {
                 follows(before, &view.columns)?;
             }
-            match self.engine.node().create_view(view, replaces, seen).await {
+            let alone = self.block == Block::None;
+            let created = self.changing().await?.create_view(view, replaces, seen).await;
+            match self.changed(created).await {
                 Ok(()) => break,
                 // It reads, or replaces, what was changed meanwhile.
-                Err(cluster::Error::SchemaChanged(_)) if attempt < REPLANS_MAX => {}
-                Err(cluster::Error::TableExists(_)) if create.if_not_exists => {
+                Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if alone && attempt < REPLANS_MAX => {}
+                Err(Error::Cluster(cluster::Error::TableExists(_))) if create.if_not_exists => {
                     self.notice("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"));
                     break;
                 }
-                Err(cluster::Error::TableExists(_)) if create.or_replace => {
+                Err(Error::Cluster(cluster::Error::TableExists(_))) if create.or_replace => {
                     return Err(Error::report(Condition::WrongObjectType, format!("\"{name}\" is not a view")));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(Outcome::Done("CREATE VIEW".to_owned()))
@@ -85,7 +86,7 @@ impl Session {
             columns,
             outputs: given.fields().iter().map(|field| field.name().clone()).collect(),
             query: query.to_owned(),
-            reads: reads(&create.query, &self.engine.node().catalog()),
+            reads: reads(&create.query, &self.visible()),
         })
     }
 
@@ -108,10 +109,9 @@ impl Session {
         if_exists: bool,
         cascade: bool,
     ) -> Result<Outcome, Error> {
-        self.refuse_in_block("DROP VIEW").await?;
         for name in dropped {
             let (namespace, name) = relation(name)?;
-            let catalog = self.engine.node().catalog();
+            let catalog = self.visible();
             if catalog.table(&namespace, &name).is_some() {
                 let message = format!("\"{name}\" is not a view");
                 return Err(Error::hinted(Condition::WrongObjectType, message, "Use DROP TABLE to remove a table."));
@@ -134,23 +134,23 @@ impl Session {
             if cascade {
                 self.drop_readers(view.id).await?;
             }
-            match self.engine.node().drop_view(Arc::clone(view)).await {
-                Err(cluster::Error::IsRead { name, readers }) => return Err(is_read("drop", "view", &name, &readers)),
-                dropped => dropped?,
-            }
+            let dropped = self.changing().await?.drop_view(view.id);
+            self.show_changes();
+            dropped.map_err(|error| match error {
+                cluster::Error::IsRead { name, readers } => is_read("drop", "view", &name, &readers),
+                error => error.into(),
+            })?;
         }
+        self.changed(Ok(())).await?;
         Ok(Outcome::Done("DROP VIEW".to_owned()))
     }
 
     /// Drops the views that read `id`, those that read them first.
     pub(super) async fn drop_readers(&mut self, id: TableId) -> Result<(), Error> {
-        let catalog = self.engine.node().catalog();
-        let mut gone = Vec::new();
-        readers_first(&catalog, id, &mut gone);
-        for view in gone {
+        for view in self.changing().await?.drop_readers(id)? {
             self.notice("NOTICE", "00000", format!("drop cascades to view {}", view.name));
-            self.engine.node().drop_view(view).await?;
         }
+        self.show_changes();
         Ok(())
     }
 }
@@ -230,15 +230,6 @@ fn reads(query: &Query, catalog: &Catalog) -> Vec<TableId> {
         std::ops::ControlFlow::<()>::Continue(())
     });
     found.into_iter().collect()
-}
-
-fn readers_first(catalog: &Catalog, id: TableId, gone: &mut Vec<Arc<View>>) {
-    for view in catalog.readers(id) {
-        readers_first(catalog, view.id, gone);
-        if !gone.iter().any(|known| known.id == view.id) {
-            gone.push(Arc::clone(view));
-        }
-    }
 }
 
 /// Plans the views that `statement` names, and those they name, so that planning it finds them in `list`.

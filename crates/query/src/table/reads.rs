@@ -40,11 +40,11 @@ impl Snapshots {
                 self.node.snapshot(table).await.map(Arc::new).map_err(|e| DataFusionError::External(Box::new(e)))
             })
             .await?;
-        if snapshot.table.definition.version != table.definition.version {
-            let changed = cluster::Error::SchemaChanged(table.definition.name.clone());
-            return Err(DataFusionError::External(Box::new(changed)));
+        if snapshot.table.definition.version == table.definition.version {
+            return Ok(Arc::clone(snapshot));
         }
-        Ok(Arc::clone(snapshot))
+        // The transaction that keeps the snapshot may have altered the table since.
+        snapshot.followed_by(table).map(Arc::new).map_err(|error| DataFusionError::External(Box::new(error)))
     }
 }
 

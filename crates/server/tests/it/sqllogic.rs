@@ -57,6 +57,7 @@ files! {
     pg_copy,
     pg_create_as,
     pg_ddl,
+    pg_ddl_block,
     pg_errors,
     pg_forms,
     pg_identity,

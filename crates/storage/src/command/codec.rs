@@ -31,6 +31,8 @@ const EXPIRE: u8 = 7;
 const DELETE: u8 = 8;
 const TRUNCATE: u8 = 9;
 const EXPECT: u8 = 10;
+const DECIDE: u8 = 11;
+const SETTLE: u8 = 12;
 
 /// Rows of one shard and schema version, from any statement of the entry.
 struct Block<'a> {
@@ -64,9 +66,7 @@ pub(super) fn encode(entry: &Entry) -> Result<Bytes, Error> {
 }
 
 fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, out: &mut Vec<u8>) -> Result<(), Error> {
-    out.extend_from_slice(&statement.id.node.0.to_le_bytes());
-    out.extend_from_slice(&statement.id.boot.to_le_bytes());
-    out.extend_from_slice(&statement.id.counter.to_le_bytes());
+    put_statement_id(statement.id, out);
     out.extend_from_slice(&len_u32(statement.commands.len())?.to_le_bytes());
     for command in &statement.commands {
         match command {
@@ -113,9 +113,28 @@ fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, o
                 out.extend_from_slice(&shard.0.to_le_bytes());
                 out.extend_from_slice(&index.to_le_bytes());
             }
+            Command::Decide { transaction, commit } => {
+                out.push(DECIDE);
+                put_statement_id(*transaction, out);
+                out.push(u8::from(*commit));
+            }
+            Command::Settle { transaction } => {
+                out.push(SETTLE);
+                put_statement_id(*transaction, out);
+            }
         }
     }
     Ok(())
+}
+
+fn put_statement_id(id: StatementId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&id.node.0.to_le_bytes());
+    out.extend_from_slice(&id.boot.to_le_bytes());
+    out.extend_from_slice(&id.counter.to_le_bytes());
+}
+
+fn statement_id(input: &mut Fields<'_>) -> Result<StatementId, Error> {
+    Ok(StatementId { node: NodeId(input.u64()?), boot: input.u64()?, counter: input.u64()? })
 }
 
 /// Finds or makes the block for `rows`: its number, and which rows of it these become.
@@ -216,7 +235,7 @@ fn decode_statement(
     input: &mut Fields<'_>,
     blocks: &[(ShardId, SchemaVersion, RecordBatch)],
 ) -> Result<Statement, Error> {
-    let id = StatementId { node: NodeId(input.u64()?), boot: input.u64()?, counter: input.u64()? };
+    let id = statement_id(input)?;
     let count = input.u32()?;
     let mut commands = Vec::new();
     for _ in 0..count {
@@ -251,6 +270,8 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
         EXPIRE => Command::Expire { shard: ShardId(input.u64()?), before_us: input.i64()? },
         TRUNCATE => Command::Truncate { shard: ShardId(input.u64()?) },
         EXPECT => Command::Expect { shard: ShardId(input.u64()?), index: input.u64()? },
+        DECIDE => Command::Decide { transaction: statement_id(input)?, commit: input.u8()? != 0 },
+        SETTLE => Command::Settle { transaction: statement_id(input)? },
         tag => return Err(refuse(format!("command {tag} is not known"))),
     })
 }

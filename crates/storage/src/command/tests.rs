@@ -93,6 +93,8 @@ fn every_command_survives() {
             Command::Expire { shard: ShardId(1), before_us: -1 },
             Command::Truncate { shard: ShardId(2) },
             Command::Expect { shard: ShardId(3), index: 4 },
+            Command::Decide { transaction: entry.statements[0].id, commit: true },
+            Command::Settle { transaction: entry.statements[0].id },
         ],
     ));
     assert_equal(&Entry::decode(&entry.encode().unwrap()).unwrap(), &entry);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use event::split::window_of;
-use event::{SchemaVersion, ShardId, SplitId, TableDefinition};
+use event::{SchemaVersion, ShardId, SplitId, StatementId, TableDefinition};
 
 use super::Outcome;
 use super::state::{FrozenShard, Manifest, PendingSeal, Shard, State, adapt_rows, can_adapt};
@@ -49,6 +49,13 @@ enum Step {
     },
     Truncate {
         shard: ShardId,
+    },
+    Decide {
+        transaction: StatementId,
+        commit: bool,
+    },
+    Settle {
+        transaction: StatementId,
     },
 }
 
@@ -143,6 +150,14 @@ impl State {
             Step::Replace(replace) => self.replace(replace, index, pins),
             Step::Expire { shard, before_us } => self.expire(shard, before_us),
             Step::Truncate { shard } => self.truncate(shard, index),
+            Step::Decide { transaction, commit } => {
+                Arc::make_mut(&mut self.decisions).insert(transaction, commit);
+                0
+            }
+            Step::Settle { transaction } => {
+                Arc::make_mut(&mut self.decisions).remove(&transaction);
+                0
+            }
         }
     }
 
@@ -309,6 +324,12 @@ impl Check<'_> {
                 let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
                 there.then_some(Step::Truncate { shard: *shard })
             }
+            Command::Decide { transaction, commit } => match self.state.decisions.get(transaction) {
+                Some(decided) if decided != commit => return Err(Outcome::Conflict),
+                Some(_) => None,
+                None => Some(Step::Decide { transaction: *transaction, commit: *commit }),
+            },
+            Command::Settle { transaction } => Some(Step::Settle { transaction: *transaction }),
         })
     }
 

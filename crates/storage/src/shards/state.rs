@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use event::split::window_of;
-use event::{GroupId, SchemaVersion, ShardId, SplitId, TableDefinition};
+use event::{GroupId, ShardId, SplitId, StatementId, TableDefinition};
 
 use super::{Figures, FrozenSeal, FrozenSplit};
 use crate::Error;
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) shards: BTreeMap<ShardId, Shard>,
     /// Shards that never come back, so that a late `Put` does not revive one.
     pub(super) dropped: Arc<BTreeSet<ShardId>>,
+    /// Transactions that were decided about and that the catalog may not have followed yet, and whether they are committed.
+    pub(super) decisions: Arc<BTreeMap<StatementId, bool>>,
     /// Seals without their Install, oldest first.
     pub(super) seals: VecDeque<PendingSeal>,
     /// Complete checkpoints, oldest first; all but the newest wait until that is saved.
@@ -106,6 +108,7 @@ pub(super) struct Captured {
     pub(super) seal: u64,
     pub(super) manifests: BTreeMap<ShardId, Arc<Manifest>>,
     pub(super) dropped: Arc<BTreeSet<ShardId>>,
+    pub(super) decisions: Arc<BTreeMap<StatementId, bool>>,
 }
 
 /// A seal whose rows are still in memory.
@@ -136,7 +139,8 @@ impl Captured {
             appended: manifest.appended,
         });
         let dropped = self.dropped.iter().copied().collect();
-        CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped }.encode()
+        let decisions = self.decisions.iter().map(|(transaction, commit)| (*transaction, *commit)).collect();
+        CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped, decisions }.encode()
     }
 }
 
@@ -144,10 +148,6 @@ impl Shard {
     pub(super) fn new(manifest: Manifest) -> Self {
         let schema = sequenced_schema(&manifest.table);
         Self { manifest: Arc::new(manifest), schema, open: BTreeMap::new() }
-    }
-
-    pub(super) fn version(&self) -> SchemaVersion {
-        self.manifest.table.version
     }
 }
 
@@ -158,6 +158,7 @@ impl State {
             applied: 0,
             shards: BTreeMap::new(),
             dropped: Arc::default(),
+            decisions: Arc::default(),
             seals: VecDeque::new(),
             checkpoints: VecDeque::new(),
             rows_applied: 0,
@@ -172,6 +173,7 @@ impl State {
         let mut state = State::new(group);
         state.applied = body.seal;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
+        state.decisions = Arc::new(body.decisions.into_iter().collect());
         for ShardBody { shard, table, segments, expired_us, deleted, purged, truncated, appended } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
             let deleted = deleted.into_iter().collect();
@@ -187,7 +189,8 @@ impl State {
     /// The manifests as they are now, shared.
     pub(super) fn capture(&self, seal: u64) -> Captured {
         let manifests = self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest))).collect();
-        Captured { seal, manifests, dropped: Arc::clone(&self.dropped) }
+        let (dropped, decisions) = (Arc::clone(&self.dropped), Arc::clone(&self.decisions));
+        Captured { seal, manifests, dropped, decisions }
     }
 
     /// Whether the segment's rows were forgotten after that seal froze them, or may have been.
@@ -208,7 +211,7 @@ impl State {
         self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest.table))).collect()
     }
 
-    pub(super) fn snapshot(&self, id: ShardId) -> Option<(SchemaVersion, ShardSnapshot)> {
+    pub(super) fn snapshot(&self, id: ShardId) -> Option<(Arc<TableDefinition>, ShardSnapshot)> {
         let shard = self.shards.get(&id)?;
         let mut memory: BTreeMap<SplitId, MemorySplit> = BTreeMap::new();
         let mut add = |rows: MemorySplit| match memory.get_mut(&rows.split) {
@@ -217,7 +220,7 @@ impl State {
         };
         for frozen in self.seals.iter().filter_map(|seal| seal.frozen.get(&id)) {
             for (split, rows) in &frozen.splits {
-                add(adapt_split(rows.read(*split, true), &frozen.table, shard));
+                add(adapt_split(rows.read(*split, true), &frozen.table, &shard.manifest.table, &shard.schema));
             }
         }
         for (split, rows) in &shard.open {
@@ -230,7 +233,7 @@ impl State {
             memory: memory.into_values().collect(),
             deleted: shard.manifest.deleted.clone(),
         };
-        Some((shard.version(), snapshot))
+        Some((Arc::clone(&shard.manifest.table), snapshot))
     }
 
     pub(super) fn frozen(&self) -> Option<FrozenSeal> {
@@ -323,7 +326,7 @@ pub(super) fn can_adapt(from: &TableDefinition, to: &TableDefinition) -> bool {
     same_splits && to.columns.iter().all(can_read)
 }
 
-/// Rows of `from` with `__seq` as rows of the definition whose sequenced schema is `schema`: columns matched by id, new ones with what
+/// Rows of `from` as rows of the definition whose schema is `schema`, with or without `__seq`: columns matched by id, new ones with what
 /// older rows hold there, those of wider types cast.
 pub(super) fn adapt_rows(
     rows: &RecordBatch,
@@ -341,14 +344,19 @@ pub(super) fn adapt_rows(
             None => column.of_older_rows(rows.num_rows()),
         });
     }
-    columns.push(Arc::clone(rows.column(from.columns.len())));
+    columns.extend(rows.columns().get(from.columns.len()).cloned());
     RecordBatch::try_new(Arc::clone(schema), columns)
 }
 
-fn adapt_split(mut rows: MemorySplit, from: &TableDefinition, shard: &Shard) -> MemorySplit {
-    let to = &shard.manifest.table;
+/// The rows of a split as those of a definition that follows theirs, whose sequenced schema is `schema`.
+pub(super) fn adapt_split(
+    mut rows: MemorySplit,
+    from: &TableDefinition,
+    to: &TableDefinition,
+    schema: &SchemaRef,
+) -> MemorySplit {
     if from.version != to.version {
-        let adapt = |batch: &RecordBatch| adapt_rows(batch, from, to, &shard.schema);
+        let adapt = |batch: &RecordBatch| adapt_rows(batch, from, to, schema);
         let adapted: Result<_, _> = rows.batches.iter().map(adapt).collect();
         rows.batches = adapted.expect("a shard takes only definitions its rows can be adapted to");
     }

@@ -35,8 +35,8 @@ fn times(world: &World, shard: u64) -> Vec<i64> {
 fn rows_lie_in_their_splits() {
     let mut world = world();
     assert_eq!(world.run(append(1, 1, &[5, 1999, 7, -1, 1000])), done(5));
-    let (version, snapshot) = world.reader().snapshot(ShardId(1)).unwrap();
-    assert_eq!((version, snapshot.index), (SchemaVersion(1), 3));
+    let (table, snapshot) = world.reader().snapshot(ShardId(1)).unwrap();
+    assert_eq!((table.version, snapshot.index), (SchemaVersion(1), 3));
     let splits: Vec<_> = snapshot.memory.iter().map(|m| (m.split.0, m.rows, m.time_min_us, m.time_max_us)).collect();
     assert_eq!(splits, [(-1, 1, Some(-1), Some(-1)), (0, 2, Some(5), Some(7)), (1, 2, Some(1000), Some(1999))]);
     assert_eq!(world.contents(2).unwrap(), Vec::<String>::new());
@@ -109,7 +109,7 @@ fn a_refused_statement_leaves_no_trace() {
     commands.extend(append(1, 1, &[2]));
     assert_eq!(world.run(commands), Outcome::SchemaMismatch { version: Some(SchemaVersion(2)) });
     assert_eq!((world.contents(1), world.reader().figures()), before);
-    assert_eq!(world.reader().snapshot(ShardId(3)).map(|s| s.0), None);
+    assert_eq!(world.reader().snapshot(ShardId(3)).map(|s| s.0.version), None);
     assert_eq!(world.run(append(2, 1, &[1])), done(1));
 }
 
@@ -263,8 +263,8 @@ fn a_newer_schema_adapts_rows_in_memory() {
     assert_eq!(world.run(world::put(1, 2)), DONE);
     assert_eq!(world.run(world::put(1, 1)), DONE, "an older version is there already");
     world.run(append(1, 2, &[3]));
-    let (version, snapshot) = world.reader().snapshot(ShardId(1)).unwrap();
-    assert_eq!(version, SchemaVersion(2));
+    let (table, snapshot) = world.reader().snapshot(ShardId(1)).unwrap();
+    assert_eq!(table.version, SchemaVersion(2));
     let columns: Vec<usize> = snapshot.memory[0].batches.iter().map(|batch| batch.num_columns()).collect();
     assert!(columns.iter().all(|count| *count == 5), "{columns:?}");
     assert_eq!(world.contents(1).unwrap().len(), 3);
@@ -487,4 +487,33 @@ fn truncate_takes_all_rows_that_came_before_wherever_they_are() {
     let restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
     assert_eq!(world::contents(&restored.reader(), 1, &world.objects), world.contents(1));
     assert_eq!(world.run(vec![Command::Truncate { shard: ShardId(9) }]), Outcome::Done { rows: 0 });
+}
+
+#[test]
+fn the_first_decision_about_a_transaction_holds_until_it_is_settled() {
+    let mut world = world();
+    let transaction = |counter| event::StatementId { node: event::NodeId(1), boot: 1, counter };
+    let decide = |counter, commit| Command::Decide { transaction: transaction(counter), commit };
+    // What it decides about goes with it.
+    let both = |counter, commit| append(1, 1, &[1]).into_iter().chain([decide(counter, commit)]).collect::<Vec<_>>();
+    assert_eq!(world.run(both(1, true)), Outcome::Done { rows: 1 });
+    assert_eq!(world.run(vec![decide(1, true)]), DONE, "it may be repeated");
+    assert_eq!(world.run(vec![decide(1, false)]), Outcome::Conflict);
+    assert_eq!(world.run(vec![decide(2, false)]), DONE);
+    assert_eq!(world.run(both(2, true)), Outcome::Conflict);
+    let rows =
+        |world: &World| world.reader().snapshot(ShardId(1)).unwrap().1.memory.iter().map(|m| m.rows).sum::<u64>();
+    assert_eq!(rows(&world), 1, "a refused decision brings no rows");
+    let decisions = BTreeMap::from([(transaction(1), true), (transaction(2), false)]);
+    assert_eq!(*world.reader().decisions(), decisions);
+
+    // A checkpoint keeps them, and the log behind it goes on from there.
+    world.seal();
+    world.run(vec![Command::Settle { transaction: transaction(1) }]);
+    world.install();
+    let restored = Shards::restore(GroupId(1), &world.reader().checkpoint().unwrap().bytes).unwrap();
+    assert_eq!(*restored.reader().decisions(), decisions);
+    assert_eq!(*world.reader().decisions(), BTreeMap::from([(transaction(2), false)]));
+    world.run(vec![Command::Settle { transaction: transaction(2) }]);
+    assert_eq!(world.run(both(2, true)), Outcome::Done { rows: 1 });
 }

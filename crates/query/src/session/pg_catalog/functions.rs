@@ -1,6 +1,6 @@
 //! Functions of `pg_catalog` that look into the node's catalog.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondBuilder};
 use arrow::compute::cast;
@@ -14,11 +14,11 @@ use datafusion::logical_expr::{
 use event::{ColumnType, TableDefinition, TableId};
 use parking_lot::Mutex;
 
+use super::super::changing::Visible;
 use super::super::rows::sql_name;
 use super::super::settings::Settings;
 use super::relations::default_of;
 use super::relations::{ANNAL_OID, Key, checks, keys, view_definition};
-use crate::engine::Engine;
 use crate::error::{Condition, Error};
 use crate::text::Zone;
 
@@ -28,23 +28,21 @@ pub(super) const OWNER: &str = "annal";
 const FIRST_TABLE_OID: i64 = 16_384;
 
 /// All of them, for one session.
-pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
-    let engine = Arc::downgrade(engine);
-    let (sizes, comments, catalog_source) = (super::sizes::all(&engine), engine.clone(), engine.clone());
+pub(super) fn all(visible: &Visible, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
     let mut functions = vec![
         of_text("pg_get_userbyid", &[1], |_| Some(OWNER.to_owned())),
         of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
         expression_text(),
-        table_is_visible(engine.clone(), Arc::clone(settings)),
-        view_text(engine.clone()),
-        index_definition(engine.clone()),
-        constraint_definition(engine.clone()),
-        of_table("column_default", &[2], engine, |table, arguments| {
+        table_is_visible(visible.clone(), Arc::clone(settings)),
+        view_text(visible.clone()),
+        index_definition(visible.clone()),
+        constraint_definition(visible.clone()),
+        of_table("column_default", &[2], visible.clone(), |table, arguments| {
             let number = usize::try_from(arguments.first().copied().flatten()?).ok()?;
             default_of(table, table.columns.get(number.checked_sub(1)?)?)
         }),
     ];
-    functions.push(current_schema(catalog_source, Arc::clone(settings)));
+    functions.push(current_schema(visible.clone(), Arc::clone(settings)));
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
     functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
     for name in [
@@ -57,14 +55,14 @@ pub(super) fn all(engine: &Arc<Engine>, settings: &Arc<Mutex<Settings>>) -> Vec<
     ] {
         functions.push(flag(name));
     }
-    functions.extend(sizes);
+    functions.extend(super::sizes::all(visible));
     functions.extend(super::routines::descriptions());
     // What PostgreSQL knows of functions, tablespaces and policies in text is not kept.
     for name in ["pg_get_functiondef", "pg_get_function_sqlbody", "pg_tablespace_location"] {
         functions.push(of_text(name, &[1], |_| None));
     }
-    functions.push(description("obj_description", &[1, 2], comments.clone(), false));
-    functions.push(description("col_description", &[2], comments, true));
+    functions.push(description("obj_description", &[1, 2], visible.clone(), false));
+    functions.push(description("col_description", &[2], visible.clone(), true));
     // Nobody can say anything about databases and roles.
     functions.push(of_text("shobj_description", &[2], |_| None));
     functions
@@ -110,14 +108,10 @@ pub(super) fn oids(argument: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(argument, &DataType::Int64)?)
 }
 
-fn catalog_of(engine: &Weak<Engine>) -> Arc<Catalog> {
-    engine.upgrade().map_or_else(Arc::default, |engine| engine.node().catalog())
-}
-
 /// Where tables are made whose names say no schema.
-fn current_schema(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
+fn current_schema(visible: Visible, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
     let body = move |_: &[ColumnarValue]| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let (path, temporary) = {
             let settings = settings.lock();
             (settings.search_path(), settings.temporary.clone())
@@ -129,9 +123,9 @@ fn current_schema(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc<S
 }
 
 /// A relation can be named without its schema when that is on the search path.
-fn table_is_visible(engine: Weak<Engine>, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
+fn table_is_visible(visible: Visible, settings: Arc<Mutex<Settings>>) -> Arc<ScalarUDF> {
     udf("pg_table_is_visible", &[1], DataType::Boolean, move |arguments| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let path = settings.lock().search_path();
         let visible = |oid: i64| {
             let of_system = |schema: &str| Some(path.iter().any(|on_path| on_path == schema));
@@ -160,9 +154,9 @@ fn view_of(catalog: &Catalog, oid: i64) -> Option<&View> {
 }
 
 /// `pg_get_viewdef(oid [, pretty])`.
-fn view_text(engine: Weak<Engine>) -> Arc<ScalarUDF> {
+fn view_text(visible: Visible) -> Arc<ScalarUDF> {
     udf("pg_get_viewdef", &[1, 2], DataType::Utf8, move |arguments| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let text = |oid: Option<i64>| view_of(&catalog, oid?).map(view_definition);
         let oids = oids(&arguments[0])?;
         Ok(Arc::new(oids.as_primitive::<Int64Type>().iter().map(text).collect::<StringArray>()))
@@ -170,9 +164,9 @@ fn view_text(engine: Weak<Engine>) -> Arc<ScalarUDF> {
 }
 
 /// What is said about a relation, or about a column of it whose number is the second argument.
-fn description(name: &'static str, counts: &[usize], engine: Weak<Engine>, of_column: bool) -> Arc<ScalarUDF> {
+fn description(name: &'static str, counts: &[usize], visible: Visible, of_column: bool) -> Arc<ScalarUDF> {
     udf(name, counts, DataType::Utf8, move |arguments| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let relations = oids(&arguments[0])?;
         let columns = of_column.then(|| oids(&arguments[1])).transpose()?;
         let answer = |row: usize| {
@@ -205,11 +199,11 @@ pub(super) fn table_of(catalog: &Catalog, oid: i64) -> Option<&Table> {
 fn of_table(
     name: &'static str,
     counts: &[usize],
-    engine: Weak<Engine>,
+    visible: Visible,
     answer: impl Fn(&TableDefinition, &[Option<i64>]) -> Option<String> + Send + Sync + 'static,
 ) -> Arc<ScalarUDF> {
     udf(name, counts, DataType::Utf8, move |arguments| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let numbers = arguments.iter().map(oids).collect::<Result<Vec<_>>>()?;
         let row = |row: usize| {
             let given: Vec<Option<i64>> = numbers
@@ -224,9 +218,9 @@ fn of_table(
 }
 
 /// `pg_get_constraintdef(oid [, pretty])`.
-fn constraint_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
+fn constraint_definition(visible: Visible) -> Arc<ScalarUDF> {
     udf("pg_get_constraintdef", &[1, 2], DataType::Utf8, move |arguments| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let oids = oids(&arguments[0])?;
         let pretty = arguments.get(1).map(|flags| cast(flags, &DataType::Boolean)).transpose()?;
         let answer = |row: usize| {
@@ -245,9 +239,9 @@ fn constraint_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
 }
 
 /// `pg_get_indexdef(oid [, column, pretty])`: the whole index, or the name of one of its columns.
-fn index_definition(engine: Weak<Engine>) -> Arc<ScalarUDF> {
+fn index_definition(visible: Visible) -> Arc<ScalarUDF> {
     udf("pg_get_indexdef", &[1, 3], DataType::Utf8, move |arguments| {
-        let catalog = catalog_of(&engine);
+        let catalog = visible.catalog();
         let numbers = arguments.iter().map(oids).collect::<Result<Vec<_>>>()?;
         let number = |column: usize, row: usize| {
             let values = numbers.get(column).filter(|values| values.is_valid(row))?;

@@ -1,6 +1,6 @@
 //! How large tables are, as `\dt+`, `\l+` and dashboards ask.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, StringArray};
 use arrow::compute::cast;
@@ -12,13 +12,14 @@ use datafusion::logical_expr::ScalarUDF;
 use super::functions::{oids, table_of, udf};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::session::changing::Visible;
 
 /// Up to which multiple of a unit it is used, as in PostgreSQL.
 const UNIT_MAX: i64 = 10 * 1024;
 const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];
 
 /// All of them.
-pub(super) fn all(engine: &Weak<Engine>) -> Vec<Arc<ScalarUDF>> {
+pub(super) fn all(visible: &Visible) -> Vec<Arc<ScalarUDF>> {
     let mut functions = vec![
         udf("pg_size_pretty", &[1], DataType::Utf8, |arguments| {
             let sizes = cast(&arguments[0], &DataType::Int64)?;
@@ -31,23 +32,22 @@ pub(super) fn all(engine: &Weak<Engine>) -> Vec<Arc<ScalarUDF>> {
         }),
     ];
     for name in ["pg_table_size", "pg_total_relation_size"] {
-        functions.push(of_relation(name, &[1], engine.clone()));
+        functions.push(of_relation(name, &[1], visible.clone()));
     }
-    functions.push(of_relation("pg_relation_size", &[1, 2], engine.clone()));
-    let engine = engine.clone();
+    functions.push(of_relation("pg_relation_size", &[1, 2], visible.clone()));
+    let visible = visible.clone();
     functions.push(udf("pg_database_size", &[1], DataType::Int64, move |arguments| {
-        let size = engine
-            .upgrade()
-            .map_or(0, |engine| engine.node().catalog().tables.values().map(|table| size(&engine, table)).sum());
+        let all = |engine: Arc<Engine>| visible.catalog().tables.values().map(|table| size(&engine, table)).sum();
+        let size = visible.engine().map_or(0, all);
         Ok(Arc::new(Int64Array::from(vec![size; arguments[0].len()])))
     }));
     functions
 }
 
-fn of_relation(name: &'static str, counts: &[usize], engine: Weak<Engine>) -> Arc<ScalarUDF> {
+fn of_relation(name: &'static str, counts: &[usize], visible: Visible) -> Arc<ScalarUDF> {
     udf(name, counts, DataType::Int64, move |arguments| {
-        let Some(engine) = engine.upgrade() else { return internal_err!("the node has ended") };
-        let catalog = engine.node().catalog();
+        let Some(engine) = visible.engine() else { return internal_err!("the node has ended") };
+        let catalog = visible.catalog();
         if arguments[0].data_type().is_string() {
             let names = cast(&arguments[0], &DataType::Utf8)?;
             let answer = |name: &str| {

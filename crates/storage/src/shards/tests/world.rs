@@ -176,8 +176,7 @@ impl World {
 
 /// See [`World::contents`].
 pub(super) fn contents(reader: &ShardsReader, shard: u64, objects: &Objects) -> Option<Vec<String>> {
-    let (version, snapshot) = reader.snapshot(ShardId(shard))?;
-    let table = versioned(shard, version.0);
+    let (table, snapshot) = reader.snapshot(ShardId(shard))?;
     let mut found = Vec::new();
     for segment in &snapshot.segments {
         let meta = &segment.meta;

@@ -1,0 +1,444 @@
+//! What the catalog group has decided, and how commands change it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use event::{Column, ColumnId, GroupId, SchemaVersion, ShardId, StatementId, TableDefinition, TableId};
+use serde::{Deserialize, Serialize};
+
+use super::command::{CatalogChange, CatalogCommand, CatalogOutcome, Refusal};
+use super::view::{losers, reaches, readers};
+use super::{Catalog, Comments, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
+
+/// PostgreSQL's first oid of a user's object.
+const TABLE_ID_FIRST: u64 = 16384;
+const SHARD_ID_FIRST: u64 = 1;
+
+/// Everything the catalog group decides about; the checkpoint is this in JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CatalogState {
+    next_table: u64,
+    next_shard: u64,
+    groups: Vec<GroupId>,
+    tables: BTreeMap<TableId, TableState>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    views: BTreeMap<TableId, Arc<View>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    comments: BTreeMap<TableId, Arc<Comments>>,
+    /// The next number of each identity column, from 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    numbers: BTreeMap<TableId, BTreeMap<ColumnId, u64>>,
+    /// Schemas besides `public`; their ids are of one range with those of tables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    schemas: BTreeMap<String, TableId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prepared: Option<Prepared>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct TableState {
+    stage: Stage,
+    table: Arc<Table>,
+}
+
+/// Changes that wait for the decision about their transaction. Nothing else changes meanwhile, so that they can be applied then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Prepared {
+    /// The transaction.
+    pub(crate) transaction: StatementId,
+    /// The group that decides about it.
+    pub(crate) group: GroupId,
+    changes: Vec<CatalogChange>,
+}
+
+/// Who sees a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// Its maker alone: it has no name yet, and goes when its maker does.
+    Hidden,
+    /// Everybody.
+    Public,
+    /// Nobody: its shards are being dropped.
+    Dropping,
+}
+
+impl CatalogState {
+    /// Of a cluster that has not begun.
+    pub(crate) fn new() -> CatalogState {
+        CatalogState {
+            next_table: TABLE_ID_FIRST,
+            next_shard: SHARD_ID_FIRST,
+            groups: Vec::new(),
+            tables: BTreeMap::new(),
+            views: BTreeMap::new(),
+            comments: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            schemas: BTreeMap::new(),
+            prepared: None,
+        }
+    }
+
+    /// Whether shards can be placed.
+    pub(crate) fn is_founded(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// The transaction that is prepared and not decided about, as far as the catalog knows.
+    pub(crate) fn prepared(&self) -> Option<&Prepared> {
+        self.prepared.as_ref()
+    }
+
+    /// The tables that nobody sees, or will see.
+    pub(crate) fn unseen(&self) -> Vec<(Stage, Arc<Table>)> {
+        let unseen = self.tables.values().filter(|table| table.stage != Stage::Public);
+        unseen.map(|table| (table.stage, Arc::clone(&table.table))).collect()
+    }
+
+    /// What everybody sees of it.
+    pub(crate) fn catalog(&self, index: u64) -> Catalog {
+        let public = self.tables.iter().filter(|(_, table)| table.stage == Stage::Public);
+        let tables = public.map(|(id, table)| (*id, Arc::clone(&table.table))).collect();
+        let CatalogState { views, comments, schemas, prepared, .. } = self;
+        let prepared = prepared.as_ref().map(|prepared| prepared.transaction);
+        let (views, comments, schemas) = (views.clone(), comments.clone(), schemas.clone());
+        Catalog { index, tables, views, comments, schemas, prepared }
+    }
+
+    pub(crate) fn apply(&mut self, command: &CatalogCommand) -> CatalogOutcome {
+        match command {
+            CatalogCommand::Found { groups } => {
+                if self.groups.is_empty() {
+                    self.groups = groups.clone();
+                }
+                CatalogOutcome::Done
+            }
+            CatalogCommand::TakeId => CatalogOutcome::Id(self.take_id()),
+            CatalogCommand::Create { spec } => CatalogOutcome::Table(self.create(spec)),
+            CatalogCommand::Discard { table } => self.discard(*table),
+            CatalogCommand::Reserve { table, column, count } => self.reserve(*table, *column, *count),
+            CatalogCommand::Apply { .. } | CatalogCommand::Prepare { .. } if self.prepared.is_some() => {
+                CatalogOutcome::Busy
+            }
+            CatalogCommand::Apply { changes } => outcome(self.change_all(changes)),
+            CatalogCommand::Prepare { transaction, group, changes } => {
+                let tried = self.clone().change_all(changes);
+                if tried.is_ok() {
+                    let (transaction, group, changes) = (*transaction, *group, changes.clone());
+                    self.prepared = Some(Prepared { transaction, group, changes });
+                }
+                outcome(tried)
+            }
+            CatalogCommand::End { transaction, commit } => {
+                match self.prepared.take_if(|prepared| prepared.transaction == *transaction) {
+                    Some(prepared) if *commit => outcome(self.change_all(&prepared.changes)),
+                    _ => CatalogOutcome::Done,
+                }
+            }
+            CatalogCommand::Forget { table } => match self.tables.get(table) {
+                Some(found) if found.stage == Stage::Dropping => {
+                    self.tables.remove(table);
+                    self.comments.remove(table);
+                    self.numbers.remove(table);
+                    CatalogOutcome::Done
+                }
+                Some(_) => no_such_table(*table),
+                None => CatalogOutcome::Done,
+            },
+        }
+    }
+
+    /// All changes, or none.
+    pub(crate) fn change_all(&mut self, changes: &[CatalogChange]) -> Result<(), Refusal> {
+        let mut changed = self.clone();
+        changes.iter().try_for_each(|change| changed.change(change))?;
+        *self = changed;
+        Ok(())
+    }
+
+    fn change(&mut self, change: &CatalogChange) -> Result<(), Refusal> {
+        match change {
+            CatalogChange::Publish { table } => self.publish(*table),
+            CatalogChange::Alter { next } => self.alter(next),
+            CatalogChange::Drop { table } => self.drop_table(*table),
+            CatalogChange::CreateView { view, replaces, seen } => self.create_view(view, replaces.as_ref(), seen),
+            CatalogChange::DropView { view } => self.drop_view(*view),
+            CatalogChange::CreateSchema { name, id } => self.create_schema(name, *id),
+            CatalogChange::DropSchema { name } => self.drop_schema(name),
+            CatalogChange::Comment { relation, column, text } => self.comment(*relation, *column, text.as_ref()),
+        }
+    }
+
+    // Tables
+
+    /// Whether a table can have that name.
+    pub(crate) fn check_new(&self, namespace: &str, name: &str) -> Result<(), Refusal> {
+        self.check_schema(namespace)?;
+        self.check_name(namespace, name)
+    }
+
+    fn take_id(&mut self) -> TableId {
+        let id = TableId(self.next_table);
+        self.next_table += 1;
+        id
+    }
+
+    fn create(&mut self, spec: &TableSpec) -> Arc<Table> {
+        let id = self.take_id();
+        let shard = ShardId(self.next_shard);
+        self.next_shard += 1;
+        assert!(!self.groups.is_empty(), "the catalog is founded before its first table");
+        let group = self.groups[(shard.0 % self.groups.len() as u64) as usize];
+        let definition = Arc::new(define(id, spec));
+        let table = Arc::new(Table { definition, shards: vec![ShardPlacement { shard, group }] });
+        self.tables.insert(id, TableState { stage: Stage::Hidden, table: Arc::clone(&table) });
+        table
+    }
+
+    /// A table that somebody else has made, in a copy of the state from before that.
+    pub(crate) fn add_hidden(&mut self, table: &Arc<Table>) {
+        let hidden = || TableState { stage: Stage::Hidden, table: Arc::clone(table) };
+        self.tables.entry(table.definition.id).or_insert_with(hidden);
+    }
+
+    fn discard(&mut self, id: TableId) -> CatalogOutcome {
+        let publishes = |change: &CatalogChange| matches!(change, CatalogChange::Publish { table } if *table == id);
+        if self.prepared.as_ref().is_some_and(|prepared| prepared.changes.iter().any(publishes)) {
+            return CatalogOutcome::Busy;
+        }
+        match self.tables.get_mut(&id) {
+            Some(found) if found.stage != Stage::Public => {
+                found.stage = Stage::Dropping;
+                CatalogOutcome::Table(Arc::clone(&found.table))
+            }
+            _ => no_such_table(id),
+        }
+    }
+
+    fn publish(&mut self, id: TableId) -> Result<(), Refusal> {
+        let hidden = self.tables.get(&id).filter(|found| found.stage == Stage::Hidden);
+        let hidden = hidden.ok_or_else(|| Refusal::NoSuchTable(id.to_string()))?;
+        let definition = Arc::clone(&hidden.table.definition);
+        self.check_new(&definition.namespace, &definition.name)?;
+        if let Some(table) = self.tables.get_mut(&id) {
+            table.stage = Stage::Public;
+        }
+        Ok(())
+    }
+
+    fn alter(&mut self, next: &Arc<TableDefinition>) -> Result<(), Refusal> {
+        let found = self.public(next.id).ok_or_else(|| Refusal::NoSuchTable(next.name.clone()))?;
+        let (before, name) = (Arc::clone(&found.definition), next.name.clone());
+        if before.version.0 + 1 != next.version.0 {
+            return Err(Refusal::SchemaChanged(name));
+        }
+        let renamed = (&before.namespace, &before.name) != (&next.namespace, &next.name);
+        if renamed {
+            self.check_new(&next.namespace, &next.name)?;
+        }
+        // Their queries name it.
+        let mut needing = if renamed { readers(&self.views, next.id) } else { Vec::new() };
+        if needing.is_empty() {
+            needing = losers(&self.views, &before, next);
+        }
+        if !needing.is_empty() {
+            return Err(Refusal::IsRead { name, readers: needing });
+        }
+        self.renumber_comments(&before, next);
+        if let Some(table) = self.tables.get_mut(&next.id) {
+            let shards = table.table.shards.clone();
+            table.table = Arc::new(Table { definition: Arc::clone(next), shards });
+        }
+        Ok(())
+    }
+
+    fn drop_table(&mut self, id: TableId) -> Result<(), Refusal> {
+        let name = self.public(id).ok_or_else(|| Refusal::NoSuchTable(id.to_string()))?.definition.name.clone();
+        self.check_unread(id, name)?;
+        if let Some(table) = self.tables.get_mut(&id) {
+            table.stage = Stage::Dropping;
+        }
+        Ok(())
+    }
+
+    fn public(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.tables.get(&id).filter(|found| found.stage == Stage::Public).map(|found| &found.table)
+    }
+
+    fn reserve(&mut self, id: TableId, column: ColumnId, count: u64) -> CatalogOutcome {
+        let numbered = |table: &TableState| {
+            let columns = &table.table.definition.columns;
+            columns.iter().any(|known| known.id == column && known.identity.is_some())
+        };
+        if !self.tables.get(&id).is_some_and(numbered) {
+            return no_such_table(id);
+        }
+        let next = self.numbers.entry(id).or_default().entry(column).or_default();
+        let first = *next;
+        *next += count;
+        CatalogOutcome::Reserved { first }
+    }
+
+    // Views
+
+    /// A view that takes another's place keeps its id, for those that read it.
+    fn create_view(
+        &mut self,
+        asked: &View,
+        replaces: Option<&Arc<View>>,
+        seen: &[(TableId, SchemaVersion)],
+    ) -> Result<(), Refusal> {
+        let as_seen = |(id, version): &(TableId, SchemaVersion)| {
+            self.public(*id).is_some_and(|table| table.definition.version == *version)
+        };
+        self.check_schema(&asked.namespace)?;
+        let changed = || Err(Refusal::SchemaChanged(asked.name.clone()));
+        if !asked.reads.iter().all(|id| self.is_there(*id)) || !seen.iter().all(as_seen) {
+            return changed();
+        }
+        let id = match (self.view(&asked.namespace, &asked.name), replaces) {
+            (Some(now), Some(seen)) if now == seen => now.id,
+            (_, Some(_)) => return changed(),
+            (_, None) => {
+                self.check_name(&asked.namespace, &asked.name)?;
+                asked.id
+            }
+        };
+        if reaches(&self.views, &asked.reads, id) {
+            return Err(Refusal::Circular(asked.name.clone()));
+        }
+        self.views.insert(id, Arc::new(View { id, ..asked.clone() }));
+        Ok(())
+    }
+
+    fn drop_view(&mut self, id: TableId) -> Result<(), Refusal> {
+        let name = self.views.get(&id).ok_or_else(|| Refusal::NoSuchTable(id.to_string()))?.name.clone();
+        self.check_unread(id, name)?;
+        self.views.remove(&id);
+        self.comments.remove(&id);
+        Ok(())
+    }
+
+    fn view(&self, namespace: &str, name: &str) -> Option<&Arc<View>> {
+        self.views.values().find(|view| view.namespace == namespace && view.name == name)
+    }
+
+    // Schemas
+
+    fn create_schema(&mut self, name: &str, id: TableId) -> Result<(), Refusal> {
+        if self.check_schema(name).is_ok() {
+            return Err(Refusal::SchemaExists(name.to_owned()));
+        }
+        self.schemas.insert(name.to_owned(), id);
+        Ok(())
+    }
+
+    fn drop_schema(&mut self, name: &str) -> Result<(), Refusal> {
+        if !self.schemas.contains_key(name) {
+            return Err(Refusal::NoSuchSchema(name.to_owned()));
+        }
+        let tables = self.tables.values().filter(|table| table.stage == Stage::Public).map(|found| &found.table);
+        let tables = tables.filter(|table| table.definition.namespace == name);
+        let views = self.views.values().filter(|view| view.namespace == name);
+        let tables = tables.map(|table| format!("table {}", table.definition.name));
+        let relations: Vec<String> = tables.chain(views.map(|view| format!("view {}", view.name))).collect();
+        if !relations.is_empty() {
+            return Err(Refusal::SchemaNotEmpty { name: name.to_owned(), relations });
+        }
+        self.schemas.remove(name);
+        Ok(())
+    }
+
+    fn check_schema(&self, name: &str) -> Result<(), Refusal> {
+        if name == PUBLIC_SCHEMA || self.schemas.contains_key(name) {
+            return Ok(());
+        }
+        Err(Refusal::NoSuchSchema(name.to_owned()))
+    }
+
+    // Names
+
+    /// Whether no table or view has that name.
+    fn check_name(&self, namespace: &str, name: &str) -> Result<(), Refusal> {
+        let is_named = |table: &TableState| {
+            let definition = &table.table.definition;
+            table.stage == Stage::Public && definition.namespace == namespace && definition.name == name
+        };
+        if self.tables.values().any(is_named) || self.view(namespace, name).is_some() {
+            return Err(Refusal::TableExists(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_unread(&self, id: TableId, name: String) -> Result<(), Refusal> {
+        match readers(&self.views, id) {
+            readers if readers.is_empty() => Ok(()),
+            readers => Err(Refusal::IsRead { name, readers }),
+        }
+    }
+
+    fn is_there(&self, id: TableId) -> bool {
+        self.public(id).is_some() || self.views.contains_key(&id)
+    }
+
+    // Comments
+
+    fn comment(&mut self, relation: TableId, column: u32, text: Option<&String>) -> Result<(), Refusal> {
+        if !self.is_there(relation) {
+            return Err(Refusal::NoSuchTable(relation.to_string()));
+        }
+        let comments = Arc::make_mut(self.comments.entry(relation).or_default());
+        match text {
+            Some(text) => comments.insert(column, text.clone()),
+            None => comments.remove(&column),
+        };
+        if comments.is_empty() {
+            self.comments.remove(&relation);
+        }
+        Ok(())
+    }
+
+    /// Comments stay with their columns when others are dropped.
+    fn renumber_comments(&mut self, before: &TableDefinition, now: &TableDefinition) {
+        let Some(comments) = self.comments.get_mut(&now.id) else { return };
+        let number = |old: u32| {
+            let id = before.columns.get(old.checked_sub(1)? as usize)?.id;
+            (1..).zip(&now.columns).find(|(_, column)| column.id == id).map(|(number, _)| number)
+        };
+        let kept = comments.iter().filter_map(|(old, text)| match old {
+            0 => Some((0, text.clone())),
+            old => Some((number(*old)?, text.clone())),
+        });
+        let kept: Comments = kept.collect();
+        match kept.is_empty() {
+            true => _ = self.comments.remove(&now.id),
+            false => *comments = Arc::new(kept),
+        }
+    }
+}
+
+fn outcome(changed: Result<(), Refusal>) -> CatalogOutcome {
+    changed.map_or_else(CatalogOutcome::Refused, |()| CatalogOutcome::Done)
+}
+
+fn no_such_table(id: TableId) -> CatalogOutcome {
+    CatalogOutcome::Refused(Refusal::NoSuchTable(id.to_string()))
+}
+
+/// The definition of a new table: columns are numbered from 1 in their order.
+fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
+    let columns = spec.columns.iter().zip(1..).map(|(c, id)| Column { id: ColumnId(id), ..c.clone() });
+    TableDefinition {
+        dropped: Vec::new(),
+        id,
+        namespace: spec.namespace.clone(),
+        name: spec.name.clone(),
+        version: SchemaVersion(1),
+        columns: columns.collect(),
+        primary_key: spec.primary_key.clone(),
+        unique: spec.unique.clone(),
+        kind: spec.kind.clone(),
+        compression: spec.compression,
+        checks: spec.checks.clone(),
+    }
+}
