@@ -1,15 +1,58 @@
 //! Columns of a result are named as PostgreSQL names them.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement,
+    Expr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
+    TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
 };
 
+/// Functions in FROM that give rows of one column.
+const ONE_COLUMN_FUNCTIONS: [&str; 2] = ["generate_series", "unnest"];
 /// Marks what was added to a name to keep it apart from an equal one; cut off again from the result.
 const MARK: &str = "\u{1}";
+
+/// `FROM generate_series(1, 3) AS n` has a column `n`, and without an alias one of the function's name.
+pub(crate) fn name_function_columns(statement: &mut Statement) {
+    let _all = VisitMut::visit(statement, &mut FunctionColumns);
+}
+
+struct FunctionColumns;
+
+impl VisitorMut for FunctionColumns {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let (alias, name) = match factor {
+            TableFactor::Table { name, alias, args: Some(_), .. } => {
+                let name = name.0.last().and_then(ObjectNamePart::as_ident);
+                (alias, name.map(|name| name.value.to_lowercase()).unwrap_or_default())
+            }
+            TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_ordinality: false, .. }
+                if array_exprs.len() == 1 =>
+            {
+                (alias, "unnest".to_owned())
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        if !ONE_COLUMN_FUNCTIONS.contains(&name.as_str()) {
+            return ControlFlow::Continue(());
+        }
+        let alias = alias.get_or_insert_with(|| TableAlias {
+            explicit: true,
+            name: Ident::new(name),
+            columns: vec![],
+            at: None,
+        });
+        if alias.columns.is_empty() {
+            alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+        }
+        ControlFlow::Continue(())
+    }
+}
 
 /// Gives every column of the outermost SELECT that has no name of its own PostgreSQL's name, made distinct where two are equal.
 pub(crate) fn name_columns(statement: &mut Statement) {
@@ -71,7 +114,7 @@ fn name_select(select: &mut Select) {
         let relations =
             std::iter::once(&mut table.relation).chain(table.joins.iter_mut().map(|join| &mut join.relation));
         for relation in relations {
-            if let datafusion::sql::sqlparser::ast::TableFactor::Derived { subquery, .. } = relation {
+            if let TableFactor::Derived { subquery, .. } = relation {
                 name_query(subquery);
             }
         }

@@ -117,7 +117,8 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
             syntax_error(sql, &message, location_in(&message))
         }
     })?;
-    let ast = with_in_source(ast);
+    let mut ast = with_in_source(ast);
+    super::names::name_function_columns(&mut ast);
     let text = Arc::from(&sql[from..to]);
     Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count(), rows: None }))
 }

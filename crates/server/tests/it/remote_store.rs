@@ -95,7 +95,7 @@ async fn load(client: &Client) -> (i64, i64, i64) {
     sink.as_mut().finish().await.unwrap();
     for day in 1..=3 {
         let insert = format!(
-            "INSERT INTO e SELECT '2024-01-0{day}'::timestamptz, -{day}000 - value, 'late' FROM generate_series(1, {INSERT_ROWS})"
+            "INSERT INTO e SELECT '2024-01-0{day}'::timestamptz, -{day}000 - n, 'late' FROM generate_series(1, {INSERT_ROWS}) AS n"
         );
         client.batch_execute(&insert).await.unwrap();
         client.batch_execute("SELECT annal.flush()").await.unwrap();
