@@ -7,10 +7,11 @@ use arrow::array::{
 };
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimestampMicrosecondType,
+    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::interval::{from_bytes, stored_intervals};
 use crate::types::{ColumnType, UUID_BYTES};
 
 /// A value that is not NULL.
@@ -27,7 +28,7 @@ pub enum Constant {
     Text(String),
     /// Boolean.
     Boolean(bool),
-    /// Bytes and UUIDs.
+    /// Bytes and UUIDs, and intervals as segments hold them.
     Bytes(Vec<u8>),
 }
 
@@ -53,6 +54,10 @@ impl Constant {
             DataType::Boolean => Constant::Boolean(values.as_boolean().value(0)),
             DataType::Binary => Constant::Bytes(values.as_binary::<i32>().value(0).to_vec()),
             DataType::FixedSizeBinary(_) => Constant::Bytes(values.as_fixed_size_binary().value(0).to_vec()),
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                let stored = stored_intervals(values);
+                Constant::Bytes(stored.as_fixed_size_binary().value(0).to_vec())
+            }
             _ => return None,
         })
     }
@@ -90,6 +95,10 @@ impl Constant {
                 let values = std::iter::repeat_n(Some(bytes), rows);
                 Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, UUID_BYTES).ok()?)
             }
+            (Constant::Bytes(bytes), DataType::Interval(IntervalUnit::MonthDayNano)) => {
+                let interval = from_bytes(bytes.as_slice().try_into().ok()?)?;
+                primitives::<IntervalMonthDayNanoType>(interval, rows)
+            }
             _ => return None,
         })
     }
@@ -121,6 +130,7 @@ mod tests {
             (ColumnType::Time, Constant::Integer(1)),
             (ColumnType::Timestamp, Constant::Integer(i64::MAX)),
             (ColumnType::TimestampTz, Constant::Integer(0)),
+            (ColumnType::Interval, Constant::Bytes(vec![0, 0, 0, 0, 0, 0, 0, 3, 255, 255, 255, 254, 0, 0, 0, 1])),
         ];
         for (column_type, value) in values {
             let column = value.repeated(column_type, 3).unwrap();

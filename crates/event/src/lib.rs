@@ -12,6 +12,8 @@ mod alter;
 mod constant;
 // Which split a row belongs to.
 pub mod split;
+// How a type lies in segments that Parquet does not know.
+pub mod interval;
 // The seams through which time and randomness enter.
 pub mod clock;
 pub mod entropy;

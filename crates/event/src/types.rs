@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 /// Key of the metadata of an Arrow field that says which of the types that lie as text it is.
@@ -51,10 +51,12 @@ pub enum ColumnType {
     Timestamp,
     /// Microseconds since 1970-01-01 UTC.
     TimestampTz,
+    /// Months, days and microseconds.
+    Interval,
 }
 
 impl ColumnType {
-    /// The Arrow type in which this column lies in log, memtable, segment and query.
+    /// The Arrow type in which this column lies in log, memtable and query, and but for [`crate::interval`] in segments.
     pub fn arrow(&self) -> DataType {
         match *self {
             ColumnType::SmallInt => DataType::Int16,
@@ -71,6 +73,7 @@ impl ColumnType {
             ColumnType::Time => DataType::Time64(TimeUnit::Microsecond),
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             ColumnType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            ColumnType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
         }
     }
 
@@ -89,6 +92,12 @@ impl ColumnType {
     pub fn json_of(field: &Field) -> Option<ColumnType> {
         let name = field.metadata().get(TYPE_KEY)?;
         [ColumnType::Json, ColumnType::Jsonb].into_iter().find(|json| json.to_string() == *name)
+    }
+
+    /// Whether rows can be ordered by the column, and told apart.
+    pub fn is_key(&self) -> bool {
+        // PostgreSQL orders months by 30 days and days by 24 hours; nothing else here does.
+        !matches!(self, ColumnType::Interval)
     }
 
     /// Whether the column can be the time column of an event table.
@@ -117,6 +126,7 @@ impl fmt::Display for ColumnType {
             ColumnType::Time => "time without time zone",
             ColumnType::Timestamp => "timestamp without time zone",
             ColumnType::TimestampTz => "timestamp with time zone",
+            ColumnType::Interval => "interval",
         })
     }
 }

@@ -33,6 +33,7 @@ mod temporary;
 mod tests;
 mod transaction;
 mod truncate;
+mod typed;
 mod values;
 mod versions;
 mod view;

@@ -2,6 +2,7 @@
 //!
 //! Pure and slow: the caller runs it where encoding may take time. The column `__seq` lies after the table's columns.
 
+pub(crate) mod stored;
 pub(crate) mod streamed;
 #[cfg(test)]
 mod tests;
@@ -178,6 +179,7 @@ fn sort(table: &TableDefinition, rows: RecordBatch) -> Result<RecordBatch, Error
 }
 
 fn write(table: &TableDefinition, rows: &RecordBatch, place: &SegmentPlace) -> Result<Bytes, Error> {
+    let rows = &stored::stored(rows)?;
     let properties = properties(table, rows, place)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).map_err(parquet_error)?;
     writer.write(rows).map_err(parquet_error)?;

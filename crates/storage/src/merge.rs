@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
-use arrow::compute::{cast, interleave_record_batch};
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use arrow::row::{RowConverter, Rows, SortField};
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::dedup::Survivors;
+use crate::encode::stored::read;
 use crate::encode::streamed::SegmentWriter;
 use crate::encode::{SORT_ORDER, SegmentPlace, columns_error, sort_columns};
 use crate::objects::SegmentStore;
@@ -280,7 +281,7 @@ impl Columns {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         for (position, column) in self.positions.iter().zip(&self.columns) {
             columns.push(match position {
-                Some(at) => cast(batch.column(*at), &column.column_type.arrow()).map_err(columns_error)?,
+                Some(at) => read(batch.column(*at), column.column_type)?,
                 None => column.of_older_rows(batch.num_rows()),
             });
         }

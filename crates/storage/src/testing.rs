@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray, Time64MicrosecondArray,
-    TimestampMicrosecondArray,
+    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch,
+    StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{IntervalMonthDayNano, UInt64Type};
 use arrow::util::display::array_value_to_string;
 use event::{
     Column, ColumnId, ColumnType, Compression, EventOptions, SchemaVersion, TableDefinition, TableId, TableKind,
@@ -87,6 +87,7 @@ pub(crate) fn every_type_table() -> TableDefinition {
         ("id", ColumnType::Uuid),
         ("extra", ColumnType::Jsonb),
         ("clock", ColumnType::Time),
+        ("length", ColumnType::Interval),
     ];
     for (name, column_type) in forms {
         let id = ColumnId(table.columns.len() as u32 + 1);
@@ -165,6 +166,12 @@ fn values(column: &Column, rows: usize) -> BoxedStrategy<ArrayRef> {
         }),
         ColumnType::Time => of(any::<i64>(), rows, nullable, |v| Arc::new(Time64MicrosecondArray::from(v))),
         ColumnType::Date => of(any::<i32>(), rows, nullable, |v| Arc::new(Date32Array::from(v))),
+        ColumnType::Interval => {
+            let us = i64::MIN / 1000..i64::MAX / 1000;
+            let any = (any::<i32>(), any::<i32>(), us)
+                .prop_map(|(months, days, us)| IntervalMonthDayNano::new(months, days, us * 1000));
+            of(any, rows, nullable, |v| Arc::new(IntervalMonthDayNanoArray::from(v)))
+        }
         ColumnType::Timestamp => of(any::<i64>(), rows, nullable, |v| Arc::new(TimestampMicrosecondArray::from(v))),
         ColumnType::TimestampTz => {
             of(any::<i64>(), rows, nullable, |v| Arc::new(TimestampMicrosecondArray::from(v).with_timezone("UTC")))

@@ -9,6 +9,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use crate::error::{Condition, Error};
 
 pub(crate) mod arithmetic;
+mod average;
 pub(crate) mod beside_text;
 mod by_time;
 mod compact;
@@ -45,9 +46,19 @@ impl Functions {
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
             ],
-            aggregate: vec![Arc::new(by_time::first()), Arc::new(by_time::last())],
+            aggregate: vec![first(), last(), Arc::new(average::average())],
         }
     }
+}
+
+/// `first(value, time)`.
+pub(crate) fn first() -> Arc<AggregateUDF> {
+    Arc::new(by_time::first())
+}
+
+/// `last(value, time)`.
+pub(crate) fn last() -> Arc<AggregateUDF> {
+    Arc::new(by_time::last())
 }
 
 /// All functions, those that act on `node` among them.

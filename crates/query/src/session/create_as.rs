@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, IntervalUnit};
 use cluster::Table;
 use datafusion::sql::sqlparser::ast::{CreateTable, Query};
 use event::{Column, ColumnId, ColumnType};
@@ -109,7 +109,13 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
 fn column_type(name: &str, field: &Field) -> Result<ColumnType, Error> {
     use DataType::{Duration, FixedSizeList, Interval, LargeList, List, Map, Struct};
     match field.data_type() {
-        Interval(_) | Duration(_) | List(_) | LargeList(_) | FixedSizeList(..) | Map(..) | Struct(_) => {
+        Interval(IntervalUnit::DayTime | IntervalUnit::YearMonth)
+        | Duration(_)
+        | List(_)
+        | LargeList(_)
+        | FixedSizeList(..)
+        | Map(..)
+        | Struct(_) => {
             let message = format!("columns of type {} are not supported", sql_name(field.data_type()));
             Err(Error::hinted(Condition::FeatureNotSupported, message, format!("Cast column \"{name}\" to text.")))
         }

@@ -112,6 +112,8 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
             "Rows of event tables are not checked for duplicates.",
         ));
     }
+    let keys = primary_key.iter().chain(unique.iter().flat_map(|key| &key.columns));
+    refuse_as_keys(&columns, keys)?;
     let compression = compression(options.compression.as_deref())?;
     let checks = checks::stated(create, &name, &columns)?;
     Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
@@ -135,6 +137,14 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
     let compression = compression(options.compression.as_deref())?;
     let (primary_key, unique, checks) = Default::default();
     Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
+}
+
+/// Rows are not ordered by some types as PostgreSQL orders them.
+fn refuse_as_keys<'a>(columns: &[Column], positions: impl IntoIterator<Item = &'a usize>) -> Result<(), Error> {
+    let mut keys = positions.into_iter().map(|at| &columns[*at]);
+    let Some(column) = keys.find(|column| !column.column_type.is_key()) else { return Ok(()) };
+    let message = format!("column \"{}\" of type {} cannot be part of a key", column.name, column.column_type);
+    Err(Error::hinted(Condition::FeatureNotSupported, message, "Keep a number of seconds or days in its place."))
 }
 
 /// Tables and views lie in schemas of the user.
@@ -322,13 +332,14 @@ pub(crate) fn column_type(sql: &SqlType) -> Result<ColumnType, Error> {
         SqlType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => ColumnType::Time,
         SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => ColumnType::Timestamp,
         SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ColumnType::TimestampTz,
+        SqlType::Interval { fields: None, precision: None } => ColumnType::Interval,
         SqlType::Custom(name, _) => {
             let message = format!("type \"{}\" does not exist", name.to_string().to_lowercase());
             return Err(Error::report(Condition::UndefinedObject, message));
         }
         other => {
             let message = format!("columns of type {} are not supported", other.to_string().to_lowercase());
-            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, bytea, uuid, json, jsonb, date, time, timestamp and timestamptz.";
+            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, bytea, uuid, json, jsonb, date, time, timestamp, timestamptz and interval.";
             return Err(Error::hinted(Condition::FeatureNotSupported, message, hint));
         }
     })
@@ -603,6 +614,7 @@ fn series_columns(list: &str, columns: &[Column], time_column: usize) -> Result<
         let Some(at) = position(columns, name) else {
             return Err(Error::report(Condition::UndefinedColumn, format!("series column \"{name}\" does not exist")));
         };
+        refuse_as_keys(columns, [&at])?;
         if at == time_column || series.contains(&at) {
             let message = format!("column \"{name}\" cannot be in the series key twice or be the time column");
             return Err(Error::report(Condition::InvalidTableDefinition, message));

@@ -446,8 +446,11 @@ fn type_cells(values: &mut Values, positions: &[usize], definition: &TableDefini
                 *cell = parse_expression(column.default.as_deref().unwrap_or("NULL"))?;
             }
             let placeholder = matches!(cell, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
-            // Text literals beside computed cells are read in the column's own syntax, after the cast to text.
-            if placeholder {
+            // Text literals beside computed cells are read in the column's own syntax, after the cast to text; but the library has no
+            // common type for text and these.
+            let text = matches!(column.column_type, ColumnType::Interval | ColumnType::Bytea | ColumnType::Uuid)
+                && matches!(cell, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+            if placeholder || text {
                 let written = std::mem::replace(cell, Expr::Value(Value::Null.into()));
                 *cell = cast(written, &column.column_type.to_string())?;
             }

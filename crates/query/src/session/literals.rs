@@ -20,7 +20,8 @@ use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 use event::ColumnType;
 
 use crate::error::Error;
-use crate::functions::forms;
+use crate::functions::interval::{is_interval, length};
+use crate::functions::{self, forms};
 use crate::text::{Zone, parse_json, parse_scalar};
 
 /// Digits of the largest whole number the library's parser gives that is no bigint.
@@ -84,6 +85,7 @@ fn cast_function(from: &Field, to: &Field) -> Option<Arc<ScalarUDF>> {
         (from, DataType::Utf8) if is_text(from) && json.is_some() => json.map(forms::from_text),
         (from, DataType::Binary) if is_text(from) => Some(forms::from_text(ColumnType::Bytea)),
         (from, DataType::FixedSizeBinary(_)) if is_text(from) => Some(forms::from_text(ColumnType::Uuid)),
+        (from, DataType::Interval(_)) if is_text(from) => Some(forms::from_text(ColumnType::Interval)),
         // The cast takes away that it is JSON.
         (DataType::Utf8, to) if is_text(to) && is_json => Some(forms::to_text()),
         (from, to) if is_text(to) && forms::has_own_text(from) => Some(forms::to_text()),
@@ -112,12 +114,16 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
         let names = NamePreserver::new(&plan);
         let schema = merge_schema(&plan.inputs());
+        let is_sort = matches!(plan, LogicalPlan::Sort(_));
         let changed = plan.map_expressions(|expr| {
             let name = names.save(&expr);
             let narrowed = expr.transform_up(|expr| {
-                Ok(Transformed::yes(widen_sum(narrow_one(read_beside(expr, &schema)), &schema)))
+                Ok(Transformed::yes(by_length(widen_sum(narrow_one(read_beside(expr, &schema)), &schema), &schema)))
             })?;
-            Ok(narrowed.update_data(|expr| name.restore(expr)))
+            Ok(narrowed.update_data(|expr| match is_sort {
+                true => order_key(expr, &schema),
+                false => name.restore(expr),
+            }))
         })?;
         changed.map_data(LogicalPlan::recompute_schema)
     });
@@ -141,6 +147,59 @@ fn widen_sum(expr: Expr, schema: &DFSchema) -> Expr {
             Expr::WindowFunction(call)
         }
         other => other,
+    }
+}
+
+/// Intervals are compared by how long they are; the library compares them part by part.
+fn by_length(expr: Expr, schema: &DFSchema) -> Expr {
+    let are_intervals = |sides: &[&Expr]| {
+        let types = sides.iter().map(|side| side.get_type(schema).unwrap_or(DataType::Null));
+        let (intervals, rest): (Vec<_>, Vec<_>) = types.partition(is_interval);
+        !intervals.is_empty() && rest.iter().all(DataType::is_null)
+    };
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) && are_intervals(&[&left, &right]) => {
+            let (left, right) = (order_key(*left, schema), order_key(*right, schema));
+            Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
+        }
+        Expr::InList(InList { expr, list, negated })
+            if are_intervals(&std::iter::once(expr.as_ref()).chain(&list).collect::<Vec<_>>()) =>
+        {
+            let list = list.into_iter().map(|one| order_key(one, schema)).collect();
+            Expr::InList(InList { expr: Box::new(order_key(*expr, schema)), list, negated })
+        }
+        Expr::Between(Between { expr, negated, low, high }) if are_intervals(&[&expr, &low, &high]) => {
+            let [expr, low, high] = [expr, low, high].map(|one| Box::new(order_key(*one, schema)));
+            Expr::Between(Between { expr, negated, low, high })
+        }
+        Expr::AggregateFunction(mut call) if matches!(call.params.args.as_slice(), [arg] if are_intervals(&[arg])) => {
+            // The one that comes first, or last, by its length.
+            let extreme = match call.func.name() {
+                "min" => functions::first,
+                "max" => functions::last,
+                _ => return Expr::AggregateFunction(call),
+            };
+            call.func = extreme();
+            let key = order_key(call.params.args[0].clone(), schema);
+            call.params.args.push(key);
+            call.params.distinct = false;
+            Expr::AggregateFunction(call)
+        }
+        Expr::WindowFunction(mut call) => {
+            for sort in &mut call.params.order_by {
+                sort.expr = order_key(std::mem::take(&mut sort.expr), schema);
+            }
+            Expr::WindowFunction(call)
+        }
+        other => other,
+    }
+}
+
+/// What a value is ordered by.
+fn order_key(expr: Expr, schema: &DFSchema) -> Expr {
+    match expr.get_type(schema) {
+        Ok(data_type) if is_interval(&data_type) => length(expr),
+        _ => expr,
     }
 }
 
@@ -173,7 +232,10 @@ fn is_comparison(op: Operator) -> bool {
 }
 
 fn is_own(field: &Field) -> bool {
-    matches!(field.data_type(), DataType::Binary | DataType::FixedSizeBinary(_)) || ColumnType::json_of(field).is_some()
+    let data_type = field.data_type();
+    matches!(data_type, DataType::Binary | DataType::FixedSizeBinary(_))
+        || is_interval(data_type)
+        || ColumnType::json_of(field).is_some()
 }
 
 /// A literal as the cast that [`ReadLiterals`] reads.
@@ -222,6 +284,7 @@ fn is_read(data_type: &DataType) -> bool {
             | DataType::Date32
             | DataType::Time64(_)
             | DataType::Timestamp(_, _)
+            | DataType::Interval(_)
     )
 }
 

@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
-    TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr,
+    Statement, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
 };
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 
 /// Functions in FROM that give rows of one column.
 const ONE_COLUMN_FUNCTIONS: [&str; 2] = ["generate_series", "unnest"];
 /// Marks what was added to a name to keep it apart from an equal one; cut off again from the result.
 const MARK: &str = "\u{1}";
 
-/// `FROM generate_series(1, 3) AS n` has a column `n`, and without an alias one of the function's name.
+/// `FROM generate_series(1, 3) AS n` has a column `n`, and without an alias one of the function's name; between integers it is an integer.
 pub(crate) fn name_function_columns(statement: &mut Statement) {
     let _all = VisitMut::visit(statement, &mut FunctionColumns);
 }
@@ -25,7 +27,8 @@ struct FunctionColumns;
 impl VisitorMut for FunctionColumns {
     type Break = ();
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    // After the parts, so that the call inside of a narrowed one is not met again.
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         let (alias, name) = match factor {
             TableFactor::Table { name, alias, args: Some(_), .. } => {
                 let name = name.0.last().and_then(ObjectNamePart::as_ident);
@@ -50,7 +53,40 @@ impl VisitorMut for FunctionColumns {
         if alias.columns.is_empty() {
             alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
         }
+        if let Some(narrowed) = narrowed(factor) {
+            *factor = narrowed;
+        }
         ControlFlow::Continue(())
+    }
+}
+
+/// `generate_series(1, 3) AS a(b)`, which the engine gives as bigint, as `(SELECT b::integer AS b FROM generate_series(1, 3) AS a(b)) AS a(b)`;
+/// nothing when its arguments are not all integers of PostgreSQL's `integer`.
+fn narrowed(factor: &TableFactor) -> Option<TableFactor> {
+    let TableFactor::Table { alias: Some(alias), args: Some(arguments), .. } = factor else { return None };
+    let integers = arguments.args.iter().all(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => is_integer(expr),
+        _ => false,
+    });
+    let [column] = alias.columns.as_slice() else { return None };
+    if !integers {
+        return None;
+    }
+    let name = &column.name;
+    let alias = TableAlias { explicit: true, ..alias.clone() };
+    let text = format!("(SELECT {name}::integer AS {name} FROM {factor}) {alias}");
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_table_factor()).ok()
+}
+
+/// Whether an expression is a number of PostgreSQL's type integer, or one with a sign.
+fn is_integer(expr: &Expr) -> bool {
+    match expr {
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_integer(expr),
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) => number.parse::<i32>().is_ok(),
+            _ => false,
+        },
+        _ => false,
     }
 }
 

@@ -119,6 +119,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     })?;
     let mut ast = with_in_source(ast);
     super::names::name_function_columns(&mut ast);
+    super::typed::spread_types(&mut ast);
     let text = Arc::from(&sql[from..to]);
     Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count(), rows: None }))
 }

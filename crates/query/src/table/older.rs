@@ -1,54 +1,146 @@
-//! What rows of segments hold in columns that were added after them.
+//! Expressions over a table as expressions over its files: columns that were added after them, and types that lie as others.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, ScalarValue};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr_adapter::{
     DefaultPhysicalExprAdapterFactory, PhysicalExprAdapter, PhysicalExprAdapterFactory, replace_columns_with_literals,
 };
-use event::TableDefinition;
+use event::interval::{INTERVAL_BYTES, read_intervals};
+use event::{ColumnType, TableDefinition};
 
 /// Makes expressions over a table fit its files, whatever columns those have.
 #[derive(Debug)]
-pub(crate) struct OlderRows {
-    /// By their names in files.
+pub(crate) struct OfFiles {
+    /// What rows hold in columns that their file lacks, by names in files.
     initial: HashMap<String, ScalarValue>,
 }
 
-impl OlderRows {
+impl OfFiles {
     pub(crate) fn adapter(definition: &TableDefinition) -> Arc<dyn PhysicalExprAdapterFactory> {
-        let added = definition.columns.iter().filter(|column| column.initial.is_some());
-        let initial = added.filter_map(|column| {
+        // An interval cannot be left to the library even when it is NULL.
+        let told = definition.columns.iter();
+        let told = told.filter(|column| column.initial.is_some() || column.column_type == ColumnType::Interval);
+        let initial = told.filter_map(|column| {
             let value = ScalarValue::try_from_array(&column.of_older_rows(1), 0).ok()?;
             Some((column.stored_name().to_owned(), value))
         });
         match initial.collect::<HashMap<_, _>>() {
             none if none.is_empty() => Arc::new(DefaultPhysicalExprAdapterFactory),
-            initial => Arc::new(OlderRows { initial }),
+            initial => Arc::new(OfFiles { initial }),
         }
     }
 }
 
-impl PhysicalExprAdapterFactory for OlderRows {
+fn is_interval(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::Interval(_))
+}
+
+impl PhysicalExprAdapterFactory for OfFiles {
     fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
         let lacks = |(name, _): &(&String, &ScalarValue)| file.index_of(name).is_err();
         let missing = self.initial.iter().filter(lacks).map(|(name, value)| (name.clone(), value.clone())).collect();
-        Ok(Arc::new(OfFile { missing, rest: DefaultPhysicalExprAdapterFactory.create(table, file)? }))
+        let intervals = table.fields().iter().filter(|field| is_interval(field)).map(|field| field.name().clone());
+        let intervals: Vec<String> = intervals.collect();
+        let as_stored = |field: &FieldRef| match is_interval(field) {
+            true => Arc::new(field.as_ref().clone().with_data_type(DataType::FixedSizeBinary(INTERVAL_BYTES))),
+            false => Arc::clone(field),
+        };
+        let fields: Vec<FieldRef> = table.fields().iter().map(as_stored).collect();
+        let table = Arc::new(Schema::new_with_metadata(fields, table.metadata().clone()));
+        Ok(Arc::new(OfFile { missing, intervals, rest: DefaultPhysicalExprAdapterFactory.create(table, file)? }))
     }
 }
 
-/// The columns that one file lacks.
+/// What is particular about one file.
 #[derive(Debug)]
 struct OfFile {
+    /// The columns it lacks.
     missing: HashMap<String, ScalarValue>,
+    /// The columns that are intervals in the table.
+    intervals: Vec<String>,
     rest: Arc<dyn PhysicalExprAdapter>,
 }
 
 impl PhysicalExprAdapter for OfFile {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
-        self.rest.rewrite(replace_columns_with_literals(expr, &self.missing)?)
+        let expr = self.rest.rewrite(replace_columns_with_literals(expr, &self.missing)?)?;
+        if self.intervals.is_empty() {
+            return Ok(expr);
+        }
+        let read = expr.transform_up(|expr| match (expr.as_ref() as &dyn Any).downcast_ref::<Column>() {
+            Some(column) if self.intervals.iter().any(|name| name == column.name()) => {
+                Ok(Transformed::yes(Arc::new(ReadInterval { stored: expr }) as Arc<dyn PhysicalExpr>))
+            }
+            _ => Ok(Transformed::no(expr)),
+        });
+        Ok(read?.data)
+    }
+}
+
+/// An interval from the bytes that lie in files.
+#[derive(Debug, Eq)]
+struct ReadInterval {
+    stored: Arc<dyn PhysicalExpr>,
+}
+
+impl PartialEq for ReadInterval {
+    fn eq(&self, other: &Self) -> bool {
+        self.stored.eq(&other.stored)
+    }
+}
+
+impl Hash for ReadInterval {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.stored.hash(state);
+    }
+}
+
+impl fmt::Display for ReadInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.stored)
+    }
+}
+
+impl PhysicalExpr for ReadInterval {
+    fn data_type(&self, _input: &Schema) -> Result<DataType> {
+        Ok(ColumnType::Interval.arrow())
+    }
+
+    fn nullable(&self, input: &Schema) -> Result<bool> {
+        self.stored.nullable(input)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let stored = self.stored.evaluate(batch)?.into_array(batch.num_rows())?;
+        match read_intervals(&stored) {
+            Some(intervals) => Ok(ColumnarValue::Array(intervals)),
+            None => exec_err!("column {} of a file holds no intervals", self.stored),
+        }
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.stored]
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+        match children.pop() {
+            Some(stored) if children.is_empty() => Ok(Arc::new(ReadInterval { stored })),
+            _ => exec_err!("one column holds an interval"),
+        }
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stored.fmt_sql(f)
     }
 }

@@ -40,7 +40,7 @@ use futures::{Stream, StreamExt};
 use super::holed::HoledFiles;
 use super::layout::{Layout, lay_out};
 use super::memory::MemoryBatches;
-use super::older::OlderRows;
+use super::older::OfFiles;
 use super::prune::Pruning;
 use super::segments::SegmentSource;
 use super::statistics::{may_hold_nan, statistics};
@@ -153,7 +153,7 @@ fn open_files(scan: &Scan, groups: Vec<FileGroup>) -> Result<Option<Arc<DataSour
     let source = parquet(scan, stored_schema(scan));
     let config = FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
         .with_file_groups(groups)
-        .with_expr_adapter(Some(OlderRows::adapter(&scan.definition)))
+        .with_expr_adapter(Some(OfFiles::adapter(&scan.definition)))
         .with_limit(scan.fetch)
         .with_projection_indices(Some(scan.projection.clone()))?
         .build();
@@ -180,7 +180,7 @@ fn open_holed(scan: &Scan, groups: Vec<Vec<HoledSegment>>, schema: SchemaRef) ->
     let config = |source, groups| {
         FileScanConfigBuilder::new(scan.segments.url(), Arc::new(source))
             .with_file_groups(groups)
-            .with_expr_adapter(Some(OlderRows::adapter(&scan.definition)))
+            .with_expr_adapter(Some(OfFiles::adapter(&scan.definition)))
     };
     let holed = HoledFiles::open(groups, &scan.definition, &scan.projection, schema, config, source)?;
     Ok(holed.map(Arc::new))

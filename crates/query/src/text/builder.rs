@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder,
-    TimestampMicrosecondBuilder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, StringBuilder,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use event::{ColumnType, UUID_BYTES};
 
 use super::bytes::{parse_bytea, parse_uuid};
+use super::interval::parse_interval;
 use super::json::{checked_json, parse_jsonb};
 use super::number::{parse_boolean, parse_decimal, parse_float, parse_integer};
 use super::time::{DAY_US, parse_date, parse_time, parse_timestamp, parse_timestamptz};
@@ -49,6 +50,7 @@ enum Values {
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
+    Interval(IntervalMonthDayNanoBuilder),
 }
 
 /// Does the same to whichever builder it is.
@@ -69,6 +71,7 @@ macro_rules! each {
             Values::Time($builder) => $do,
             Values::Timestamp($builder) => $do,
             Values::TimestampTz($builder) => $do,
+            Values::Interval($builder) => $do,
         }
     };
 }
@@ -95,6 +98,7 @@ impl ColumnBuilder {
             ColumnType::Date => Values::Date(Date32Builder::new()),
             ColumnType::Time => Values::Time(Time64MicrosecondBuilder::new()),
             ColumnType::Timestamp => Values::Timestamp(TimestampMicrosecondBuilder::new()),
+            ColumnType::Interval => Values::Interval(IntervalMonthDayNanoBuilder::new()),
             ColumnType::TimestampTz => {
                 Values::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(column_type.arrow()))
             }
@@ -149,6 +153,7 @@ impl ColumnBuilder {
             Values::Time(builder) => builder.append_value(parse_time(text)?),
             Values::Timestamp(builder) => builder.append_value(parse_timestamp(text)?),
             Values::TimestampTz(builder) => builder.append_value(parse_timestamptz(text, &self.zone)?),
+            Values::Interval(builder) => builder.append_value(parse_interval(text)?),
         }
         self.bytes += 8;
         Ok(())
@@ -197,6 +202,10 @@ impl ColumnBuilder {
                 builder.append_value(us);
             }
             Values::Timestamp(builder) | Values::TimestampTz(builder) => builder.append_value(instant(bytes)?),
+            Values::Interval(builder) => {
+                let beyond = || refused(Condition::DatetimeOverflow, "interval out of range".to_owned());
+                builder.append_value(event::interval::from_bytes(binary::fixed(bytes)?).ok_or_else(beyond)?);
+            }
         }
         self.bytes += 8;
         Ok(())
@@ -227,6 +236,7 @@ impl ColumnBuilder {
             | (Values::TimestampTz(builder), ScalarValue::TimestampMicrosecond(Some(value), Some(_))) => {
                 builder.append_value(*value);
             }
+            (Values::Interval(builder), ScalarValue::IntervalMonthDayNano(Some(value))) => builder.append_value(*value),
             (_, value) if value.is_null() => self.append_null(),
             _ => return false,
         }
@@ -292,9 +302,7 @@ pub fn parse_scalar(text: &str, data_type: &DataType, zone: &Zone) -> Result<Sca
         DataType::Time64(_) => ColumnType::Time,
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
-        DataType::Interval(_) => {
-            return ScalarValue::from(text).cast_to(data_type).map_err(|_| super::invalid("interval", text));
-        }
+        DataType::Interval(_) => ColumnType::Interval,
         other => {
             let message = format!("parameters of type {other} are not supported");
             return Err(refused(Condition::FeatureNotSupported, message));

@@ -4,6 +4,7 @@
 
 mod builder;
 mod bytes;
+mod interval;
 mod json;
 mod number;
 mod time;
@@ -12,6 +13,7 @@ mod zone;
 
 pub(crate) use builder::parse_json;
 pub use builder::{ColumnBuilder, JSONB_VERSION, parse_scalar};
+pub use interval::parse_interval;
 pub use time::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
 pub use zone::Zone;
 

@@ -62,6 +62,7 @@ files! {
     pg_forms,
     pg_identity,
     pg_ingest,
+    pg_interval,
     pg_join,
     pg_keys,
     pg_schema,

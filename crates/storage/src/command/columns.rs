@@ -41,6 +41,7 @@ fn type_code(field: &Field) -> Option<[u8; 3]> {
         ColumnType::Time,
         ColumnType::Timestamp,
         ColumnType::TimestampTz,
+        ColumnType::Interval,
     ];
     if let DataType::Decimal128(precision, scale) = field.data_type() {
         return Some([NUMERIC, *precision, scale.to_le_bytes()[0]]);
@@ -69,6 +70,7 @@ fn plain_code(column_type: ColumnType) -> u8 {
         ColumnType::Json => 14,
         ColumnType::Jsonb => 15,
         ColumnType::Time => 16,
+        ColumnType::Interval => 17,
     }
 }
 
@@ -93,6 +95,7 @@ fn type_of([code, precision, scale]: [u8; 3]) -> Option<ColumnType> {
         14 => ColumnType::Json,
         15 => ColumnType::Jsonb,
         16 => ColumnType::Time,
+        17 => ColumnType::Interval,
         _ => return None,
     })
 }

@@ -7,6 +7,7 @@ use event::TableDefinition;
 use event::limits::ROW_GROUP_ROWS;
 use parquet::arrow::ArrowWriter;
 
+use super::stored::stored;
 use super::{SegmentPlace, columns_error, parquet_error, properties, time_range};
 use crate::Error;
 use crate::segment::SegmentMeta;
@@ -49,7 +50,7 @@ impl<'a> SegmentWriter<'a> {
         }
         self.rows += rows.num_rows() as u64;
         match &mut self.writer {
-            Some(writer) => writer.write(&rows).map_err(parquet_error),
+            Some(writer) => writer.write(&stored(&rows)?).map_err(parquet_error),
             None => {
                 self.sample.push(rows);
                 if self.rows >= ROW_GROUP_ROWS as u64 { self.begin().map(drop) } else { Ok(()) }
@@ -60,8 +61,9 @@ impl<'a> SegmentWriter<'a> {
     fn begin(&mut self) -> Result<&mut ArrowWriter<Vec<u8>>, Error> {
         let schema = sequenced_schema(self.table);
         let sample = concat_batches(&schema, &std::mem::take(&mut self.sample)).map_err(columns_error)?;
+        let sample = stored(&sample)?;
         let properties = properties(self.table, &sample, &self.place)?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(parquet_error)?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), sample.schema(), Some(properties)).map_err(parquet_error)?;
         writer.write(&sample).map_err(parquet_error)?;
         Ok(self.writer.insert(writer))
     }

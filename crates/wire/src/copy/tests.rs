@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray,
 };
 use arrow::compute::concat_batches;
+use arrow::datatypes::IntervalMonthDayNano;
 use arrow::record_batch::RecordBatch;
 use event::{
     Column, ColumnId, ColumnType, Compression, SchemaVersion, TableDefinition, TableId, TableKind, UUID_BYTES,
@@ -35,7 +37,7 @@ fn lines_can_be_read_back() {
     assert_eq!(line(CopyFormat::Csv, &[Some("\\.")]), "\"\\.\"\n");
 }
 
-const TYPES: [ColumnType; 16] = [
+const TYPES: [ColumnType; 17] = [
     ColumnType::SmallInt,
     ColumnType::Integer,
     ColumnType::BigInt,
@@ -52,6 +54,7 @@ const TYPES: [ColumnType; 16] = [
     ColumnType::Date,
     ColumnType::Timestamp,
     ColumnType::TimestampTz,
+    ColumnType::Interval,
 ];
 /// Days and instants that both forms know, since 1970: from year 1 to about the year 200,000.
 const DAYS: std::ops::Range<i32> = -719_162..72_000_000;
@@ -120,6 +123,10 @@ fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
         ColumnType::Jsonb => of!("[1-9]{1,3}|\\[true, \"[a-zé,;]{0,3}\"\\]|null", StringArray),
         ColumnType::Time => of!(0..=86_400_000_000_i64, Time64MicrosecondArray),
         ColumnType::Date => of!(DAYS, Date32Array),
+        ColumnType::Interval => {
+            let any = (any::<i32>(), any::<i32>(), i64::MIN / 1000..i64::MAX / 1000);
+            of!(any.prop_map(|(m, d, us)| IntervalMonthDayNano::new(m, d, us * 1000)), IntervalMonthDayNanoArray)
+        }
         ColumnType::Timestamp => of!(INSTANTS, TimestampMicrosecondArray),
         ColumnType::TimestampTz => prop::collection::vec(prop::option::of(INSTANTS), rows)
             .prop_map(move |values| {

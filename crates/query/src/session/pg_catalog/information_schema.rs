@@ -305,6 +305,7 @@ fn udt_name(column_type: ColumnType) -> &'static str {
         ColumnType::Time => "time",
         ColumnType::Timestamp => "timestamp",
         ColumnType::TimestampTz => "timestamptz",
+        ColumnType::Interval => "interval",
     }
 }
 

@@ -556,6 +556,7 @@ fn type_facts(column_type: ColumnType) -> (i32, i16, bool, &'static str, &'stati
         ColumnType::Date => (1082, 4, true, "i", "p"),
         ColumnType::Timestamp => (1114, 8, true, "d", "p"),
         ColumnType::TimestampTz => (1184, 8, true, "d", "p"),
+        ColumnType::Interval => (1186, 16, false, "d", "p"),
     }
 }
 
@@ -575,6 +576,7 @@ pub(in crate::session) fn column_type(data_type: &DataType) -> ColumnType {
         DataType::Time64(_) => ColumnType::Time,
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
+        DataType::Interval(_) => ColumnType::Interval,
         _ => ColumnType::Text,
     }
 }
