@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, StringArray,
+    new_empty_array, new_null_array,
 };
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::concat;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimestampMicrosecondType,
@@ -30,6 +33,8 @@ pub enum Constant {
     Boolean(bool),
     /// Bytes and UUIDs, and intervals as segments hold them.
     Bytes(Vec<u8>),
+    /// The elements of an array.
+    Array(Vec<Option<Constant>>),
 }
 
 impl Constant {
@@ -57,6 +62,10 @@ impl Constant {
             DataType::Interval(IntervalUnit::MonthDayNano) => {
                 let stored = stored_intervals(values);
                 Constant::Bytes(stored.as_fixed_size_binary().value(0).to_vec())
+            }
+            DataType::List(_) => {
+                let elements = values.as_list::<i32>().value(0);
+                Constant::Array((0..elements.len()).map(|at| Constant::first(&elements.slice(at, 1))).collect())
             }
             _ => return None,
         })
@@ -99,6 +108,20 @@ impl Constant {
                 let interval = from_bytes(bytes.as_slice().try_into().ok()?)?;
                 primitives::<IntervalMonthDayNanoType>(interval, rows)
             }
+            (Constant::Array(elements), DataType::List(field)) => {
+                let ColumnType::Array(element) = column_type else { return None };
+                let one = elements.iter().map(|value| match value {
+                    Some(value) => value.repeated(element.get(), 1),
+                    None => Some(new_null_array(field.data_type(), 1)),
+                });
+                let mut all = vec![new_empty_array(field.data_type())];
+                // Each row has elements of its own.
+                let one: Vec<ArrayRef> = one.collect::<Option<_>>()?;
+                all.extend(std::iter::repeat_n(&one, rows).flatten().cloned());
+                let all: Vec<&dyn Array> = all.iter().map(AsRef::as_ref).collect();
+                let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(elements.len(), rows));
+                Arc::new(ListArray::try_new(field, offsets, concat(&all).ok()?, None).ok()?)
+            }
             _ => return None,
         })
     }
@@ -131,6 +154,11 @@ mod tests {
             (ColumnType::Timestamp, Constant::Integer(i64::MAX)),
             (ColumnType::TimestampTz, Constant::Integer(0)),
             (ColumnType::Interval, Constant::Bytes(vec![0, 0, 0, 0, 0, 0, 0, 3, 255, 255, 255, 254, 0, 0, 0, 1])),
+            (
+                ColumnType::Integer.array().unwrap(),
+                Constant::Array(vec![Some(Constant::Integer(7)), None, Some(Constant::Integer(-1))]),
+            ),
+            (ColumnType::Jsonb.array().unwrap(), Constant::Array(vec![])),
         ];
         for (column_type, value) in values {
             let column = value.repeated(column_type, 3).unwrap();

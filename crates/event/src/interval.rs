@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, IntervalMonthDayNanoArray};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, IntervalMonthDayNanoArray, ListArray};
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType};
 
 /// Bytes of an interval in a segment.
@@ -10,8 +10,30 @@ pub const INTERVAL_BYTES: i32 = 16;
 /// An interval counts microseconds; Arrow's nanoseconds are multiples of them.
 const NS_PER_US: i64 = 1000;
 
-/// Intervals as segments hold them, in PostgreSQL's binary form: microseconds, days, months, each with its highest byte first.
+/// The type of a column in segments, which is its own but where that has intervals in it.
+pub fn stored_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Interval(_) => DataType::FixedSizeBinary(INTERVAL_BYTES),
+        DataType::List(element) => {
+            let stored = stored_type(element.data_type());
+            DataType::List(Arc::new(element.as_ref().clone().with_data_type(stored)))
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether a type has intervals in it.
+pub fn has_intervals(data_type: &DataType) -> bool {
+    stored_type(data_type) != *data_type
+}
+
+/// Intervals, or arrays of them, as segments hold them, in PostgreSQL's binary form: microseconds, days, months, each with its highest
+/// byte first.
 pub fn stored_intervals(values: &dyn Array) -> ArrayRef {
+    if let Some(lists) = values.as_list_opt::<i32>() {
+        let stored = stored_intervals(lists.values());
+        return Arc::new(of_elements(lists, stored).expect("there are as many elements"));
+    }
     let values = values.as_primitive::<IntervalMonthDayNanoType>();
     let bytes = values.iter().map(|value| value.map(to_bytes));
     let stored = FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes, INTERVAL_BYTES);
@@ -20,6 +42,9 @@ pub fn stored_intervals(values: &dyn Array) -> ArrayRef {
 
 /// The reverse of [`stored_intervals`]; `None` for a column that is no such bytes, or holds a time part that Arrow's cannot.
 pub fn read_intervals(stored: &dyn Array) -> Option<ArrayRef> {
+    if let Some(lists) = stored.as_list_opt::<i32>() {
+        return Some(Arc::new(of_elements(lists, read_intervals(lists.values())?)?));
+    }
     if *stored.data_type() != DataType::FixedSizeBinary(INTERVAL_BYTES) {
         return None;
     }
@@ -32,6 +57,13 @@ pub fn read_intervals(stored: &dyn Array) -> Option<ArrayRef> {
         });
     }
     Some(Arc::new(IntervalMonthDayNanoArray::from(values)))
+}
+
+/// Lists like these of other elements.
+fn of_elements(lists: &ListArray, elements: ArrayRef) -> Option<ListArray> {
+    let DataType::List(field) = lists.data_type() else { return None };
+    let field = field.as_ref().clone().with_data_type(elements.data_type().clone());
+    ListArray::try_new(Arc::new(field), lists.offsets().clone(), elements, lists.nulls().cloned()).ok()
 }
 
 fn to_bytes(interval: IntervalMonthDayNano) -> [u8; 16] {
@@ -55,6 +87,9 @@ pub fn from_bytes(bytes: [u8; 16]) -> Option<IntervalMonthDayNano> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::Field;
+
     use super::*;
 
     #[test]
@@ -67,5 +102,13 @@ mod tests {
         assert_eq!(&read_intervals(&stored).unwrap(), &values);
         assert!(read_intervals(&values).is_none());
         assert!(from_bytes([127; 16]).is_none(), "beyond what Arrow counts");
+        let offsets = OffsetBuffer::from_lengths([1, 0, 3]);
+        let element = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+        let lists: ArrayRef = Arc::new(ListArray::new(element, offsets, values, None));
+        for lists in [lists.clone(), lists.slice(1, 2)] {
+            let stored = stored_intervals(&lists);
+            assert_eq!(stored.data_type(), &stored_type(lists.data_type()));
+            assert_eq!(&read_intervals(&stored).unwrap(), &lists);
+        }
     }
 }

@@ -5,6 +5,8 @@
 // Who is who.
 pub mod ids;
 // What a column may hold, and how a table is described.
+mod code;
+mod element;
 pub mod table;
 pub mod types;
 // How its columns come and go.
@@ -22,6 +24,7 @@ pub mod limits;
 
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use constant::Constant;
+pub use element::ElementType;
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use table::{

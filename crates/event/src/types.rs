@@ -5,6 +5,8 @@ use std::fmt;
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use serde::{Deserialize, Serialize};
 
+use crate::element::ElementType;
+
 /// Key of the metadata of an Arrow field that says which of the types that lie as text it is.
 const TYPE_KEY: &str = "annal.type";
 /// Bytes of a UUID.
@@ -53,6 +55,8 @@ pub enum ColumnType {
     TimestampTz,
     /// Months, days and microseconds.
     Interval,
+    /// Any number of elements, some of them NULL.
+    Array(ElementType),
 }
 
 impl ColumnType {
@@ -74,7 +78,13 @@ impl ColumnType {
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             ColumnType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             ColumnType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+            ColumnType::Array(element) => DataType::List(element.field()),
         }
+    }
+
+    /// The type of arrays of this; `None` for an array.
+    pub fn array(self) -> Option<ColumnType> {
+        ElementType::new(self).map(ColumnType::Array)
     }
 
     /// The Arrow field of a column of that name.
@@ -94,10 +104,37 @@ impl ColumnType {
         [ColumnType::Json, ColumnType::Jsonb].into_iter().find(|json| json.to_string() == *name)
     }
 
+    /// The type whose field this is; `None` for any other field.
+    pub fn of(field: &Field) -> Option<ColumnType> {
+        let plain = [
+            ColumnType::SmallInt,
+            ColumnType::Integer,
+            ColumnType::BigInt,
+            ColumnType::Real,
+            ColumnType::Double,
+            ColumnType::Boolean,
+            ColumnType::Text,
+            ColumnType::Bytea,
+            ColumnType::Uuid,
+            ColumnType::Date,
+            ColumnType::Time,
+            ColumnType::Timestamp,
+            ColumnType::TimestampTz,
+            ColumnType::Interval,
+        ];
+        match field.data_type() {
+            DataType::Decimal128(precision, scale) => {
+                Some(ColumnType::Numeric { precision: *precision, scale: *scale })
+            }
+            DataType::List(element) => ColumnType::of(element)?.array(),
+            data_type => ColumnType::json_of(field).or_else(|| plain.into_iter().find(|t| t.arrow() == *data_type)),
+        }
+    }
+
     /// Whether rows can be ordered by the column, and told apart.
     pub fn is_key(&self) -> bool {
         // PostgreSQL orders months by 30 days and days by 24 hours; nothing else here does.
-        !matches!(self, ColumnType::Interval)
+        !matches!(self, ColumnType::Interval | ColumnType::Array(_))
     }
 
     /// Whether the column can be the time column of an event table.
@@ -127,6 +164,7 @@ impl fmt::Display for ColumnType {
             ColumnType::Timestamp => "timestamp without time zone",
             ColumnType::TimestampTz => "timestamp with time zone",
             ColumnType::Interval => "interval",
+            ColumnType::Array(element) => return write!(f, "{}[]", element.get()),
         })
     }
 }

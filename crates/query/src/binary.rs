@@ -3,6 +3,7 @@
 //! Used by binary parameters and by COPY, so that both accept and refuse the same.
 
 use bytes::Buf;
+use event::ColumnType;
 
 use crate::error::Condition;
 use crate::text::{Refused, refused};
@@ -76,6 +77,73 @@ pub fn numeric_text(mut rest: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// PostgreSQL's object id of a type.
+pub fn type_oid(column_type: ColumnType) -> u32 {
+    match column_type {
+        ColumnType::Boolean => 16,
+        ColumnType::Bytea => 17,
+        ColumnType::BigInt => 20,
+        ColumnType::SmallInt => 21,
+        ColumnType::Integer => 23,
+        ColumnType::Text => 25,
+        ColumnType::Json => 114,
+        ColumnType::Real => 700,
+        ColumnType::Double => 701,
+        ColumnType::Date => 1082,
+        ColumnType::Time => 1083,
+        ColumnType::Timestamp => 1114,
+        ColumnType::TimestampTz => 1184,
+        ColumnType::Interval => 1186,
+        ColumnType::Numeric { .. } => 1700,
+        ColumnType::Uuid => 2950,
+        ColumnType::Jsonb => 3802,
+        ColumnType::Array(element) => match element.get() {
+            ColumnType::Json => 199,
+            ColumnType::Boolean => 1000,
+            ColumnType::Bytea => 1001,
+            ColumnType::SmallInt => 1005,
+            ColumnType::Integer => 1007,
+            ColumnType::Text | ColumnType::Array(_) => 1009,
+            ColumnType::BigInt => 1016,
+            ColumnType::Real => 1021,
+            ColumnType::Double => 1022,
+            ColumnType::Timestamp => 1115,
+            ColumnType::Date => 1182,
+            ColumnType::Time => 1183,
+            ColumnType::TimestampTz => 1185,
+            ColumnType::Interval => 1187,
+            ColumnType::Numeric { .. } => 1231,
+            ColumnType::Uuid => 2951,
+            ColumnType::Jsonb => 3807,
+        },
+    }
+}
+
+/// The type of arrays that an object id names; those of numerics without a modifier hold what fits 38 digits.
+pub fn array_of(oid: u32) -> Option<ColumnType> {
+    let element = match oid {
+        199 => ColumnType::Json,
+        1000 => ColumnType::Boolean,
+        1001 => ColumnType::Bytea,
+        1005 => ColumnType::SmallInt,
+        1007 => ColumnType::Integer,
+        1009 | 1015 => ColumnType::Text,
+        1016 => ColumnType::BigInt,
+        1021 => ColumnType::Real,
+        1022 => ColumnType::Double,
+        1115 => ColumnType::Timestamp,
+        1182 => ColumnType::Date,
+        1183 => ColumnType::Time,
+        1185 => ColumnType::TimestampTz,
+        1187 => ColumnType::Interval,
+        1231 => ColumnType::Numeric { precision: 38, scale: 10 },
+        2951 => ColumnType::Uuid,
+        3807 => ColumnType::Jsonb,
+        _ => return None,
+    };
+    element.array()
+}
+
 /// A value of fixed length.
 pub(crate) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Refused> {
     bytes.try_into().map_err(|_| malformed())
@@ -123,6 +191,15 @@ mod tests {
         assert_eq!(read_instant(i64::MIN).unwrap(), i64::MIN);
         for beyond in [i64::MIN + 1, INSTANT_MIN - 1, i64::MAX - EPOCH_US, i64::MAX - 1] {
             assert!(read_instant(beyond).is_err(), "{beyond}");
+        }
+    }
+
+    #[test]
+    fn an_array_has_one_object_id() {
+        for oid in 0..4000 {
+            if let Some(array) = array_of(oid) {
+                assert!(type_oid(array) == oid || oid == 1015, "{oid}: {array}");
+            }
         }
     }
 

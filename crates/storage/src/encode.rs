@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, UInt64Type};
 use arrow::row::{RowConverter, Rows, SortField};
 use bytes::Bytes;
 use event::limits::{PAGE_ROWS, ROW_GROUP_ROWS};
@@ -201,7 +201,14 @@ fn properties(table: &TableDefinition, rows: &RecordBatch, place: &SegmentPlace)
         .set_sorting_columns(Some(sorting_columns(table)))
         .set_key_value_metadata(Some(metadata(table, place)));
     for (field, values) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        builder = encoding(builder, ColumnPath::new(vec![field.name().clone()]), values);
+        builder = match values.as_list_opt::<i32>() {
+            None => encoding(builder, ColumnPath::new(vec![field.name().clone()]), values),
+            // As Parquet lays out a list.
+            Some(lists) => {
+                let path = [field.name(), "list", Field::LIST_FIELD_DEFAULT_NAME].map(str::to_owned);
+                encoding(builder, ColumnPath::new(path.to_vec()), lists.values())
+            }
+        };
     }
     Ok(builder.build())
 }

@@ -29,7 +29,9 @@ pub(crate) fn column_statistics(column: &Column, values: &ArrayRef) -> Result<Co
         DataType::Float64 => floats(values.as_primitive::<Float64Type>().iter().flatten()),
         DataType::Boolean => plain(values.as_boolean().iter().flatten(), |value| Some(StatisticsValue::Boolean(value))),
         // What nobody looks up by range.
-        DataType::Binary | DataType::FixedSizeBinary(_) | DataType::Interval(_) => Bounds::default(),
+        DataType::Binary | DataType::FixedSizeBinary(_) | DataType::Interval(_) | DataType::List(_) => {
+            Bounds::default()
+        }
         DataType::Utf8 => plain(values.as_string::<i32>().iter().flatten(), text),
         other => return Err(Error::Columns(format!("column \"{}\" has type {other}", column.name))),
     };

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch,
+    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, RecordBatch,
     StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{IntervalMonthDayNano, UInt64Type};
 use arrow::util::display::array_value_to_string;
 use event::{
@@ -88,6 +89,9 @@ pub(crate) fn every_type_table() -> TableDefinition {
         ("extra", ColumnType::Jsonb),
         ("clock", ColumnType::Time),
         ("length", ColumnType::Interval),
+        ("samples", ColumnType::Double.array().unwrap()),
+        ("words", ColumnType::Text.array().unwrap()),
+        ("lengths", ColumnType::Interval.array().unwrap()),
     ];
     for (name, column_type) in forms {
         let id = ColumnId(table.columns.len() as u32 + 1);
@@ -175,6 +179,20 @@ fn values(column: &Column, rows: usize) -> BoxedStrategy<ArrayRef> {
         ColumnType::Timestamp => of(any::<i64>(), rows, nullable, |v| Arc::new(TimestampMicrosecondArray::from(v))),
         ColumnType::TimestampTz => {
             of(any::<i64>(), rows, nullable, |v| Arc::new(TimestampMicrosecondArray::from(v).with_timezone("UTC")))
+        }
+        ColumnType::Array(element) => {
+            let elements = Column { column_type: element.get(), nullable: true, ..column.clone() };
+            let lengths = vec(option::weighted(if nullable { 0.8 } else { 1.0 }, 0usize..4), rows);
+            let all = lengths.prop_flat_map(move |lengths| {
+                let count = lengths.iter().flatten().sum();
+                (Just(lengths), values(&elements, count))
+            });
+            let array = move |(lengths, elements): (Vec<Option<usize>>, ArrayRef)| {
+                let nulls = lengths.iter().map(Option::is_some).collect::<NullBuffer>();
+                let offsets = OffsetBuffer::from_lengths(lengths.iter().map(|length| length.unwrap_or(0)));
+                Arc::new(ListArray::new(element.field(), offsets, elements, Some(nulls))) as ArrayRef
+            };
+            all.prop_map(array).boxed()
         }
         ColumnType::Numeric { precision, scale } => {
             let bound = 10i128.pow(u32::from(precision));

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use event::{ColumnType, UUID_BYTES};
 use query::ScalarValue;
 use query::binary::{EPOCH_DAYS, EPOCH_US, numeric_text, read_day, read_instant};
+use query::text::ColumnBuilder;
 use query::text::{JSONB_VERSION, Zone};
 
 use crate::error::Failure;
@@ -104,6 +105,12 @@ pub(crate) fn parameter(bytes: Bytes, field: &Field, zone: &Zone) -> Result<Scal
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
             return read_text(utf8(&bytes)?, data_type, zone);
+        }
+        DataType::List(_) => {
+            let column_type = ColumnType::of(field).ok_or_else(malformed)?;
+            let mut array = ColumnBuilder::new(column_type, *zone);
+            array.append_binary(&bytes).map_err(reported)?;
+            ScalarValue::try_from_array(&array.finish(), 0).map_err(|_| malformed())?
         }
         DataType::Decimal128(..) => return read_text(&numeric_text(&bytes).ok_or_else(malformed)?, data_type, zone),
         other => {

@@ -215,7 +215,10 @@ pub(crate) fn parameter(oid: u32) -> Option<FieldRef> {
         1186 => Scalar::Interval,
         // Without a modifier: wide enough for what fits 38 digits.
         1700 => Scalar::Numeric { precision: 38, scale: 10 },
-        _ => return None,
+        other => {
+            let array = query::binary::array_of(other)?;
+            return Some(Arc::new(array.field("", true)));
+        }
     };
     Some(Arc::new(Field::new("", scalar.arrow(), true)))
 }

@@ -110,11 +110,12 @@ impl ScalarUDFImpl for ToText {
 
 /// Whether [`to_text`] is for the type; of the others Arrow's text is PostgreSQL's.
 pub(crate) fn has_own_text(data_type: &DataType) -> bool {
-    use DataType::{Binary, Date32, FixedSizeBinary, Float32, Float64, Interval, Time64, Timestamp};
+    use DataType::{Binary, Date32, FixedSizeBinary, Float32, Float64, Interval, List, Time64, Timestamp};
     match data_type {
         Binary | FixedSizeBinary(_) | Float32 | Float64 | Date32 => true,
         Time64(unit) | Timestamp(unit, _) => *unit == TimeUnit::Microsecond,
         Interval(unit) => *unit == IntervalUnit::MonthDayNano,
+        List(_) => true,
         _ => false,
     }
 }
@@ -144,8 +145,44 @@ fn writer(values: &ArrayRef, zone: Zone) -> Result<Writer> {
         DataType::Interval(_) => of::<IntervalMonthDayNanoType>(values, |out, value| {
             write::interval(out, value.months, value.days, value.nanoseconds / NS_PER_US);
         }),
+        DataType::List(_) => {
+            let lists = values.as_list::<i32>().clone();
+            let element = element_writer(lists.values(), zone)?;
+            Box::new(move |out, row| {
+                out.push('{');
+                let (begin, end) = (lists.value_offsets()[row], lists.value_offsets()[row + 1]);
+                let mut text = String::new();
+                for at in begin..end {
+                    if at > begin {
+                        out.push(',');
+                    }
+                    let at = usize::try_from(at).expect("offsets are not negative");
+                    if lists.values().is_null(at) {
+                        out.push_str("NULL");
+                        continue;
+                    }
+                    text.clear();
+                    element(&mut text, at);
+                    write::element(out, &text);
+                }
+                out.push('}');
+            })
+        }
         other => return internal_err!("to_text is not for {other}"),
     })
+}
+
+/// The writer of what an array holds.
+fn element_writer(elements: &ArrayRef, zone: Zone) -> Result<Writer> {
+    if has_own_text(elements.data_type()) {
+        return writer(elements, zone);
+    }
+    let is_boolean = *elements.data_type() == DataType::Boolean;
+    let texts = cast(elements, &DataType::Utf8)?.as_string::<i32>().clone();
+    Ok(Box::new(move |out, row| {
+        let text = texts.value(row);
+        out.push_str(if is_boolean { &text[..1] } else { text });
+    }))
 }
 
 fn of<T: ArrowPrimitiveType>(values: &ArrayRef, write: impl Fn(&mut String, T::Native) + 'static) -> Writer {

@@ -108,17 +108,17 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
 
 fn column_type(name: &str, field: &Field) -> Result<ColumnType, Error> {
     use DataType::{Duration, FixedSizeList, Interval, LargeList, List, Map, Struct};
+    let refused = || {
+        let message = format!("columns of type {} are not supported", sql_name(field.data_type()));
+        Err(Error::hinted(Condition::FeatureNotSupported, message, format!("Cast column \"{name}\" to text.")))
+    };
     match field.data_type() {
+        List(element) | LargeList(element) => column_type(name, element)?.array().map_or_else(refused, Ok),
         Interval(IntervalUnit::DayTime | IntervalUnit::YearMonth)
         | Duration(_)
-        | List(_)
-        | LargeList(_)
         | FixedSizeList(..)
         | Map(..)
-        | Struct(_) => {
-            let message = format!("columns of type {} are not supported", sql_name(field.data_type()));
-            Err(Error::hinted(Condition::FeatureNotSupported, message, format!("Cast column \"{name}\" to text.")))
-        }
+        | Struct(_) => refused(),
         data_type => Ok(ColumnType::json_of(field).unwrap_or_else(|| pg_catalog::column_type(data_type))),
     }
 }

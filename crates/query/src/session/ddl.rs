@@ -2,9 +2,9 @@
 
 use cluster::TableSpec;
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo,
-    Expr, GeneratedAs, Ident, IndexColumn, ObjectName, ObjectNamePart, SequenceOptions, SqlOption, TableConstraint,
-    TimezoneInfo, Value,
+    ArrayElemTypeDef, ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, CreateTableOptions, DataType as SqlType,
+    ExactNumberInfo, Expr, GeneratedAs, Ident, IndexColumn, ObjectName, ObjectNamePart, SequenceOptions, SqlOption,
+    TableConstraint, TimezoneInfo, Value,
 };
 use event::{
     Column, ColumnId, ColumnType, Compression, Dedup, EventOptions, Identity, IdentityKind, TableKind, UniqueKey,
@@ -333,13 +333,22 @@ pub(crate) fn column_type(sql: &SqlType) -> Result<ColumnType, Error> {
         SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => ColumnType::Timestamp,
         SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ColumnType::TimestampTz,
         SqlType::Interval { fields: None, precision: None } => ColumnType::Interval,
+        SqlType::Array(
+            ArrayElemTypeDef::SquareBracket(element, _)
+            | ArrayElemTypeDef::Parenthesis(element)
+            | ArrayElemTypeDef::AngleBracket(element),
+        ) => {
+            let element = column_type(element)?;
+            // How many dimensions a type names means nothing.
+            element.array().unwrap_or(element)
+        }
         SqlType::Custom(name, _) => {
             let message = format!("type \"{}\" does not exist", name.to_string().to_lowercase());
             return Err(Error::report(Condition::UndefinedObject, message));
         }
         other => {
             let message = format!("columns of type {} are not supported", other.to_string().to_lowercase());
-            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, bytea, uuid, json, jsonb, date, time, timestamp, timestamptz and interval.";
+            let hint = "Types are smallint, integer, bigint, real, double precision, numeric(p,s), boolean, text, bytea, uuid, json, jsonb, date, time, timestamp, timestamptz, interval, and arrays of these.";
             return Err(Error::hinted(Condition::FeatureNotSupported, message, hint));
         }
     })

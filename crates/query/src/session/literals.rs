@@ -10,11 +10,12 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 use event::ColumnType;
@@ -68,9 +69,13 @@ fn value_of(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Ex
         None if is_read(field.data_type()) => parse_scalar(text, field.data_type(), zone),
         None => return Ok(Transformed::no(expr)),
     };
-    let value = value.map_err(|refused| DataFusionError::External(Box::new(Error::Reported(refused))))?;
+    let value = value.map_err(|refused| external(Error::Reported(refused)))?;
     let facts = json.map(|_| FieldMetadata::from(field.as_ref()));
     Ok(Transformed::yes(Expr::Literal(value, facts)))
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 /// What casts one type to another where the library cannot, or does otherwise.
@@ -86,6 +91,7 @@ fn cast_function(from: &Field, to: &Field) -> Option<Arc<ScalarUDF>> {
         (from, DataType::Binary) if is_text(from) => Some(forms::from_text(ColumnType::Bytea)),
         (from, DataType::FixedSizeBinary(_)) if is_text(from) => Some(forms::from_text(ColumnType::Uuid)),
         (from, DataType::Interval(_)) if is_text(from) => Some(forms::from_text(ColumnType::Interval)),
+        (from, DataType::List(_)) if is_text(from) => ColumnType::of(to).map(forms::from_text),
         // The cast takes away that it is JSON.
         (DataType::Utf8, to) if is_text(to) && is_json => Some(forms::to_text()),
         (from, to) if is_text(to) && forms::has_own_text(from) => Some(forms::to_text()),
@@ -109,25 +115,45 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
             return Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(union.inputs)?)));
         }
         if let LogicalPlan::Values(values) = plan {
-            let rows = values.values.into_iter().map(|row| row.into_iter().map(narrow_one).collect());
-            return Ok(Transformed::yes(LogicalPlanBuilder::values(rows.collect())?.build()?));
+            let none = DFSchema::empty();
+            let settle_one = |expr| settled(expr, &none);
+            let rows = values.values.into_iter().map(|row| row.into_iter().map(settle_one).collect());
+            return Ok(Transformed::yes(LogicalPlanBuilder::values(rows.collect::<Result<_>>()?)?.build()?));
         }
         let names = NamePreserver::new(&plan);
         let schema = merge_schema(&plan.inputs());
         let is_sort = matches!(plan, LogicalPlan::Sort(_));
         let changed = plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            let narrowed = expr.transform_up(|expr| {
-                Ok(Transformed::yes(by_length(widen_sum(narrow_one(read_beside(expr, &schema)), &schema), &schema)))
-            })?;
-            Ok(narrowed.update_data(|expr| match is_sort {
-                true => order_key(expr, &schema),
-                false => name.restore(expr),
+            let settled = settled(expr, &schema)?;
+            Ok(Transformed::yes(match is_sort {
+                true => order_key(settled, &schema),
+                false => name.restore(settled),
             }))
         })?;
         changed.map_data(LogicalPlan::recompute_schema)
     });
     Ok(narrowed?.data)
+}
+
+/// An expression with the types that PostgreSQL gives it and its parts.
+fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let settled = expr.transform_up(|expr| {
+        let expr = narrow_one(read_beside(expr, schema));
+        Ok(Transformed::yes(by_length(count_elements(widen_sum(expr, schema)), schema)))
+    });
+    Ok(settled?.data)
+}
+
+/// Elements are counted in integers, and the length of an empty array is NULL.
+fn count_elements(expr: Expr) -> Expr {
+    let Expr::ScalarFunction(call) = &expr else { return expr };
+    let integer = |count: Expr| datafusion::logical_expr::cast(count, DataType::Int32);
+    match call.func.name() {
+        "cardinality" => integer(expr),
+        "array_length" => nullif(integer(expr), lit(0_i32)),
+        _ => expr,
+    }
 }
 
 /// The sum of bigints is a numeric, which they cannot overflow; the library's would wrap.
@@ -234,6 +260,7 @@ fn is_comparison(op: Operator) -> bool {
 fn is_own(field: &Field) -> bool {
     let data_type = field.data_type();
     matches!(data_type, DataType::Binary | DataType::FixedSizeBinary(_))
+        || matches!(data_type, DataType::List(_))
         || is_interval(data_type)
         || ColumnType::json_of(field).is_some()
 }
@@ -268,7 +295,7 @@ fn narrow_one(expr: Expr) -> Expr {
     }
 }
 
-/// The types whose text form is PostgreSQL's business; intervals and lists are read by the library.
+/// The types whose text form is PostgreSQL's business.
 fn is_read(data_type: &DataType) -> bool {
     matches!(
         data_type,
@@ -285,6 +312,7 @@ fn is_read(data_type: &DataType) -> bool {
             | DataType::Time64(_)
             | DataType::Timestamp(_, _)
             | DataType::Interval(_)
+            | DataType::List(_)
     )
 }
 
@@ -303,6 +331,7 @@ impl TypePlanner for Microseconds {
             SqlType::JSON => return planned(ColumnType::Json),
             SqlType::JSONB => return planned(ColumnType::Jsonb),
             SqlType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => return planned(ColumnType::Time),
+            SqlType::Array(_) => return super::ddl::column_type(sql_type).map_err(external).and_then(planned),
             _ => return self.0.as_ref().map_or(Ok(None), |next| next.plan_type_field(sql_type)),
         };
         let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone);

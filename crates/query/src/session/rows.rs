@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
@@ -96,6 +97,9 @@ pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Ar
         DataType::LargeUtf8 => read_text(array.as_string::<i64>().iter(), column, zone),
         DataType::Utf8View => read_text(array.as_string_view().iter(), column, zone),
         DataType::Null => Ok(new_null_array(&wanted, array.len())),
+        DataType::List(_) | DataType::LargeList(_) if matches!(column.column_type, ColumnType::Array(_)) => {
+            assign_elements(array, column, zone)
+        }
         found => {
             if !assignable(found, &wanted) {
                 let message = format!(
@@ -118,6 +122,28 @@ pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Ar
             })
         }
     }
+}
+
+/// Arrays whose elements are of another type.
+fn assign_elements(array: &ArrayRef, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
+    let ColumnType::Array(element) = column.column_type else { unreachable!("only arrays have elements") };
+    let internal = |error: ArrowError| Error::report(Condition::Internal, error.to_string());
+    let lists = match array.data_type() {
+        DataType::LargeList(field) => {
+            cast_with_options(array, &DataType::List(Arc::clone(field)), &CastOptions::default()).map_err(internal)?
+        }
+        _ => Arc::clone(array),
+    };
+    let lists = lists.as_list::<i32>();
+    if matches!(lists.value_type(), DataType::List(_) | DataType::LargeList(_)) {
+        let message = "arrays of more than one dimension are not supported";
+        return Err(Error::report(Condition::FeatureNotSupported, message));
+    }
+    let column = Column { column_type: element.get(), ..column.clone() };
+    let elements = assign(lists.values(), &column, zone)?;
+    let nulls = lists.nulls().cloned();
+    let lists = ListArray::try_new(element.field(), lists.offsets().clone(), elements, nulls).map_err(internal)?;
+    Ok(Arc::new(lists))
 }
 
 fn out_of_range(column: &Column) -> Report {
@@ -249,6 +275,9 @@ pub(crate) fn sql_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
         DataType::Interval(_) => "interval",
         DataType::Null => "unknown",
+        DataType::List(element) | DataType::LargeList(element) => {
+            return format!("{}[]", sql_name(element.data_type()));
+        }
         other => return other.to_string(),
     };
     name.to_owned()

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, StringBuilder,
-    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray,
+    NullBufferBuilder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
-use event::{ColumnType, UUID_BYTES};
+use event::{ColumnType, ElementType, UUID_BYTES};
 
+use super::array::{binary_array, parse_array};
 use super::bytes::{parse_bytea, parse_uuid};
 use super::interval::parse_interval;
 use super::json::{checked_json, parse_jsonb};
@@ -51,6 +53,62 @@ enum Values {
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
     Interval(IntervalMonthDayNanoBuilder),
+    Array(Box<Lists>),
+}
+
+/// Arrays so far.
+#[derive(Debug)]
+struct Lists {
+    element: ElementType,
+    elements: ColumnBuilder,
+    /// Of each array, 0 for NULL.
+    lengths: Vec<usize>,
+    nulls: NullBufferBuilder,
+}
+
+impl Lists {
+    fn new(element: ElementType, zone: Zone) -> Lists {
+        let elements = ColumnBuilder::new(element.get(), zone);
+        Lists { element, elements, lengths: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    }
+
+    fn append_null(&mut self) {
+        self.lengths.push(0);
+        self.nulls.append_null();
+    }
+
+    /// Adds an array with these elements; `false` when they are not of its type, and nothing is added then.
+    fn append_array(&mut self, elements: &ArrayRef) -> bool {
+        let json = matches!(self.element.get(), ColumnType::Json | ColumnType::Jsonb);
+        let is_json = |text: &str| parse_json(text, self.element.get()).is_ok();
+        // Text alone does not say whether it is JSON.
+        if *elements.data_type() != self.element.get().arrow()
+            || json && !elements.as_string::<i32>().iter().flatten().all(is_json)
+        {
+            return false;
+        }
+        for at in 0..elements.len() {
+            let added = match ScalarValue::try_from_array(elements, at) {
+                Ok(ScalarValue::Utf8(Some(text))) => self.elements.append_text(&text).is_ok(),
+                Ok(element) => self.elements.append_scalar(&element),
+                Err(_) => false,
+            };
+            assert!(added, "elements of the column's type are added");
+        }
+        self.end(elements.len());
+        true
+    }
+
+    /// Ends an array of so many elements.
+    fn end(&mut self, elements: usize) {
+        self.lengths.push(elements);
+        self.nulls.append_non_null();
+    }
+
+    fn finish(&mut self) -> ListArray {
+        let offsets = OffsetBuffer::from_lengths(std::mem::take(&mut self.lengths));
+        ListArray::new(self.element.field(), offsets, self.elements.finish(), self.nulls.finish())
+    }
 }
 
 /// Does the same to whichever builder it is.
@@ -72,6 +130,7 @@ macro_rules! each {
             Values::Timestamp($builder) => $do,
             Values::TimestampTz($builder) => $do,
             Values::Interval($builder) => $do,
+            Values::Array($builder) => $do,
         }
     };
 }
@@ -99,6 +158,7 @@ impl ColumnBuilder {
             ColumnType::Time => Values::Time(Time64MicrosecondBuilder::new()),
             ColumnType::Timestamp => Values::Timestamp(TimestampMicrosecondBuilder::new()),
             ColumnType::Interval => Values::Interval(IntervalMonthDayNanoBuilder::new()),
+            ColumnType::Array(element) => Values::Array(Box::new(Lists::new(element, zone))),
             ColumnType::TimestampTz => {
                 Values::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(column_type.arrow()))
             }
@@ -115,7 +175,7 @@ impl ColumnBuilder {
     /// Adds the value that `text` writes.
     ///
     /// # Errors
-    /// PostgreSQL's refusal of the text; nothing is added then.
+    /// PostgreSQL's refusal of the text; nothing is added then, but for elements of an array, after which the column is of no more use.
     pub fn append_text(&mut self, text: &str) -> Result<(), Refused> {
         match &mut self.values {
             Values::SmallInt(builder) => builder.append_value(parse_integer(text, "smallint")?),
@@ -154,6 +214,17 @@ impl ColumnBuilder {
             Values::Timestamp(builder) => builder.append_value(parse_timestamp(text)?),
             Values::TimestampTz(builder) => builder.append_value(parse_timestamptz(text, &self.zone)?),
             Values::Interval(builder) => builder.append_value(parse_interval(text)?),
+            Values::Array(lists) => {
+                let elements = parse_array(text)?;
+                for element in &elements {
+                    match element {
+                        Some(text) => lists.elements.append_text(text)?,
+                        None => lists.elements.append_null(),
+                    }
+                }
+                lists.end(elements.len());
+                self.bytes += text.len();
+            }
         }
         self.bytes += 8;
         Ok(())
@@ -163,7 +234,7 @@ impl ColumnBuilder {
     ///
     /// # Errors
     /// 22P03 for bytes that are no value of the type, 22008 beyond the calendar, 22003 for too many digits, 22021 for text that is none;
-    /// nothing is added then.
+    /// nothing is added then, but for elements of an array, as with [`ColumnBuilder::append_text`].
     pub fn append_binary(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let instant = |bytes| {
             let us = binary::read_instant(i64::from_be_bytes(binary::fixed(bytes)?))?;
@@ -206,6 +277,17 @@ impl ColumnBuilder {
                 let beyond = || refused(Condition::DatetimeOverflow, "interval out of range".to_owned());
                 builder.append_value(event::interval::from_bytes(binary::fixed(bytes)?).ok_or_else(beyond)?);
             }
+            Values::Array(lists) => {
+                let elements = binary_array(bytes, binary::type_oid(lists.element.get()))?;
+                for element in &elements {
+                    match element {
+                        Some(bytes) => lists.elements.append_binary(bytes)?,
+                        None => lists.elements.append_null(),
+                    }
+                }
+                lists.end(elements.len());
+                self.bytes += bytes.len();
+            }
         }
         self.bytes += 8;
         Ok(())
@@ -237,6 +319,13 @@ impl ColumnBuilder {
                 builder.append_value(*value);
             }
             (Values::Interval(builder), ScalarValue::IntervalMonthDayNano(Some(value))) => builder.append_value(*value),
+            (Values::Array(lists), ScalarValue::List(value)) if value.is_valid(0) => {
+                let elements = value.value(0);
+                if !lists.append_array(&elements) {
+                    return false;
+                }
+                self.bytes += elements.get_array_memory_size();
+            }
             (_, value) if value.is_null() => self.append_null(),
             _ => return false,
         }
@@ -287,7 +376,23 @@ pub(super) fn without_zeros(text: &str) -> Result<(), Refused> {
 /// # Errors
 /// PostgreSQL's refusal of the text; 0A000 for a type without a text form here.
 pub fn parse_scalar(text: &str, data_type: &DataType, zone: &Zone) -> Result<ScalarValue, Refused> {
-    let column_type = match data_type {
+    let Some(column_type) = read_as(data_type) else {
+        let message = format!("parameters of type {data_type} are not supported");
+        return Err(refused(Condition::FeatureNotSupported, message));
+    };
+    let mut builder = ColumnBuilder::new(column_type, *zone);
+    builder.append_text(text)?;
+    let value = ScalarValue::try_from_array(&builder.finish(), 0).expect("one value was appended");
+    if value.data_type() == *data_type || matches!(data_type, DataType::Null) {
+        return Ok(value);
+    }
+    debug_assert!(!matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, None)));
+    value.cast_to(data_type).map_err(|error| refused(Condition::NumericOutOfRange, error.to_string()))
+}
+
+/// The column type whose text form values of an Arrow type have.
+fn read_as(data_type: &DataType) -> Option<ColumnType> {
+    Some(match data_type {
         DataType::Int8 | DataType::Int16 => ColumnType::SmallInt,
         DataType::Int32 => ColumnType::Integer,
         DataType::Int64 | DataType::UInt64 | DataType::UInt32 => ColumnType::BigInt,
@@ -303,17 +408,9 @@ pub fn parse_scalar(text: &str, data_type: &DataType, zone: &Zone) -> Result<Sca
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
         DataType::Interval(_) => ColumnType::Interval,
-        other => {
-            let message = format!("parameters of type {other} are not supported");
-            return Err(refused(Condition::FeatureNotSupported, message));
+        DataType::List(element) => {
+            ColumnType::json_of(element).or_else(|| read_as(element.data_type())).and_then(ColumnType::array)?
         }
-    };
-    let mut builder = ColumnBuilder::new(column_type, *zone);
-    builder.append_text(text)?;
-    let value = ScalarValue::try_from_array(&builder.finish(), 0).expect("one value was appended");
-    if value.data_type() == *data_type || matches!(data_type, DataType::Null) {
-        return Ok(value);
-    }
-    debug_assert!(!matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, None)));
-    value.cast_to(data_type).map_err(|error| refused(Condition::NumericOutOfRange, error.to_string()))
+        _ => return None,
+    })
 }

@@ -2,6 +2,7 @@
 //!
 //! Reading is used by COPY, by literals in VALUES and by text parameters, so that all three accept and refuse the same.
 
+mod array;
 mod builder;
 mod bytes;
 mod interval;

@@ -48,7 +48,7 @@ async fn value(client: &Client, sql: &str) -> (u32, Option<Value>, Option<String
 }
 
 /// A column type, and values of it.
-const TYPES: [(&str, &[&str]); 12] = [
+const TYPES: [(&str, &[&str]); 24] = [
     ("smallint", &["0", "-32768", "32767"]),
     ("integer", &["0", "-2147483648", "2147483647"]),
     ("bigint", &["0", "-9223372036854775808", "9223372036854775807"]),
@@ -61,6 +61,18 @@ const TYPES: [(&str, &[&str]); 12] = [
     ("date", &["2000-01-01", "1999-12-31", "4713-11-24 BC", "5000000-01-01", "infinity", "-infinity"]),
     ("timestamp", &["2000-01-01 00:00:00.000001", "1969-12-31 23:59:59.5", "4713-11-24 BC", "infinity", "-infinity"]),
     ("timestamptz", &["2013-01-01 12:34:56.789+02", "1900-01-01 00:00+00", "infinity", "-infinity"]),
+    ("time", &["00:00:00", "23:59:59.999999", "24:00"]),
+    ("interval", &["0", "1 year -2 days 00:00:00.000001", "-100 years", "200000 hours"]),
+    ("uuid", &["00000000-0000-0000-0000-000000000007"]),
+    ("bytea", &["", "\\x00ff"]),
+    ("json", &["{\"a\" : [1, null]}"]),
+    ("jsonb", &["{\"a\": [1, null]}"]),
+    ("integer[]", &["{}", "{1,NULL,-3}"]),
+    ("text[]", &["{}", "{\"a b\",NULL,\"NULL\",\"\",\"{,}\"}"]),
+    ("double precision[]", &["{0.1,NaN,-Infinity}"]),
+    ("numeric(10,2)[]", &["{0.1,-123}"]),
+    ("timestamptz[]", &["{\"2013-01-01 12:34:56.789+02\",NULL}"]),
+    ("jsonb[]", &["{\"{\\\"a\\\": 1}\",NULL}"]),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

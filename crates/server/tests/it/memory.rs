@@ -71,8 +71,7 @@ async fn write(server: Arc<TestServer>, writer: usize) -> Result<u64, Error> {
 async fn read(server: Arc<TestServer>) -> Result<u64, Error> {
     let client = server.connect().await;
     // Unordered, so that all groups must be held.
-    let sql =
-        "SELECT count(*) FROM (SELECT 1 FROM generate_series(1, 8000000) AS n GROUP BY n::bigint * 7919 % 20000003) groups";
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM generate_series(1, 8000000) AS n GROUP BY n::bigint * 7919 % 20000003) groups";
     Ok(u64::try_from(client.query_one(sql, &[]).await?.get::<_, i64>(0)).expect("a count"))
 }
 

@@ -51,6 +51,7 @@ files! {
     pg_aggregate,
     pg_arithmetic,
     pg_alter,
+    pg_array,
     pg_catalog,
     pg_change,
     pg_constraints,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::convert::MessageBuffer;
 use arrow::ipc::reader::RecordBatchDecoder;
 use arrow::ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow::ipc::{CompressionType, MetadataVersion};
+use arrow::ipc::{CompressionType, FieldNode, MetadataVersion};
 use arrow::record_batch::RecordBatch;
 use event::ColumnType;
 
@@ -25,87 +25,12 @@ pub(super) const COMPRESS_BYTES_MIN: usize = 4 << 10;
 /// LZ4 cannot expand by more than this; a message that claims more is damaged.
 const EXPANSION_MAX: u64 = 256;
 
-/// Bytes of a column type: code, precision, scale.
-fn type_code(field: &Field) -> Option<[u8; 3]> {
-    let plain = [
-        ColumnType::SmallInt,
-        ColumnType::Integer,
-        ColumnType::BigInt,
-        ColumnType::Real,
-        ColumnType::Double,
-        ColumnType::Boolean,
-        ColumnType::Text,
-        ColumnType::Bytea,
-        ColumnType::Uuid,
-        ColumnType::Date,
-        ColumnType::Time,
-        ColumnType::Timestamp,
-        ColumnType::TimestampTz,
-        ColumnType::Interval,
-    ];
-    if let DataType::Decimal128(precision, scale) = field.data_type() {
-        return Some([NUMERIC, *precision, scale.to_le_bytes()[0]]);
-    }
-    let found = ColumnType::json_of(field).or_else(|| plain.into_iter().find(|t| t.arrow() == *field.data_type()));
-    found.map(|t| [plain_code(t), 0, 0])
-}
-
-const NUMERIC: u8 = 11;
-
-fn plain_code(column_type: ColumnType) -> u8 {
-    match column_type {
-        ColumnType::SmallInt => 1,
-        ColumnType::Integer => 2,
-        ColumnType::BigInt => 3,
-        ColumnType::Real => 4,
-        ColumnType::Double => 5,
-        ColumnType::Boolean => 6,
-        ColumnType::Text => 7,
-        ColumnType::Date => 8,
-        ColumnType::Timestamp => 9,
-        ColumnType::TimestampTz => 10,
-        ColumnType::Numeric { .. } => NUMERIC,
-        ColumnType::Bytea => 12,
-        ColumnType::Uuid => 13,
-        ColumnType::Json => 14,
-        ColumnType::Jsonb => 15,
-        ColumnType::Time => 16,
-        ColumnType::Interval => 17,
-    }
-}
-
-fn type_of([code, precision, scale]: [u8; 3]) -> Option<ColumnType> {
-    let scale = i8::from_le_bytes([scale]);
-    Some(match code {
-        1 => ColumnType::SmallInt,
-        2 => ColumnType::Integer,
-        3 => ColumnType::BigInt,
-        4 => ColumnType::Real,
-        5 => ColumnType::Double,
-        6 => ColumnType::Boolean,
-        7 => ColumnType::Text,
-        8 => ColumnType::Date,
-        9 => ColumnType::Timestamp,
-        10 => ColumnType::TimestampTz,
-        NUMERIC if (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale) => {
-            ColumnType::Numeric { precision, scale }
-        }
-        12 => ColumnType::Bytea,
-        13 => ColumnType::Uuid,
-        14 => ColumnType::Json,
-        15 => ColumnType::Jsonb,
-        16 => ColumnType::Time,
-        17 => ColumnType::Interval,
-        _ => return None,
-    })
-}
-
 /// The compact schema: u16 columns; each u8 type, u8 precision, i8 scale, u8 nullable, u16 name length, name.
 pub(super) fn encode_schema(schema: &Schema) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(2 + schema.fields().len() * 16);
     out.extend_from_slice(&len_u16(schema.fields().len())?.to_le_bytes());
     for field in schema.fields() {
-        let Some(code) = type_code(field) else {
+        let Some(code) = ColumnType::of(field).map(ColumnType::code) else {
             return Err(Error::Columns(format!("column \"{}\" has type {}", field.name(), field.data_type())));
         };
         out.extend_from_slice(&code);
@@ -131,7 +56,7 @@ pub(super) fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, Error> {
         let len = input.u16()?;
         let name =
             std::str::from_utf8(input.bytes(usize::from(len))?).map_err(|_| refuse("a column name is not UTF-8"))?;
-        let column_type = type_of(code).ok_or_else(|| refuse("unknown column type"))?;
+        let column_type = ColumnType::from_code(code).ok_or_else(|| refuse("unknown column type"))?;
         fields.push(column_type.field(name, nullable));
     }
     input.finish()?;
@@ -192,27 +117,43 @@ fn check_message(schema: &Schema, batch: &arrow::ipc::RecordBatch<'_>, body: &[u
         if bytes < values * width || bytes % width != 0 { Err(refuse("a buffer has the wrong size")) } else { Ok(()) }
     };
     for field in schema.fields() {
-        let node = nodes.next().ok_or_else(|| refuse("too few columns"))?;
-        let nulls = u64::try_from(node.null_count()).ok().filter(|nulls| *nulls <= rows);
-        let nulls = nulls.ok_or_else(|| refuse("null count out of range"))?;
-        if u64::try_from(node.length()) != Ok(rows) {
+        if check_column(field.data_type(), &mut nodes, &mut next)? != rows {
             return Err(refuse("columns of different length"));
-        }
-        next(if nulls > 0 { rows.div_ceil(8) } else { 0 }, 1)?;
-        match field.data_type() {
-            DataType::Boolean => next(rows.div_ceil(8), 1)?,
-            DataType::Utf8 | DataType::Binary => {
-                next(if rows > 0 { rows + 1 } else { 0 }, 4)?;
-                next(0, 1)?;
-            }
-            DataType::FixedSizeBinary(width) => next(rows, u64::from(width.unsigned_abs()))?,
-            other => {
-                let width = other.primitive_width().ok_or_else(|| refuse("unknown column type"))?;
-                next(rows, width as u64)?;
-            }
         }
     }
     Ok(())
+}
+
+/// Checks one column, whose buffers `next` gives; answers with how many values it has.
+fn check_column<'a>(
+    data_type: &DataType,
+    nodes: &mut impl Iterator<Item = &'a FieldNode>,
+    next: &mut impl FnMut(u64, u64) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let node = nodes.next().ok_or_else(|| refuse("too few columns"))?;
+    let values = u64::try_from(node.length()).ok().filter(|values| *values <= u64::from(u32::MAX));
+    let values = values.ok_or_else(|| refuse("number of values out of range"))?;
+    let nulls = u64::try_from(node.null_count()).ok().filter(|nulls| *nulls <= values);
+    let nulls = nulls.ok_or_else(|| refuse("null count out of range"))?;
+    next(if nulls > 0 { values.div_ceil(8) } else { 0 }, 1)?;
+    let offsets = if values > 0 { values + 1 } else { 0 };
+    match data_type {
+        DataType::Boolean => next(values.div_ceil(8), 1)?,
+        DataType::Utf8 | DataType::Binary => {
+            next(offsets, 4)?;
+            next(0, 1)?
+        }
+        DataType::FixedSizeBinary(width) => next(values, u64::from(width.unsigned_abs()))?,
+        DataType::List(element) => {
+            next(offsets, 4)?;
+            check_column(element.data_type(), nodes, next)?;
+        }
+        other => {
+            let width = other.primitive_width().ok_or_else(|| refuse("unknown column type"))?;
+            next(values, width as u64)?
+        }
+    };
+    Ok(values)
 }
 
 /// Bytes of a buffer once decompressed. It must lie inside the body.

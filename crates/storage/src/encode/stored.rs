@@ -4,25 +4,24 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::Schema;
 use event::ColumnType;
-use event::interval::{INTERVAL_BYTES, read_intervals, stored_intervals};
+use event::interval::{has_intervals, read_intervals, stored_intervals, stored_type};
 
 use super::columns_error;
 use crate::Error;
 
 /// Rows of a table, with intervals as bytes.
 pub(crate) fn stored(rows: &RecordBatch) -> Result<RecordBatch, Error> {
-    let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
-    if !rows.schema_ref().fields().iter().any(|field| is_interval(field.data_type())) {
+    if !rows.schema_ref().fields().iter().any(|field| has_intervals(field.data_type())) {
         return Ok(rows.clone());
     }
-    let fields = rows.schema_ref().fields().iter().map(|field| match is_interval(field.data_type()) {
-        true => Arc::new(field.as_ref().clone().with_data_type(DataType::FixedSizeBinary(INTERVAL_BYTES))),
+    let fields = rows.schema_ref().fields().iter().map(|field| match has_intervals(field.data_type()) {
+        true => Arc::new(field.as_ref().clone().with_data_type(stored_type(field.data_type()))),
         false => Arc::clone(field),
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let columns = rows.columns().iter().map(|column| match is_interval(column.data_type()) {
+    let columns = rows.columns().iter().map(|column| match has_intervals(column.data_type()) {
         true => stored_intervals(column),
         false => Arc::clone(column),
     });
@@ -31,10 +30,11 @@ pub(crate) fn stored(rows: &RecordBatch) -> Result<RecordBatch, Error> {
 
 /// A column of a segment as one of a type, which may be wider.
 pub(crate) fn read(column: &ArrayRef, column_type: ColumnType) -> Result<ArrayRef, Error> {
-    match column_type {
-        ColumnType::Interval => {
-            read_intervals(column).ok_or_else(|| Error::Columns(format!("{} is no interval", column.data_type())))
+    match column_type.arrow() {
+        wanted if wanted == *column.data_type() => Ok(Arc::clone(column)),
+        wanted if has_intervals(&wanted) => {
+            read_intervals(column).ok_or_else(|| Error::Columns(format!("{} holds no intervals", column.data_type())))
         }
-        _ => cast(column, &column_type.arrow()).map_err(columns_error),
+        wanted => cast(column, &wanted).map_err(columns_error),
     }
 }

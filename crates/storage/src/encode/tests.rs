@@ -53,7 +53,9 @@ fn value(values: &ArrayRef, row: usize) -> Option<StatisticsValue> {
         DataType::Boolean => Some(StatisticsValue::Boolean(values.as_boolean().value(row))),
         DataType::Time64(_) => integer(values.as_primitive::<Time64MicrosecondType>().value(row)),
         // Kept no more than text that is too long is.
-        DataType::Binary | DataType::FixedSizeBinary(_) => Some(StatisticsValue::Text("x".repeat(65))),
+        DataType::Binary | DataType::FixedSizeBinary(_) | DataType::List(_) => {
+            Some(StatisticsValue::Text("x".repeat(65)))
+        }
         _ => Some(StatisticsValue::Text(values.as_string::<i32>().value(row).to_owned())),
     }
 }

@@ -1,12 +1,13 @@
 //! What goes out by COPY comes in again as it was.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray, Time64MicrosecondArray,
-    TimestampMicrosecondArray,
+    Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
+    Time64MicrosecondArray, TimestampMicrosecondArray,
 };
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::concat_batches;
 use arrow::datatypes::IntervalMonthDayNano;
 use arrow::record_batch::RecordBatch;
@@ -37,7 +38,7 @@ fn lines_can_be_read_back() {
     assert_eq!(line(CopyFormat::Csv, &[Some("\\.")]), "\"\\.\"\n");
 }
 
-const TYPES: [ColumnType; 17] = [
+const SCALARS: [ColumnType; 17] = [
     ColumnType::SmallInt,
     ColumnType::Integer,
     ColumnType::BigInt,
@@ -56,6 +57,9 @@ const TYPES: [ColumnType; 17] = [
     ColumnType::TimestampTz,
     ColumnType::Interval,
 ];
+/// All of them, and arrays of each.
+static TYPES: LazyLock<Vec<ColumnType>> =
+    LazyLock::new(|| SCALARS.into_iter().chain(SCALARS.into_iter().filter_map(ColumnType::array)).collect());
 /// Days and instants that both forms know, since 1970: from year 1 to about the year 200,000.
 const DAYS: std::ops::Range<i32> = -719_162..72_000_000;
 const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..6_200_000_000_000_000_000;
@@ -87,7 +91,7 @@ fn table() -> Arc<TableDefinition> {
 }
 
 /// Some values of a type, NULLs among them.
-fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
+fn column(column_type: ColumnType, rows: usize) -> BoxedStrategy<ArrayRef> {
     macro_rules! of {
         ($values:expr, $array:ty) => {
             prop::collection::vec(prop::option::of($values), rows)
@@ -95,9 +99,9 @@ fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
                 .boxed()
         };
     }
-    let data_type = TYPES[at].arrow();
+    let data_type = column_type.arrow();
     let whole = prop::num::i64::ANY.prop_map(i128::from);
-    match TYPES[at] {
+    match column_type {
         ColumnType::SmallInt => of!(any::<i16>(), Int16Array),
         ColumnType::Integer => of!(any::<i32>(), Int32Array),
         ColumnType::BigInt => of!(any::<i64>(), Int64Array),
@@ -127,6 +131,19 @@ fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
             let any = (any::<i32>(), any::<i32>(), i64::MIN / 1000..i64::MAX / 1000);
             of!(any.prop_map(|(m, d, us)| IntervalMonthDayNano::new(m, d, us * 1000)), IntervalMonthDayNanoArray)
         }
+        ColumnType::Array(element) => {
+            let lengths = prop::collection::vec(prop::option::of(0_usize..4), rows);
+            let all = lengths.prop_flat_map(move |lengths| {
+                let count = lengths.iter().flatten().sum();
+                (Just(lengths), column(element.get(), count))
+            });
+            let array = move |(lengths, elements): (Vec<Option<usize>>, ArrayRef)| {
+                let nulls = lengths.iter().map(Option::is_some).collect::<NullBuffer>();
+                let offsets = OffsetBuffer::from_lengths(lengths.iter().map(|length| length.unwrap_or(0)));
+                Arc::new(ListArray::new(element.field(), offsets, elements, Some(nulls))) as ArrayRef
+            };
+            all.prop_map(array).boxed()
+        }
         ColumnType::Timestamp => of!(INSTANTS, TimestampMicrosecondArray),
         ColumnType::TimestampTz => prop::collection::vec(prop::option::of(INSTANTS), rows)
             .prop_map(move |values| {
@@ -138,7 +155,7 @@ fn column(at: usize, rows: usize) -> BoxedStrategy<ArrayRef> {
 
 fn batch() -> impl Strategy<Value = RecordBatch> {
     (1..5_usize).prop_flat_map(|rows| {
-        let columns: Vec<_> = (0..TYPES.len()).map(|at| column(at, rows)).collect();
+        let columns: Vec<_> = TYPES.iter().map(|column_type| column(*column_type, rows)).collect();
         columns.prop_map(|columns| RecordBatch::try_new(table().arrow_schema(), columns).unwrap())
     })
 }
@@ -161,7 +178,7 @@ proptest! {
         data.put_bytes(0, 8);
         let mut encoder = Encoder::new(&batch, Zone::UTC).unwrap();
         for row in 0..encoder.rows() {
-            encoder.tuple(&mut data, row, &[Format::Binary; TYPES.len()]);
+            encoder.tuple(&mut data, row, &vec![Format::Binary; TYPES.len()]);
         }
         data.put_i16(END_OF_TUPLES);
         let mut decoder = TupleDecoder::new(table(), (0..TYPES.len()).collect());

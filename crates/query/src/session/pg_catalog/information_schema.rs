@@ -283,12 +283,13 @@ fn generation(row: &Described) -> Option<&'static str> {
 fn type_name(column_type: ColumnType) -> String {
     match column_type {
         ColumnType::Numeric { .. } => "numeric".to_owned(),
+        ColumnType::Array(_) => "ARRAY".to_owned(),
         other => other.to_string(),
     }
 }
 
-fn udt_name(column_type: ColumnType) -> &'static str {
-    match column_type {
+fn udt_name(column_type: ColumnType) -> String {
+    let name = match column_type {
         ColumnType::SmallInt => "int2",
         ColumnType::Integer => "int4",
         ColumnType::BigInt => "int8",
@@ -306,7 +307,9 @@ fn udt_name(column_type: ColumnType) -> &'static str {
         ColumnType::Timestamp => "timestamp",
         ColumnType::TimestampTz => "timestamptz",
         ColumnType::Interval => "interval",
-    }
+        ColumnType::Array(element) => return format!("_{}", udt_name(element.get())),
+    };
+    name.to_owned()
 }
 
 /// Precision, its radix, and scale.

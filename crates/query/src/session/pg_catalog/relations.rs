@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::super::settings::Settings;
 use super::functions::OWNER;
 use super::routines;
+use crate::binary::type_oid;
 use crate::session::defaults::sequence_name;
 
 /// The role that owns everything.
@@ -505,8 +506,13 @@ pub(super) fn default_of(table: &TableDefinition, column: &Column) -> Option<Str
 }
 
 fn attribute(relation: i32, number: i16, column: &Column) -> Row {
-    let (oid, length, by_value, alignment, storage) = type_facts(column.column_type);
-    let modifier = match column.column_type {
+    let oid = type_oid(column.column_type).cast_signed();
+    let (length, by_value, alignment, storage) = type_facts(column.column_type);
+    let scalar = match column.column_type {
+        ColumnType::Array(element) => element.get(),
+        other => other,
+    };
+    let modifier = match scalar {
         ColumnType::Numeric { precision, scale } => ((i32::from(precision) << 16) | i32::from(scale)) + 4,
         _ => -1,
     };
@@ -516,7 +522,7 @@ fn attribute(relation: i32, number: i16, column: &Column) -> Row {
         Some(IdentityKind::ByDefault) => "d",
         Some(IdentityKind::Serial) | None => "",
     };
-    let collation = if column.column_type == ColumnType::Text { DEFAULT_COLLATION_OID } else { 0 };
+    let collation = if scalar == ColumnType::Text { DEFAULT_COLLATION_OID } else { 0 };
     Row::from([
         ("attrelid", relation.into()),
         ("attname", column.name.as_str().into()),
@@ -524,6 +530,7 @@ fn attribute(relation: i32, number: i16, column: &Column) -> Row {
         ("attstattarget", (-1).into()),
         ("attlen", length.into()),
         ("attnum", number.into()),
+        ("attndims", i16::from(scalar != column.column_type).into()),
         ("attcacheoff", (-1).into()),
         ("atttypmod", modifier.into()),
         ("attbyval", by_value.into()),
@@ -537,26 +544,26 @@ fn attribute(relation: i32, number: i16, column: &Column) -> Row {
     ])
 }
 
-/// Oid, length, whether passed by value, alignment and storage of a type, as `pg_type` has them.
-fn type_facts(column_type: ColumnType) -> (i32, i16, bool, &'static str, &'static str) {
+/// Length, whether passed by value, alignment and storage of a type, as `pg_type` has them.
+fn type_facts(column_type: ColumnType) -> (i16, bool, &'static str, &'static str) {
     match column_type {
-        ColumnType::SmallInt => (21, 2, true, "s", "p"),
-        ColumnType::Integer => (23, 4, true, "i", "p"),
-        ColumnType::BigInt => (20, 8, true, "d", "p"),
-        ColumnType::Real => (700, 4, true, "i", "p"),
-        ColumnType::Double => (701, 8, true, "d", "p"),
-        ColumnType::Numeric { .. } => (1700, -1, false, "i", "m"),
-        ColumnType::Boolean => (16, 1, true, "c", "p"),
-        ColumnType::Text => (25, -1, false, "i", "x"),
-        ColumnType::Bytea => (17, -1, false, "i", "x"),
-        ColumnType::Uuid => (2950, 16, false, "c", "p"),
-        ColumnType::Json => (114, -1, false, "i", "x"),
-        ColumnType::Jsonb => (3802, -1, false, "i", "x"),
-        ColumnType::Time => (1083, 8, true, "d", "p"),
-        ColumnType::Date => (1082, 4, true, "i", "p"),
-        ColumnType::Timestamp => (1114, 8, true, "d", "p"),
-        ColumnType::TimestampTz => (1184, 8, true, "d", "p"),
-        ColumnType::Interval => (1186, 16, false, "d", "p"),
+        ColumnType::Boolean => (1, true, "c", "p"),
+        ColumnType::SmallInt => (2, true, "s", "p"),
+        ColumnType::Integer | ColumnType::Real | ColumnType::Date => (4, true, "i", "p"),
+        ColumnType::BigInt
+        | ColumnType::Double
+        | ColumnType::Time
+        | ColumnType::Timestamp
+        | ColumnType::TimestampTz => (8, true, "d", "p"),
+        ColumnType::Uuid => (16, false, "c", "p"),
+        ColumnType::Interval => (16, false, "d", "p"),
+        ColumnType::Numeric { .. } => (-1, false, "i", "m"),
+        ColumnType::Text | ColumnType::Bytea | ColumnType::Json | ColumnType::Jsonb => (-1, false, "i", "x"),
+        ColumnType::Array(element) => {
+            // Elements that are aligned to 8 bytes make the array so.
+            let (_, _, alignment, _) = type_facts(element.get());
+            (-1, false, if alignment == "d" { "d" } else { "i" }, "x")
+        }
     }
 }
 
@@ -577,6 +584,10 @@ pub(in crate::session) fn column_type(data_type: &DataType) -> ColumnType {
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
         DataType::Interval(_) => ColumnType::Interval,
+        DataType::List(element) => {
+            let element = ColumnType::json_of(element).unwrap_or_else(|| column_type(element.data_type()));
+            element.array().unwrap_or(ColumnType::Text)
+        }
         _ => ColumnType::Text,
     }
 }

@@ -74,6 +74,26 @@ with psycopg.connect(sys.argv[1]) as connection:
             assert cursor.fetchall() == [form] * 7, binary
     connection.commit()
 
+    # Arrays and intervals, likewise; a list is what ANY takes.
+    connection.autocommit = True
+    connection.execute("CREATE TABLE lists (n int[], t text[], f float8[], s interval, d timestamptz[])")
+    connection.autocommit = False
+    moment = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc)
+    lists = ([1, None, -3], ["a b", "", None, "NULL", '"{,}'], [0.1, 2.0], datetime.timedelta(days=2, seconds=3), [moment])
+    for marks in ("%s, %s, %s, %s, %s", "%b, %b, %b, %b, %b", "%t, %t, %t, %t, %t"):
+        connection.execute(f"INSERT INTO lists VALUES ({marks})", lists)
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY lists FROM STDIN WITH (FORMAT binary)") as copy:
+            copy.set_types(["int4[]", "text[]", "float8[]", "interval", "timestamptz[]"])
+            copy.write_row(lists)
+    for binary in (False, True):
+        with connection.cursor(binary=binary) as cursor:
+            cursor.execute("SELECT * FROM lists WHERE s = %s AND t = %s", (lists[3], lists[1]))
+            assert cursor.fetchall() == [lists] * 4, binary
+            cursor.execute("SELECT count(*) FROM m WHERE n = ANY(%s)", ([3, 5, 7, 1000],))
+            assert cursor.fetchone() == (3,), binary
+    connection.commit()
+
     # Errors have their class, and the connection is usable afterwards.
     for query, error in [
         ("SELECT * FROM nosuch", psycopg.errors.UndefinedTable),
