@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::{
-    Check, Column, Compression, GroupId, ShardId, StatementId, TableDefinition, TableId, TableKind, UniqueKey,
+    Check, Column, Compression, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId, TableKind, UniqueKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,19 @@ pub struct ShardPlacement {
     pub group: GroupId,
 }
 
+/// What the catalog knows of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Drawn by the node when it was made.
+    pub nonce: u64,
+    /// Where other nodes reach it; empty when it is alone.
+    pub address: String,
+    /// Where clients reach it.
+    pub sql_address: String,
+    /// How often it has been started.
+    pub boot: u64,
+}
+
 /// A public table: definition and shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -69,6 +82,10 @@ pub struct Catalog {
     pub comments: BTreeMap<TableId, Arc<Comments>>,
     /// Schemas besides `public`, with their ids.
     pub schemas: BTreeMap<String, TableId>,
+    /// The nodes of the cluster.
+    pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    /// The data groups shards are placed on.
+    pub groups: Vec<GroupId>,
     /// A transaction whose changes are made when its group has decided so.
     pub(crate) prepared: Option<StatementId>,
 }

@@ -281,6 +281,7 @@ impl CatalogChanges {
         } else {
             self.decide(altered, writes).await?
         };
+        node.wait_for_followers().await;
         for (stage, table) in self.state.unseen() {
             let id = table.definition.id;
             let dropped = |change: &CatalogChange| matches!(change, CatalogChange::Drop { table } if *table == id);
@@ -344,7 +345,7 @@ impl CatalogChanges {
     }
 
     async fn propose(&self, command: CatalogCommand) -> Result<(), Error> {
-        match self.node.catalog.propose(command).await?.outcome {
+        match self.node.propose_catalog(command).await? {
             CatalogOutcome::Refused(refusal) => Err(self.refused(refusal)),
             CatalogOutcome::Busy => Err(Error::Overloaded("another transaction changes the catalog".into())),
             _ => Ok(()),
@@ -352,7 +353,7 @@ impl CatalogChanges {
     }
 
     async fn take_id(&self) -> Result<TableId, Error> {
-        match self.node.catalog.propose(CatalogCommand::TakeId).await?.outcome {
+        match self.node.propose_catalog(CatalogCommand::TakeId).await? {
             CatalogOutcome::Id(id) => Ok(id),
             refused => Err(defect(format!("there is no id: {refused:?}"))),
         }
@@ -368,6 +369,7 @@ impl CatalogChanges {
             Refusal::SchemaNotEmpty { name, relations } => Error::SchemaNotEmpty { name, relations },
             Refusal::Circular(name) => Error::CircularView(name),
             Refusal::NoSuchTable(id) => Error::NoSuchTable(self.name_of(id)),
+            refusal @ Refusal::NodeExists(_) => defect(format!("a change of the catalog: {refusal:?}")),
         }
     }
 
@@ -385,7 +387,8 @@ impl CatalogChanges {
 async fn make(node: Arc<Node>, spec: TableSpec) -> Result<HiddenTable, Error> {
     // Who drops tables that were left takes it for one of them until it is known whose it is.
     let _turn = node.ddl.acquire().await.expect("the semaphore is never closed");
-    match node.catalog.propose(CatalogCommand::Create { spec }).await?.outcome {
+    let maker = Some((node.identity.node, node.identity.boot));
+    match node.propose_catalog(CatalogCommand::Create { spec, maker }).await? {
         CatalogOutcome::Table(table) => Ok(HiddenTable::new(Arc::clone(&node), table)),
         refused => Err(defect(format!("a table cannot be made: {refused:?}"))),
     }

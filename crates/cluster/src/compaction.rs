@@ -13,7 +13,7 @@ use storage::command::Replace;
 use storage::encode::SegmentPlace;
 use storage::merge::merge_segments;
 use storage::segment::SegmentRef;
-use storage::{Command, Outcome, SequenceSet, Statement};
+use storage::{Command, Outcome, SequenceSet};
 
 use crate::ddl::defect;
 use crate::error::Error;
@@ -135,9 +135,10 @@ impl Node {
 
     async fn swap(&self, data: &DataGroup, replace: Replace, staged: Option<StagedSegment>) -> Result<bool, Error> {
         let inputs = replace.inputs.len() as u64;
-        let statement = Statement { id: self.statement_id(), commands: vec![Command::Replace(replace)] };
+        let outputs: Vec<_> = staged.iter().map(|staged| Arc::clone(&staged.segment)).collect();
+        self.share(data, &outputs).await?;
         let keep = |staged: Option<StagedSegment>| staged.into_iter().for_each(|mut staged| staged.keep());
-        match data.group.propose(statement).await {
+        match self.propose(data.group.id(), vec![Command::Replace(replace)]).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::Done { .. } => {
                     keep(staged);
@@ -149,10 +150,10 @@ impl Node {
                 refused => Err(defect(format!("{refused:?}"))),
             },
             Err(error) => {
-                if matches!(error, replication::Error::Unknown { .. }) {
+                if matches!(error, Error::Unknown(_)) {
                     keep(staged);
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }

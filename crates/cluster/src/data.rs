@@ -1,9 +1,10 @@
 //! The state machine of a data group: its shards, driven by Raft.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use event::GroupId;
+use event::{GroupId, Origin};
 use parking_lot::RwLock;
 use replication::{MachineCheckpoint, StateMachine};
 use storage::{Command, Entry, Error, Outcome, Shards, ShardsReader, Statement};
@@ -13,16 +14,21 @@ pub(crate) type SharedReader = Arc<RwLock<ShardsReader>>;
 
 /// A group's shards.
 pub(crate) struct DataMachine {
-    group: GroupId,
     shards: Shards,
     reader: SharedReader,
+    /// The seal up to which this node holds the segments of checkpoints: only such checkpoints may be written.
+    held: Arc<AtomicU64>,
 }
 
 impl DataMachine {
     pub(crate) fn new(group: GroupId) -> DataMachine {
         let shards = Shards::new(group);
         let reader = Arc::new(RwLock::new(shards.reader()));
-        DataMachine { group, shards, reader }
+        DataMachine { shards, reader, held: Arc::default() }
+    }
+
+    pub(crate) fn held(&self) -> Arc<AtomicU64> {
+        self.held.clone()
     }
 
     pub(crate) fn reader(&self) -> SharedReader {
@@ -38,6 +44,10 @@ impl StateMachine for DataMachine {
     fn encode(time_us: i64, statements: Vec<Statement>) -> Result<(Bytes, Entry), Error> {
         let entry = Entry { time_us, statements };
         Ok((entry.encode()?, entry))
+    }
+
+    fn statements(entry: Entry) -> Vec<Statement> {
+        entry.statements
     }
 
     fn decode(bytes: &Bytes) -> Result<Entry, Error> {
@@ -82,6 +92,10 @@ impl StateMachine for DataMachine {
         !statement.commands.iter().any(brings_rows)
     }
 
+    fn origins(entry: &Entry) -> Vec<Option<Origin>> {
+        entry.statements.iter().map(|statement| Some(statement.origin)).collect()
+    }
+
     fn time_us(entry: &Entry) -> i64 {
         entry.time_us
     }
@@ -90,8 +104,13 @@ impl StateMachine for DataMachine {
         entry.statements.iter().flat_map(|s| &s.commands).any(|command| matches!(command, Command::Seal))
     }
 
-    fn apply(&mut self, index: u64, entry: &Entry) -> Result<Vec<Outcome>, Error> {
-        Ok(self.shards.apply(index, entry))
+    fn apply(
+        &mut self,
+        index: u64,
+        entry: &Entry,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Outcome>>, Error> {
+        Ok(self.shards.apply_some(index, entry, wanted))
     }
 
     fn advance(&mut self, index: u64) {
@@ -102,22 +121,22 @@ impl StateMachine for DataMachine {
     }
 
     fn checkpoint(&self, _applied: u64) -> Result<Option<MachineCheckpoint>, Error> {
-        Ok(self.shards.checkpoint().map(|c| MachineCheckpoint { index: c.seal, state: c.bytes }))
+        let checkpoint = self.shards.checkpoint_up_to(self.held.load(Ordering::SeqCst));
+        Ok(checkpoint.map(|c| MachineCheckpoint { index: c.seal, state: c.bytes }))
     }
 
     fn checkpoint_index(&self, _applied: u64) -> Option<u64> {
-        match self.reader.read().figures().checkpointed {
-            0 => None,
-            seal => Some(seal),
-        }
+        self.shards.checkpoint_seal_up_to(self.held.load(Ordering::SeqCst)).filter(|seal| *seal > 0)
     }
 
     fn checkpoint_saved(&mut self, index: u64) {
         self.shards.checkpoint_saved(index);
     }
 
-    fn restore(&mut self, _index: u64, state: Bytes) -> Result<(), Error> {
-        self.shards = Shards::restore(self.group, &state)?;
+    fn restore(&mut self, index: u64, state: Bytes) -> Result<(), Error> {
+        self.shards = self.shards.restored(&state)?;
+        // A checkpoint is written or installed only where its segments are.
+        self.held.fetch_max(index, Ordering::SeqCst);
         *self.reader.write() = self.shards.reader();
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! What DDL does to shards, and the steps that are left when somebody stopped between two of them (architecture, D15).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use event::{GroupId, StatementId, TableId};
 use storage::command::SchemaChange;
-use storage::{Command, Outcome, Statement};
+use storage::{Command, Outcome};
 
 use crate::catalog::Table;
 use crate::catalog::command::{CatalogCommand, CatalogOutcome};
@@ -13,6 +14,11 @@ use crate::catalog::state::Stage;
 use crate::error::Error;
 use crate::node::Node;
 use crate::write::Commit;
+
+/// How long another node that has prepared a transaction may take to end it, before somebody else does.
+const COORDINATOR_WAIT: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Node {
     /// Takes up what a crash or an error left between two steps.
@@ -47,18 +53,31 @@ impl Node {
             .collect()
     }
 
-    /// Tables that nobody sees, and that nobody of this node is making.
+    /// Tables that nobody sees, and that no node is making.
     async fn left_tables(&self) -> Result<Vec<(Stage, Arc<Table>)>, Error> {
-        let mut unseen = self.catalog.inspect(|machine| machine.state().unseen()).await?;
+        let own = (self.identity.node, self.identity.boot);
+        let unseen = self.catalog.inspect(move |machine| {
+            let state = machine.state();
+            let of = |(stage, table): (Stage, Arc<Table>)| {
+                let id = table.definition.id;
+                (stage, table, state.is_made_by(id, own), state.is_left(id))
+            };
+            state.unseen().into_iter().map(of).collect::<Vec<_>>()
+        });
+        let unseen = unseen.await?;
         let hidden = self.hidden.lock();
-        unseen.retain(|(stage, table)| *stage != Stage::Hidden || !hidden.contains(&table.definition.id));
-        Ok(unseen)
+        let is_left = |stage: Stage, table: &Table, own: bool, left: bool| {
+            stage != Stage::Hidden || if own { !hidden.contains(&table.definition.id) } else { left }
+        };
+        let left = unseen.into_iter().filter(|(stage, table, own, left)| is_left(*stage, table, *own, *left));
+        Ok(left.map(|(stage, table, ..)| (stage, table)).collect())
     }
 
     /// Ends the transaction that is prepared, as its group has decided; one that nobody has decided about is not committed. To be called
     /// by who has the turn. Answers whether it is committed, when there is one.
     pub(crate) async fn end_prepared(&self) -> Result<Option<bool>, Error> {
-        if self.catalog().prepared.is_none() {
+        let Some(prepared) = self.catalog().prepared else { return Ok(None) };
+        if prepared.node != self.identity.node && self.ends_by_itself(prepared).await {
             return Ok(None);
         }
         let Some(prepared) = self.catalog.inspect(CatalogMachine::prepared).await? else { return Ok(None) };
@@ -74,9 +93,25 @@ impl Node {
         Ok(Some(commit))
     }
 
+    /// Gives the coordinator of a transaction the time to end it.
+    async fn ends_by_itself(&self, transaction: StatementId) -> bool {
+        let ended = async {
+            while self.catalog().prepared == Some(transaction) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(COORDINATOR_WAIT, ended).await.is_ok()
+    }
+
+    /// Ends the transaction that is prepared, if there is one, before somebody sees half of it.
+    pub(crate) async fn settle_prepared(&self) -> Result<(), Error> {
+        let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
+        self.end_prepared().await.map(drop)
+    }
+
     /// Lets the catalog follow the decision about a transaction.
     pub(crate) async fn end(&self, transaction: StatementId, group: GroupId, commit: bool) -> Result<(), Error> {
-        match self.catalog.propose(CatalogCommand::End { transaction, commit }).await?.outcome {
+        match self.propose_catalog(CatalogCommand::End { transaction, commit }).await? {
             CatalogOutcome::Done => {}
             refused => return Err(defect(format!("transaction {transaction} cannot end: {refused:?}"))),
         }
@@ -92,7 +127,7 @@ impl Node {
 
     /// Drops a table that was never published.
     pub(crate) async fn discard(&self, table: TableId) -> Result<(), Error> {
-        match self.catalog.propose(CatalogCommand::Discard { table }).await?.outcome {
+        match self.propose_catalog(CatalogCommand::Discard { table }).await? {
             CatalogOutcome::Table(table) => self.finish_drop(&table).await,
             // It is published, or may be.
             _ => Ok(()),
@@ -114,8 +149,7 @@ impl Node {
             let change = SchemaChange::Drop { shard: placement.shard };
             self.change_shards(placement.group, vec![Command::Schema(change)]).await?;
         }
-        let forgotten = self.catalog.propose(CatalogCommand::Forget { table: table.definition.id }).await?;
-        match forgotten.outcome {
+        match self.propose_catalog(CatalogCommand::Forget { table: table.definition.id }).await? {
             CatalogOutcome::Done => Ok(()),
             refused => Err(defect(format!("table {} cannot be forgotten: {refused:?}", table.definition.id))),
         }
@@ -131,8 +165,7 @@ impl Node {
     }
 
     async fn propose_to_shards(&self, group: GroupId, commands: Vec<Command>) -> Result<(Outcome, u64), Error> {
-        let statement = Statement { id: self.statement_id(), commands };
-        let proposed = self.data_group(group)?.group.propose(statement).await?;
+        let proposed = self.propose(group, commands).await?;
         Ok((proposed.outcome, proposed.index))
     }
 }

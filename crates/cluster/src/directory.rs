@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{Entropy, NodeId};
+use event::NodeId;
 use serde::{Deserialize, Serialize};
 use storage::Disk;
 use storage::disk::OpenMode;
 
+use crate::catalog::state::NODE_ID_FIRST;
 use crate::error::Error;
 
 pub(crate) const LOG_DIR: &str = "log";
@@ -24,7 +25,7 @@ const IDENTITY_TMP: &str = "tmp/identity.json";
 /// The layout and formats this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
 /// The node that founds a cluster.
-const FIRST_NODE: NodeId = NodeId(1);
+pub(crate) const FIRST_NODE: NodeId = NodeId(NODE_ID_FIRST);
 
 /// Who the data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,19 +53,23 @@ impl Identity {
     }
 }
 
-/// Makes what is missing of the directory and counts this boot; durable when it returns.
-pub(crate) async fn open(disk: &Arc<dyn Disk>, entropy: &Entropy) -> Result<Identity, Error> {
+/// Makes what is missing of the directory and counts this boot; durable when it returns. `None` for a directory that belongs to nobody.
+pub(crate) async fn open(disk: &Arc<dyn Disk>) -> Result<Option<Identity>, Error> {
     for dir in [LOG_DIR, CHECKPOINTS_DIR, SEGMENTS_DIR, TMP_DIR, QUARANTINE_DIR] {
         disk.create_dir_all(dir).await.map_err(|e| failed("create directory", dir, e))?;
     }
-    let identity = match read(disk).await? {
-        Some(found) => Identity { boot: found.boot + 1, ..found }.sealed(),
-        None => {
-            refuse_foreign(disk).await?;
-            let cluster = entropy.next_u64();
-            Identity { format_version: FORMAT_VERSION, cluster, node: FIRST_NODE, boot: 1, checksum: None }.sealed()
-        }
+    let Some(found) = read(disk).await? else {
+        refuse_foreign(disk).await?;
+        return Ok(None);
     };
+    let identity = Identity { boot: found.boot + 1, ..found }.sealed();
+    write(disk, &identity).await.map_err(|e| failed("write", IDENTITY_FILE, e))?;
+    Ok(Some(identity))
+}
+
+/// Gives the directory to a node: the first of a new cluster, or one that a cluster has taken in.
+pub(crate) async fn take(disk: &Arc<dyn Disk>, cluster: u64, node: NodeId) -> Result<Identity, Error> {
+    let identity = Identity { format_version: FORMAT_VERSION, cluster, node, boot: 1, checksum: None }.sealed();
     write(disk, &identity).await.map_err(|e| failed("write", IDENTITY_FILE, e))?;
     Ok(identity)
 }

@@ -55,6 +55,9 @@ pub enum Error {
     /// The statement may or may not have been committed.
     #[error("the outcome of the statement is unknown: {0}")]
     Unknown(String),
+    /// Another node could not do its part; may work later.
+    #[error("{0}")]
+    Peer(String),
     /// The data directory cannot be used: in use by another process, of another format.
     #[error("{0}")]
     DataDirectory(String),

@@ -13,12 +13,13 @@ use storage::command::Install;
 use storage::encode::{SegmentPlace, encode_segment};
 use storage::segment::SegmentRef;
 use storage::shards::{Figures, FrozenSeal, FrozenSplit};
-use storage::{Command, Outcome, Statement};
+use storage::{Command, Outcome};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::ddl::defect;
 use crate::error::Error;
+use crate::message::Request;
 use crate::node::{Counters, DataGroup, Node};
 use crate::segments::store_error;
 use crate::write::{check_install, install_bytes};
@@ -29,8 +30,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Asks for a flush now; answered when it is done.
 pub(crate) type FlushRequest = oneshot::Sender<Result<(), Error>>;
 
-/// Asks the group's flusher and waits.
-pub(crate) async fn request(data: &DataGroup) -> Result<(), Error> {
+/// Asks the group's flusher on this node and waits.
+async fn request(data: &DataGroup) -> Result<(), Error> {
     let stopped = || Error::ShuttingDown("the flusher has stopped".into());
     let (answer, flushed) = oneshot::channel();
     data.flush.send(answer).await.map_err(|_| stopped())?;
@@ -83,22 +84,44 @@ pub(crate) async fn run(
 }
 
 impl Node {
+    /// Seals a group, writes its segments, installs them, checkpoints, purges the log. By its leader, whom to `ask` when it is another node.
+    pub(crate) async fn flush_group(&self, group: GroupId, ask: bool) -> Result<(), Error> {
+        let data = self.data_group(group)?;
+        if ask && !data.group.leads() {
+            return self.ask_for_work(&data.group, Request::Flush { group }).await;
+        }
+        request(data).await
+    }
+
     /// Looks at the group and does what is due; with `forced`, everything.
     async fn look(&self, data: &DataGroup, forced: bool) -> Result<(), Error> {
-        if !data.group.leads() {
-            return if forced { Err(replication::Error::NoLeader(data.group.id()).into()) } else { Ok(()) };
-        }
         self.release_holds();
+        if !data.group.leads() {
+            return if forced {
+                Err(replication::Error::NoLeader(data.group.id()).into())
+            } else {
+                self.follow(data).await
+            };
+        }
         // What a crash or an error left behind a Seal.
         self.write_frozen(data).await?;
         if self.is_due(data, forced) {
             data.garbage_sealed();
-            self.propose(data, Command::Seal).await?;
+            self.step(data, Command::Seal).await?;
             self.write_frozen(data).await?;
         }
         self.checkpoint(data, forced).await?;
         self.measure(data);
         self.resume_left_jobs().await
+    }
+
+    /// What a replica does that does not lead: it gets the segments of its manifests, and checkpoints by itself.
+    async fn follow(&self, data: &DataGroup) -> Result<(), Error> {
+        self.measure(data);
+        if let Err(error) = self.fetch_missing(data).await {
+            tracing::debug!(group = %data.group.id(), %error, "could not get a segment; trying again");
+        }
+        self.checkpoint(data, false).await
     }
 
     fn is_due(&self, data: &DataGroup, forced: bool) -> bool {
@@ -114,7 +137,7 @@ impl Node {
             return false;
         }
         // Not again before the last seal's checkpoint has let the log go.
-        let saved = figures.checkpointed <= data.group.status().checkpoint;
+        let saved = figures.checkpointed <= data.group.checkpointed();
         let wanted = self.log.is_full() && (files_held > 0 || figures.open_rows > 0);
         if saved && (wanted || files_held > limits::LOG_FILES_HELD_MAX) {
             return true;
@@ -141,10 +164,11 @@ impl Node {
                     break;
                 }
             }
+            self.share(data, &held).await?;
             let segments = held.iter().map(|segment| segment.meta.clone()).collect();
             let install = Install { seal: Some(seal), segments };
             check_install(&install)?;
-            self.propose(data, Command::Install(install)).await?;
+            self.step(data, Command::Install(install)).await?;
             self.counters.seals.fetch_add(u64::from(left == 0), Ordering::Relaxed);
             self.measure(data);
         }
@@ -173,10 +197,20 @@ impl Node {
     /// Saves the newest complete checkpoint when it is newer than the saved one, and the catalog's with it so that no group
     /// pins the log; then collects what nothing names any more.
     async fn checkpoint(&self, data: &DataGroup, forced: bool) -> Result<(), Error> {
-        let saved = data.group.status().checkpoint;
-        let newer = data.reader().figures().checkpointed > saved;
-        if newer {
-            data.group.checkpoint().await?;
+        let saved = data.group.checkpointed();
+        let mut newer = false;
+        if let Some((seal, segments)) = data.reader().checkpoint_segments().filter(|(seal, _)| *seal > saved) {
+            match self.copies.hold_all(segments.iter().map(|segment| segment.meta.clone()).collect()).await {
+                Ok(()) => {
+                    data.held.fetch_max(seal, Ordering::SeqCst);
+                    data.group.checkpoint().await?;
+                    newer = true;
+                }
+                // Nobody has it any more when it was merged meanwhile: a newer checkpoint does without it.
+                Err(error) => {
+                    tracing::debug!(group = %data.group.id(), seal, %error, "a checkpoint waits for a segment")
+                }
+            }
         }
         let catalog = self.catalog.status();
         let entries = catalog.applied.saturating_sub(catalog.checkpoint);
@@ -198,7 +232,7 @@ impl Node {
     }
 
     /// Jobs whose coordinator gave up between two steps; none is running while a turn is free.
-    async fn resume_left_jobs(&self) -> Result<(), Error> {
+    pub(crate) async fn resume_left_jobs(&self) -> Result<(), Error> {
         let idle = self.catalog.leads() && self.ddl.available_permits() > 0;
         if !idle || !self.has_unfinished_jobs().await? {
             return Ok(());
@@ -206,9 +240,8 @@ impl Node {
         self.resume_jobs().await
     }
 
-    async fn propose(&self, data: &DataGroup, command: Command) -> Result<(), Error> {
-        let statement = Statement { id: self.statement_id(), commands: vec![command] };
-        match data.group.propose(statement).await?.outcome {
+    async fn step(&self, data: &DataGroup, command: Command) -> Result<(), Error> {
+        match self.propose(data.group.id(), vec![command]).await?.outcome {
             Outcome::Done { .. } => Ok(()),
             refused => Err(defect(format!("{refused:?}"))),
         }

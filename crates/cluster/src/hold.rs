@@ -16,6 +16,13 @@ pub(crate) struct Hold {
     _segments: Vec<SegmentRef>,
 }
 
+impl Hold {
+    /// Keeps segments until that time.
+    pub(crate) fn new(until_us: i64, segments: Vec<SegmentRef>) -> Hold {
+        Hold { until_us, _segments: segments }
+    }
+}
+
 impl Node {
     /// Keeps the objects of all segments of `snapshot` for `for_us` microseconds; answers when that ends, in microseconds since 1970.
     ///
@@ -30,7 +37,7 @@ impl Node {
         if holds.len() >= HOLDS_MAX {
             return Err(Error::Limit(format!("{HOLDS_MAX} manifests are held already")));
         }
-        holds.push(Hold { until_us, _segments: segments });
+        holds.push(Hold::new(until_us, segments));
         Ok(until_us)
     }
 
@@ -38,5 +45,6 @@ impl Node {
     pub(crate) fn release_holds(&self) {
         let now_us = self.clock.now_us();
         self.holds.lock().retain(|hold| hold.until_us > now_us);
+        self.promises.lock().retain(|hold| hold.until_us > now_us);
     }
 }

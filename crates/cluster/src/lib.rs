@@ -4,23 +4,32 @@
 
 // What can go wrong.
 mod error;
-// The data directory, and the way to peers.
+// The data directory.
 mod directory;
+// The way to other nodes: what carries bytes, what they say, who asks and who answers.
+mod door;
+pub mod grpc;
+mod message;
+mod network;
 mod peers;
+pub mod transport;
 // The two state machines, and what the first publishes.
 mod catalog;
 mod data;
 // A node: its groups, its DDL, its flushing, its objects.
 mod changes;
 mod compaction;
+mod copies;
 mod ddl;
 mod flush;
 mod hidden;
 mod hold;
 mod maintenance;
+mod membership;
 mod memory;
 mod node;
 mod numbers;
+mod routing;
 mod segments;
 mod start;
 mod temporary;
@@ -28,9 +37,13 @@ mod temporary;
 mod stage;
 mod write;
 
-pub use catalog::{Catalog, Comments, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
+pub use catalog::{Catalog, Comments, NodeRecord, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
 pub use changes::{CatalogChanges, ChangesMark};
+pub use door::Door;
 pub use error::Error;
+pub use grpc::GrpcTransport;
+pub use membership::{NodeStatus, ReplicaStatus};
 pub use memory::MemoryBudget;
-pub use node::{Node, NodeOptions, NodeStatistics, RemoteSegments, ShardStatus, TableSnapshot};
+pub use node::{Node, NodeOptions, NodeStatistics, Place, RemoteSegments, ShardStatus, TableSnapshot};
+pub use transport::{Isolated, SimulatedNetwork, Transport};
 pub use write::{Commit, Mark, Uncommitted, WriteSet};

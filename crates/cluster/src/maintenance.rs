@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use event::split::window_of;
 use event::{GroupId, ShardId, SplitId, TableDefinition, TableId, limits};
+use serde::{Deserialize, Serialize};
 use storage::segment::SegmentRef;
-use storage::{Command, Outcome, ShardSnapshot, Statement};
+use storage::{Command, Outcome, ShardSnapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -17,6 +18,7 @@ use crate::catalog::Table;
 use crate::compaction::{Deleted, Merge, Occasion, choose, fits_a_merge, is_worth_a_rewrite};
 use crate::ddl::defect;
 use crate::error::Error;
+use crate::message::Request;
 use crate::node::{DataGroup, Node, TableSnapshot};
 
 /// How often it looks without being asked.
@@ -25,8 +27,8 @@ const TICK: Duration = Duration::from_secs(2);
 const GRACE_US: i64 = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
 
 /// Which splits of a table somebody wants to be rewritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Scope {
     /// All with more than one segment.
     All,
     /// Those whose segments hold rows that are not there any more.
@@ -115,15 +117,30 @@ impl Node {
     }
 
     async fn request_compaction(&self, table: &Table, scope: Scope) -> Result<(), Error> {
-        let stopped = || Error::ShuttingDown("maintenance has stopped".into());
         let groups: BTreeSet<GroupId> = table.shards.iter().map(|placement| placement.group).collect();
         for group in groups {
-            let (answer, compacted) = oneshot::channel();
-            let request = CompactRequest { table: table.definition.id, scope, answer };
-            self.data_group(group)?.compact.send(request).await.map_err(|_| stopped())?;
-            compacted.await.map_err(|_| stopped())??;
+            self.compact_group(group, table.definition.id, scope, true).await?;
         }
         Ok(())
+    }
+
+    /// The same in one group, by its leader, whom to `ask` when it is another node.
+    pub(crate) async fn compact_group(
+        &self,
+        group: GroupId,
+        table: TableId,
+        scope: Scope,
+        ask: bool,
+    ) -> Result<(), Error> {
+        let data = self.data_group(group)?;
+        if ask && !data.group.leads() {
+            return self.ask_for_work(&data.group, Request::Compact { group, table, scope }).await;
+        }
+        let stopped = || Error::ShuttingDown("maintenance has stopped".into());
+        let (answer, compacted) = oneshot::channel();
+        let request = CompactRequest { table, scope, answer };
+        data.compact.send(request).await.map_err(|_| stopped())?;
+        compacted.await.map_err(|_| stopped())?
     }
 
     /// Forgets the splits of the table whose window ended at or before `before_us`, with all their rows; answers with how many there
@@ -132,7 +149,7 @@ impl Node {
         let mut dropped = 0;
         for placement in &table.shards {
             let data = self.data_group(placement.group)?;
-            data.group.read_index().await?;
+            self.read_barrier(&data.group).await?;
             let Some((_, snapshot)) = data.reader().snapshot(placement.shard) else {
                 return Err(Error::NoSuchTable(table.definition.name.clone()));
             };
@@ -264,8 +281,7 @@ impl Node {
 
     /// Proposes what takes rows away, whose objects nobody names then.
     async fn forget(&self, data: &DataGroup, commands: Vec<Command>) -> Result<(), Error> {
-        let statement = Statement { id: self.statement_id(), commands };
-        match data.group.propose(statement).await?.outcome {
+        match self.propose(data.group.id(), commands).await?.outcome {
             Outcome::Done { .. } => {
                 data.note_garbage(self.clock.now_us());
                 Ok(())

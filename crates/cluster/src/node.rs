@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use event::{Clock, Entropy, GroupId, ShardId, StatementId, TableDefinition, TableId};
+use event::{Clock, Entropy, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
 use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec};
+use crate::copies::Copies;
 use crate::data::{DataMachine, SharedReader};
 use crate::directory::Identity;
 use crate::error::Error;
@@ -26,7 +27,10 @@ use crate::flush::FlushRequest;
 use crate::hold::Hold;
 use crate::maintenance::CompactRequest;
 use crate::memory::MemoryBudget;
+use crate::network::Network;
 use crate::numbers::Reserved;
+use crate::routing::Asking;
+use crate::transport::{Isolated, Transport};
 use crate::write::WriteSet;
 
 /// What a node needs to start. All I/O, time, randomness and threads come in through here.
@@ -49,6 +53,31 @@ pub struct NodeOptions {
     pub memory: Arc<MemoryBudget>,
     /// Where segments lie when not below the data directory.
     pub remote: Option<RemoteSegments>,
+    /// The node's place among others.
+    pub place: Place,
+}
+
+/// How a node is connected to others.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Carries messages.
+    pub transport: Arc<dyn Transport>,
+    /// Where other nodes reach this one; empty when it is alone.
+    pub address: String,
+    /// Where clients reach it, for others to tell them.
+    pub sql_address: String,
+    /// Nodes of the cluster that an empty data directory shall belong to; without any it founds one.
+    pub join: Vec<String>,
+    /// The id that the node must have; a new one asks for it.
+    pub wanted: Option<NodeId>,
+}
+
+impl Place {
+    /// Of a node that is alone.
+    pub fn alone() -> Place {
+        let (address, sql_address) = (String::new(), String::new());
+        Place { transport: Arc::new(Isolated), address, sql_address, join: Vec::new(), wanted: None }
+    }
 }
 
 /// An object store elsewhere that takes the segments. A node keeps to a prefix that names its cluster and itself.
@@ -122,6 +151,13 @@ pub struct Node {
     pub(crate) seal_bytes: u64,
     pub(crate) log: Log,
     pub(crate) store: SegmentStore,
+    /// Which segments are here, and how to get the others.
+    pub(crate) copies: Arc<Copies>,
+    pub(crate) network: Arc<Network>,
+    /// Where other nodes' messages arrive; it keeps what carries them.
+    pub(crate) _transport: Arc<dyn Transport>,
+    /// Statements that may be asked for again.
+    pub(crate) asking: Arc<Mutex<Asking>>,
     /// What the names of objects are below, for readers outside.
     pub(crate) segments_place: String,
     pub(crate) catalog: Arc<Group<CatalogMachine>>,
@@ -138,6 +174,8 @@ pub struct Node {
     pub(crate) memory: Arc<MemoryBudget>,
     /// What readers outside were promised.
     pub(crate) holds: Mutex<Vec<Hold>>,
+    /// What statements of other nodes were promised.
+    pub(crate) promises: Mutex<Vec<Hold>>,
     pub(crate) counters: Counters,
     pub(crate) stop: watch::Sender<bool>,
     /// Why a task of the node has ended that should not have.
@@ -149,6 +187,8 @@ pub struct Node {
 pub(crate) struct DataGroup {
     pub(crate) group: Arc<Group<DataMachine>>,
     reader: SharedReader,
+    /// The seal up to which checkpoints may be written, because their segments are here.
+    pub(crate) held: Arc<AtomicU64>,
     /// What the shards had counted when the node was ready.
     rows_replayed: u64,
     /// About how many bytes lie in memtables: exact after each look of the flusher, plus what was committed since.
@@ -179,7 +219,7 @@ pub(crate) struct Counters {
 impl DataGroup {
     pub(crate) fn new(
         group: Arc<Group<DataMachine>>,
-        reader: SharedReader,
+        (reader, held): (SharedReader, Arc<AtomicU64>),
         pressed: Arc<Notify>,
         flush: mpsc::Sender<FlushRequest>,
         compact: mpsc::Sender<CompactRequest>,
@@ -188,6 +228,7 @@ impl DataGroup {
         DataGroup {
             group,
             reader,
+            held,
             rows_replayed,
             unflushed: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
@@ -221,7 +262,7 @@ impl DataGroup {
 }
 
 impl Node {
-    /// Opens the data directory (locks it, makes it when empty), replays the log, and waits until its groups lead.
+    /// Opens the data directory (locks it, makes it when empty), replays the log, and waits until what was committed is applied.
     pub async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         let consensus = options.consensus.clone();
         // Tasks of the log and of Raft belong to the runtime they are started on.
@@ -257,7 +298,7 @@ impl Node {
 
     /// The catalog after a read index on group 0: contains every DDL acknowledged before the call.
     pub async fn catalog_linearizable(&self) -> Result<Arc<Catalog>, Error> {
-        self.catalog.read_index().await?;
+        self.read_barrier(&self.catalog).await?;
         Ok(self.catalog())
     }
 
@@ -324,7 +365,7 @@ impl Node {
         groups.dedup();
         loop {
             for group in &groups {
-                self.data_group(*group)?.group.read_index().await?;
+                self.read_barrier(&self.data_group(*group)?.group).await?;
             }
             let mut shards = Vec::with_capacity(table.shards.len());
             for placement in &table.shards {
@@ -337,7 +378,7 @@ impl Node {
             if !self.is_between(&groups)? {
                 return Ok(TableSnapshot { table: table.clone(), shards });
             }
-            self.resume_jobs().await?;
+            self.settle_prepared().await?;
         }
     }
 
@@ -359,14 +400,14 @@ impl Node {
         let mut shards = loop {
             let mut shards = BTreeMap::new();
             for data in self.data.values() {
-                data.group.read_index().await?;
+                self.read_barrier(&data.group).await?;
                 let cut = data.reader().cut();
                 shards.extend(cut.into_iter().map(|(definition, snapshot)| (snapshot.shard, (definition, snapshot))));
             }
             if !self.is_between(&groups)? {
                 break shards;
             }
-            self.resume_jobs().await?;
+            self.settle_prepared().await?;
         };
         let mut snapshots = Vec::new();
         for table in catalog.tables.values() {
@@ -388,10 +429,15 @@ impl Node {
 
     /// Seals every data group, writes its segments, installs them, checkpoints, purges the log; then returns.
     pub async fn flush(&self) -> Result<(), Error> {
-        for data in self.data.values() {
-            crate::flush::request(data).await?;
+        for group in self.data.keys() {
+            self.flush_group(*group, true).await?;
         }
         Ok(())
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.identity.node
     }
 
     /// The store that holds the segments; paths are [`storage::SegmentMeta::name`].

@@ -56,7 +56,7 @@ impl Node {
     }
 
     async fn reserve_numbers(&self, table: TableId, column: ColumnId, count: u64) -> Result<(), Error> {
-        let first = match self.catalog.propose(CatalogCommand::Reserve { table, column, count }).await?.outcome {
+        let first = match self.propose_catalog(CatalogCommand::Reserve { table, column, count }).await? {
             CatalogOutcome::Reserved { first } => first,
             CatalogOutcome::Refused(_) => return Err(Error::NoSuchTable(table.to_string())),
             refused => return Err(defect(format!("{refused:?}"))),

@@ -1,30 +1,53 @@
-//! Raft's messages to other nodes: the one file of this crate that speaks openraft's names.
-//!
-//! A node whose groups have no other voter sends none. Until a transport exists, a message to a peer fails and names it.
+//! Raft's messages to and from other nodes: the one file of this crate that speaks openraft's names.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use event::{GroupId, NodeId};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use openraft::alias::{SnapshotOf, VoteOf};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::base::{BoxFuture, BoxStream as RaftStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
-use replication::{Peer, SnapshotBytes, StateMachine, Types};
+use replication::{Group, Peer, SnapshotBytes, StateMachine, Types};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::message::{Opening, RaftCall, Refusal, Reply, Request, pack, unpack};
+use crate::network::{CallError, Network};
+use crate::transport::Lane;
 
 /// Connects a group to its peers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Peers;
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    pub(crate) group: GroupId,
+    pub(crate) network: Arc<Network>,
+}
 
 /// The way to one peer.
 #[derive(Debug)]
 pub(crate) struct PeerConnection {
-    node: u64,
+    group: GroupId,
+    node: NodeId,
+    /// Where it was when it became a member; the catalog may know a newer place.
     address: String,
+    lane: Lane,
+    network: Arc<Network>,
 }
 
-impl PeerConnection {
-    fn unreachable<M: StateMachine>(&self) -> Unreachable<Types<M>> {
-        Unreachable::from_string(format!("no connection to node {} at \"{}\"", self.node, self.address))
+impl Peers {
+    fn connection(&self, node: u64, peer: &Peer, lane: Lane) -> PeerConnection {
+        let (group, network) = (self.group, self.network.clone());
+        PeerConnection { group, node: NodeId(node), address: peer.addr.clone(), lane, network }
     }
 }
 
@@ -32,7 +55,36 @@ impl<M: StateMachine> RaftNetworkFactory<Types<M>> for Peers {
     type Network = PeerConnection;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> PeerConnection {
-        PeerConnection { node: target, address: node.addr.clone() }
+        self.connection(target, node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> PeerConnection {
+        self.connection(target, node, Lane::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Peer) -> PeerConnection {
+        self.connection(target, node, Lane::Bulk)
+    }
+}
+
+impl PeerConnection {
+    async fn call<M, Q, A>(&self, lane: Lane, call: RaftCall, body: &Q, ttl: Duration) -> Result<A, RPCError<Types<M>>>
+    where
+        M: StateMachine,
+        Q: Serialize,
+        A: DeserializeOwned,
+    {
+        let request = Request::Raft { group: self.group, call, body: pack(body) };
+        let answered = self.network.call_at(self.node, &self.address, lane, &request, ttl).await;
+        let bytes = answered.map_err(|error| unreachable::<M>(&error))?;
+        unpack(&bytes).map_err(|reason| Unreachable::from_string(reason).into())
+    }
+}
+
+fn unreachable<M: StateMachine>(error: &CallError) -> RPCError<Types<M>> {
+    match error {
+        CallError::Lost(_) => RPCError::Network(NetworkError::from_string(error.to_string())),
+        _ => RPCError::Unreachable(Unreachable::from_string(error.to_string())),
     }
 }
 
@@ -41,35 +93,164 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<Types<M>>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<Types<M>>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<M>>, RPCError<Types<M>>> {
-        Err(self.unreachable::<M>().into())
+        self.call(self.lane, RaftCall::Append, &rpc, option.soft_ttl()).await
+    }
+
+    /// Heartbeats go one by one. Entries go through one stream, as many at once as the other side takes.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<RaftStream<'s, Result<StreamAppendResult<Types<M>>, RPCError<Types<M>>>>, RPCError<Types<M>>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<M>>> + Send + Unpin + 'static,
+    {
+        if self.lane == Lane::Heartbeat {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let unanswered = Arc::new(AtomicUsize::new(0));
+            let counted = unanswered.clone();
+            let requests = input.map(move |request| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                pack(&request)
+            });
+            let opening = Opening::Append { group: self.group };
+            let opened = self.network.stream_at(self.node, &self.address, self.lane, &opening, requests.boxed()).await;
+            let answers = opened.map_err(|error| unreachable::<M>(&error))?;
+            let answers = impatient(answers, unanswered, option.hard_ttl());
+            let answers = answers.map(|answer| match answer {
+                Ok(bytes) => unpack(&bytes).map_err(|reason| Unreachable::from_string(reason).into()),
+                Err(error) => Err(unreachable::<M>(&error)),
+            });
+            Ok(answers.boxed() as RaftStream<'s, _>)
+        })
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<Types<M>>,
-        _option: RPCOption,
+        rpc: VoteRequest<Types<M>>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types<M>>, RPCError<Types<M>>> {
-        Err(self.unreachable::<M>().into())
+        self.call(Lane::Heartbeat, RaftCall::Vote, &rpc, option.soft_ttl()).await
     }
 
     async fn pre_vote(
         &mut self,
-        _rpc: VoteRequest<Types<M>>,
-        _option: RPCOption,
+        rpc: VoteRequest<Types<M>>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types<M>>, RPCError<Types<M>>> {
-        Err(self.unreachable::<M>().into())
+        self.call(Lane::Heartbeat, RaftCall::PreVote, &rpc, option.soft_ttl()).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<Types<M>>,
-        _snapshot: SnapshotOf<Types<M>, SnapshotBytes>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _option: RPCOption,
+        vote: VoteOf<Types<M>>,
+        snapshot: SnapshotOf<Types<M>, SnapshotBytes>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<Types<M>>, StreamingError<Types<M>>> {
-        Err(self.unreachable::<M>().into())
+        let Snapshot { meta, snapshot } = snapshot;
+        let body = (vote, meta, snapshot);
+        tokio::select! {
+            sent = self.call::<M, _, _>(Lane::Bulk, RaftCall::Snapshot, &body, option.hard_ttl()) => {
+                sent.map_err(|error: RPCError<Types<M>>| match error {
+                    RPCError::Network(error) => StreamingError::Network(error),
+                    other => StreamingError::Unreachable(Unreachable::from_string(other.to_string())),
+                })
+            }
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types<M>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<M>>, RPCError<Types<M>>> {
+        self.call(Lane::Heartbeat, RaftCall::TransferLeader, &req, option.soft_ttl()).await
+    }
+}
+
+/// Ends a stream that leaves a request unanswered for so long.
+fn impatient(
+    answers: BoxStream<'static, Result<Bytes, CallError>>,
+    unanswered: Arc<AtomicUsize>,
+    patience: Duration,
+) -> impl Stream<Item = Result<Bytes, CallError>> + Send {
+    stream::unfold(Some((answers, unanswered)), move |state| async move {
+        let (mut answers, unanswered) = state?;
+        loop {
+            match tokio::time::timeout(patience, answers.next()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(answer))) => {
+                    unanswered.fetch_sub(1, Ordering::SeqCst);
+                    return Some((Ok(answer), Some((answers, unanswered))));
+                }
+                Ok(Some(Err(error))) => return Some((Err(error), None)),
+                // Nothing was asked.
+                Err(_) if unanswered.load(Ordering::SeqCst) == 0 => {}
+                Err(_) => return Some((Err(CallError::Lost(format!("no answer within {patience:?}"))), None)),
+            }
+        }
+    })
+}
+
+/// Hands one of Raft's messages to the group it is for.
+pub(crate) async fn receive<M: StateMachine>(group: &Group<M>, call: RaftCall, body: &[u8]) -> Reply {
+    let unreadable = |reason: String| Refusal::Misdirected(format!("unreadable message of Raft: {reason}"));
+    let failed = |error: &dyn std::fmt::Display| Refusal::Failed(error.to_string());
+    let raft = group.raft();
+    match call {
+        RaftCall::Append => {
+            let request = unpack(body).map_err(unreadable)?;
+            raft.append_entries(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
+        }
+        RaftCall::Vote => {
+            let request = unpack(body).map_err(unreadable)?;
+            raft.vote(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
+        }
+        RaftCall::PreVote => {
+            let request = unpack(body).map_err(unreadable)?;
+            raft.pre_vote(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
+        }
+        RaftCall::Snapshot => {
+            let (vote, meta, snapshot) = unpack(body).map_err(unreadable)?;
+            let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+            installed.map(|answer| pack(&answer)).map_err(|e| failed(&e))
+        }
+        RaftCall::TransferLeader => {
+            let request = unpack(body).map_err(unreadable)?;
+            raft.handle_transfer_leader(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
+        }
+    }
+}
+
+/// The bytes of the snapshot in such a message, for one who must prepare for it.
+pub(crate) fn snapshot_in<M: StateMachine>(body: &[u8]) -> Result<SnapshotBytes, String> {
+    type Sent<M> = (VoteOf<Types<M>>, openraft::alias::SnapshotMetaOf<Types<M>>, SnapshotBytes);
+    unpack::<Sent<M>>(body).map(|(_, _, snapshot)| snapshot)
+}
+
+/// Appends what a leader sends, in order; ends when the leader does, or at the first request that does not fit.
+pub(crate) fn receive_stream<M: StateMachine>(
+    group: &Group<M>,
+    requests: BoxStream<'static, Bytes>,
+) -> BoxStream<'static, Bytes> {
+    // What cannot be read ends the stream: the leader begins another.
+    let requests = requests.map(|bytes| unpack::<AppendEntriesRequest<Types<M>>>(&bytes));
+    let requests =
+        requests.take_while(|request| futures::future::ready(request.is_ok())).filter_map(|r| async { r.ok() });
+    let answers = group.raft().stream_append(requests.boxed());
+    answers
+        .take_while(|answer| futures::future::ready(answer.is_ok()))
+        .filter_map(|a| async { a.ok() })
+        .map(|a| pack(&a))
+        .boxed()
 }

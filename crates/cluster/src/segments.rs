@@ -31,7 +31,23 @@ impl Node {
         stream::iter(checks).buffer_unordered(limits::DISK_CALLS_MAX).try_collect().await
     }
 
+    /// What is missing or damaged here is fetched, if another node has it.
     async fn check_segment(&self, segment: SegmentRef, length: Option<u64>) -> Result<(), Error> {
+        let checked = self.look_at_segment(&segment, length).await;
+        if checked.is_err() && !self.network.others().is_empty() {
+            tracing::warn!(
+                segment = segment.meta.name,
+                "a segment is not as it was left, and is fetched from another node"
+            );
+            return Ok(self.store.verify(&segment.meta).await?);
+        }
+        if checked.is_ok() {
+            self.copies.note_held(&segment.meta.name);
+        }
+        checked
+    }
+
+    async fn look_at_segment(&self, segment: &SegmentRef, length: Option<u64>) -> Result<(), Error> {
         let meta = &segment.meta;
         let damaged = |offset: u64, reason: String| {
             let file = format!("{SEGMENTS_DIR}/{}", meta.name);
@@ -65,6 +81,7 @@ impl Node {
             if readers.iter().any(|reader| reader.is_pinned(name)) {
                 continue;
             }
+            self.copies.note_deleted(name);
             self.store.delete(&Path::from(name.as_str())).await.map_err(store_error)?;
             tracing::debug!(object = %name, "deleted an object that nothing names");
         }

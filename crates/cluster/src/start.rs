@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use event::{GroupId, limits};
+use event::{GroupId, Origin, StatementId, limits};
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::{Mutex, RwLock};
@@ -14,18 +15,25 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::Catalog;
-use crate::catalog::command::CatalogCommand;
-use crate::catalog::machine::CatalogMachine;
+use crate::catalog::command::{CatalogCommand, CatalogStatement};
+use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
+use crate::copies::Copies;
 use crate::data::DataMachine;
-use crate::directory::{self, CACHE_DIR, CHECKPOINTS_DIR, Identity, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
+use crate::directory::{self, CACHE_DIR, CHECKPOINTS_DIR, FIRST_NODE, Identity, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
+use crate::door::Door;
 use crate::error::Error;
 use crate::flush::{self, FlushRequest};
 use crate::maintenance::{self, CompactRequest};
-use crate::node::{Counters, DataGroup, Node, NodeOptions, RemoteSegments};
+use crate::membership;
+use crate::message::{Joined, Joining};
+use crate::network::Network;
+use crate::node::{Counters, DataGroup, Node, NodeOptions, Place, RemoteSegments};
 use crate::peers::Peers;
 
 /// The data groups a cluster is founded with.
 const DATA_GROUPS: [GroupId; 1] = [GroupId(1)];
+/// Between two looks at a catalog that says nothing yet.
+const CATALOG_RETRY: Duration = Duration::from_millis(20);
 
 /// A group's own tasks that wait to be run: the flusher's queue and bell, the queue of maintenance.
 type PendingTasks = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>, mpsc::Receiver<CompactRequest>);
@@ -33,9 +41,17 @@ type PendingTasks = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>, mpsc::R
 /// Starts a node; runs on the consensus runtime.
 pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let lock = options.disk.lock().map_err(|e| Error::DataDirectory(e.to_string()))?;
-    let identity = directory::open(&options.disk, &options.entropy).await?;
-    let (store, segments_place) = open_segments(&options, &identity).await?;
+    let published = Arc::new(RwLock::new(Arc::new(Catalog::default())));
+    let network = Arc::new(Network::new(options.place.transport.clone(), published.clone()));
+    let identity = identify(&options, &network).await?;
+    network.introduce(identity.cluster, identity.node);
+    let door = Door::default();
+    door.introduce(identity.cluster, identity.node);
+    let (own, segments_place) = open_segments(&options, &identity).await?;
+    let (copies, store) = Copies::new(own, network.clone());
+    door.open_copies(copies.clone());
     let log = Log::open_with_file_len(options.disk.clone(), LOG_DIR, options.log_file_bytes).await?;
+    let founder = (identity.node, Peer::new(options.place.address.clone()));
     let group_options = |group: GroupId| GroupOptions {
         group,
         node: identity.node,
@@ -44,21 +60,26 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         log: log.clone(),
         clock: options.clock.clone(),
         runtime: options.consensus.clone(),
-        voters: BTreeMap::from([(identity.node, Peer::default())]),
+        founders: (identity.node == FIRST_NODE).then(|| founder.clone()).into_iter().collect(),
     };
-    let published = Arc::new(RwLock::new(Arc::new(Catalog::default())));
+    let peers = |group: GroupId| Peers { group, network: network.clone() };
     let machine = CatalogMachine::new(published.clone());
-    let catalog = Group::open(group_options(GroupId::CATALOG), machine, Peers).await?;
+    let catalog = Group::open(group_options(GroupId::CATALOG), machine, peers(GroupId::CATALOG)).await?;
+    door.open_catalog(catalog.clone());
+    options.place.transport.serve(door.clone()).await;
+    let groups = data_groups(&catalog, &identity, &published).await?;
     let mut data = BTreeMap::new();
     let mut pending: Vec<PendingTasks> = Vec::new();
-    for group in DATA_GROUPS {
+    for group in groups {
         let machine = DataMachine::new(group);
-        let reader = machine.reader();
-        let opened = Group::open(group_options(group), machine, Peers).await?;
+        let (reader, held) = (machine.reader(), machine.held());
+        copies.watch(reader.clone());
+        let opened = Group::open(group_options(group), machine, peers(group)).await?;
+        door.open_data(opened.clone());
         let (flush, requests) = mpsc::channel(limits::FLUSH_QUEUE_LEN);
         let (compact, compactions) = mpsc::channel(limits::FLUSH_QUEUE_LEN);
         let pressed = Arc::new(Notify::new());
-        data.insert(group, Arc::new(DataGroup::new(opened, reader, pressed.clone(), flush, compact)));
+        data.insert(group, Arc::new(DataGroup::new(opened, (reader, held), pressed.clone(), flush, compact)));
         pending.push((group, requests, pressed, compactions));
     }
     let (stop, stopped) = watch::channel(false);
@@ -71,6 +92,10 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         seal_bytes: options.seal_bytes as u64,
         log,
         store,
+        copies,
+        network,
+        _transport: options.place.transport.clone(),
+        asking: Arc::default(),
         segments_place,
         catalog,
         published,
@@ -80,12 +105,14 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         encoder: Arc::new(Semaphore::new(1)),
         memory: options.memory,
         holds: Mutex::default(),
+        promises: Mutex::default(),
         counters: Counters::default(),
         stop,
         broken: watch::Sender::new(None),
         lock: Mutex::new(Some(lock)),
     });
-    if let Err(error) = prepare(&node).await {
+    door.open_node(&node);
+    if let Err(error) = prepare(&node, &options.place).await {
         // The lock goes with the node; what Raft still runs ends with its groups.
         let _ = node.shutdown().await;
         return Err(error);
@@ -100,6 +127,54 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         watch_over(&node, tokio::spawn(maintenance), format!("the maintenance of group {group} panicked"));
     }
     Ok(node)
+}
+
+/// Who the directory belongs to. An empty one founds a cluster, or joins the one it shall belong to: it asks until it is taken in.
+async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, Error> {
+    let Place { address, sql_address, join, wanted, .. } = &options.place;
+    if let Some(identity) = directory::open(&options.disk).await? {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != identity.node) {
+            let message = format!("the data directory belongs to node {}, not to node {wanted}", identity.node);
+            return Err(Error::DataDirectory(message));
+        }
+        return Ok(identity);
+    }
+    if join.is_empty() {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != FIRST_NODE) {
+            let message = format!("the node that founds a cluster is node {FIRST_NODE}, not node {wanted}");
+            return Err(Error::DataDirectory(message));
+        }
+        return directory::take(&options.disk, options.entropy.next_u64(), FIRST_NODE).await;
+    }
+    let nonce = options.entropy.next_u64();
+    let (address, sql_address) = (address.clone(), sql_address.clone());
+    let joining = Joining { nonce, address, sql_address, wanted: *wanted };
+    let Joined { cluster, node } = membership::join(network, join, &joining).await;
+    directory::take(&options.disk, cluster, node).await
+}
+
+/// The data groups there are, once the catalog says so: the founder writes it, the others are told.
+async fn data_groups(
+    catalog: &Group<CatalogMachine>,
+    identity: &Identity,
+    published: &PublishedCatalog,
+) -> Result<Vec<GroupId>, Error> {
+    loop {
+        let groups = published.read().groups.clone();
+        if !groups.is_empty() {
+            return Ok(groups);
+        }
+        if identity.node == FIRST_NODE && catalog.leads() {
+            // Its counter is beyond those of all statements that are settled.
+            let id = StatementId { node: identity.node, boot: identity.boot, counter: u64::MAX };
+            let command = CatalogCommand::Found { groups: DATA_GROUPS.to_vec() };
+            catalog.propose(CatalogStatement { origin: Origin { id, settled: 0 }, command }).await?;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CATALOG_RETRY) => {}
+            reason = catalog.failed() => return Err(Error::ShuttingDown(reason)),
+        }
+    }
 }
 
 /// The store of the segments, and what their names are below for readers outside.
@@ -131,13 +206,18 @@ fn watch_over(node: &Node, task: JoinHandle<()>, reason: String) {
     });
 }
 
-/// What must be done before the node serves: found the catalog, check the segments, finish jobs.
-async fn prepare(node: &Arc<Node>) -> Result<(), Error> {
-    if !node.catalog.inspect(|machine| machine.state().is_founded()).await? {
-        node.catalog.propose(CatalogCommand::Found { groups: DATA_GROUPS.to_vec() }).await?;
+/// What must be done before the node serves: wait for what was committed, check the segments, finish jobs.
+async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
+    node.catalog.ready().await?;
+    node.register(place).await?;
+    // A node that has just joined becomes a member while it waits.
+    let tend = membership::run(Arc::downgrade(node), node.stop.subscribe());
+    watch_over(node, tokio::spawn(tend), "the membership task panicked".to_owned());
+    for data in node.data.values() {
+        data.group.ready().await?;
     }
     node.check_segments().await?;
-    node.resume_jobs().await?;
+    node.resume_left_jobs().await?;
     node.forget_left_schemas();
     node.collect_orphans().await
 }

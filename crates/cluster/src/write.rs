@@ -17,7 +17,7 @@ use storage::command::{Delete, Install};
 use storage::segment::SegmentRef;
 use storage::sequence::{SEQUENCE_ROW_BITS, sequenced_schema, with_sequence};
 use storage::sequences::OWN_ROW;
-use storage::{Command, Outcome, SegmentMeta, SequenceSet, Statement};
+use storage::{Command, Outcome, SegmentMeta, SequenceSet};
 use tokio::task::JoinHandle;
 
 use crate::catalog::Table;
@@ -362,6 +362,9 @@ impl WriteSet {
             self.stage().await?;
             self.settle().await?;
             let commands = self.install()?;
+            let staged = self.tables.values().flat_map(|rows| &rows.staged);
+            let staged: Vec<_> = staged.map(|staged| Arc::clone(&staged.segment)).collect();
+            self.node.share(self.data()?, &staged).await?;
             self.propose(before.into_iter().chain(commands).chain(after).collect(), 0).await
         } else {
             self.node.wait_for_room(self.data()?).await?;
@@ -402,15 +405,14 @@ impl WriteSet {
     }
 
     async fn propose(&mut self, commands: Vec<Command>, bytes: u64) -> Result<Commit, Error> {
-        let statement = Statement { id: self.id, commands };
         let data = self.data()?.clone();
-        let proposed = match data.group.propose(statement).await {
+        let proposed = match self.node.propose(data.group.id(), commands).await {
             Ok(proposed) => proposed,
             Err(error) => {
-                if matches!(error, replication::Error::Unknown { .. }) {
+                if matches!(error, Error::Unknown(_)) {
                     self.keep_staged();
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
         match proposed.outcome {

@@ -71,3 +71,15 @@ impl fmt::Display for StatementId {
         write!(f, "{}-{}-{}", self.node, self.boot, self.counter)
     }
 }
+
+/// Who asked for a statement, as its log entry carries it.
+///
+/// A coordinator asks again when it does not learn what became of a statement. The state machine therefore remembers the outcome of each
+/// statement until its coordinator says that it has settled it: answered its client, or given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The statement.
+    pub id: StatementId,
+    /// No statement of the same node and boot with a counter below this is asked for again.
+    pub settled: u64,
+}

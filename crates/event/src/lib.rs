@@ -26,7 +26,7 @@ pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use constant::Constant;
 pub use element::ElementType;
 pub use entropy::Entropy;
-pub use ids::{ColumnId, GroupId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
+pub use ids::{ColumnId, GroupId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use table::{
     Check, Column, Compression, Dedup, DroppedColumn, EventOptions, Identity, IdentityKind, TableDefinition, TableKind,
     UniqueKey,

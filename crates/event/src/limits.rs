@@ -44,6 +44,21 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Bytes of entries kept decoded between append and apply.
 pub const APPLY_CACHE_BYTES: usize = 32 << 20;
 
+/// How long a statement or read looks for a leader that answers.
+pub const LEADER_WAIT_MS: u64 = 20_000;
+/// How long one leader may take to answer before it is asked again.
+pub const LEADER_ATTEMPT_MS: u64 = 10_000;
+/// Bytes of one message between nodes.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
+/// Bytes of a segment in one message.
+pub const PEER_PIECE_BYTES: usize = 1 << 20;
+/// Sets of segments kept for statements of other nodes that are not committed yet.
+pub const PROMISES_MAX: usize = 1024;
+/// Voters of a group, once there are enough nodes.
+pub const VOTERS: usize = 3;
+/// Entries by which a learner may be behind when it becomes a voter.
+pub const PROMOTE_LAG_ENTRIES: u64 = 1_000;
+
 /// Rows of one statement or transaction kept in memory before they are staged as segments.
 pub const STAGE_BYTES_MAX: usize = 32 << 20;
 /// Unflushed bytes of a group above which it is sealed.
@@ -101,6 +116,12 @@ pub const RESULT_QUEUE_LEN: usize = 4;
 
 const _: () = assert!(DELETE_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_READ_BYTES_MAX >= ENTRY_BYTES_MAX);
+// A request to append holds what one read of the log gives, at least one entry, and an entry beyond it at most.
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX >= LOG_READ_BYTES_MAX + ENTRY_BYTES_MAX);
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX > INSTALL_BYTES_MAX);
+const _: () = assert!(PEER_PIECE_BYTES < PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(LEADER_ATTEMPT_MS < LEADER_WAIT_MS);
+const _: () = assert!(VOTERS % 2 == 1);
 const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);

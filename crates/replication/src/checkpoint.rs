@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event::GroupId;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::disk::OpenMode;
 use storage::document::{decode_document, encode_document};
 use storage::{Disk, Error};
 
+use crate::sessions::Sessions;
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
 const MAGIC: &[u8; 8] = b"ANNALGRP";
@@ -37,8 +39,22 @@ pub(crate) struct CheckpointMeta {
     pub(crate) membership: StoredMembership,
     /// The proposer's time of the last entry contained that had one.
     pub(crate) time_us: i64,
+    /// The remembered statements, in JSON of their own: the outcomes are the machine's.
+    #[serde(default)]
+    sessions: String,
     state_bytes: u64,
     state_checksum: u32,
+}
+
+impl CheckpointMeta {
+    /// The remembered statements; none in files of before there were any.
+    pub(crate) fn sessions<O: DeserializeOwned>(&self) -> Result<Sessions<O>, Error> {
+        if self.sessions.is_empty() {
+            return Ok(Sessions::default());
+        }
+        let damaged = |e: serde_json::Error| Error::Decode { what: "remembered statements", reason: e.to_string() };
+        serde_json::from_str(&self.sessions).map_err(damaged)
+    }
 }
 
 /// A checkpoint, whole.
@@ -49,9 +65,18 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(crate) fn new(group: GroupId, last: LogId, membership: StoredMembership, time_us: i64, state: Bytes) -> Self {
+    pub(crate) fn new<O: Serialize>(
+        group: GroupId,
+        last: LogId,
+        membership: StoredMembership,
+        time_us: i64,
+        sessions: &Sessions<O>,
+        state: Bytes,
+    ) -> Self {
         let (state_bytes, state_checksum) = (state.len() as u64, crc32c::crc32c(&state));
-        Self { meta: CheckpointMeta { group, last, membership, time_us, state_bytes, state_checksum }, state }
+        let sessions = serde_json::to_string(sessions).expect("outcomes have JSON forms");
+        let meta = CheckpointMeta { group, last, membership, time_us, sessions, state_bytes, state_checksum };
+        Self { meta, state }
     }
 
     /// What Raft calls the metadata of a snapshot.
@@ -175,4 +200,12 @@ impl CheckpointFile {
     fn error(&self, verb: &str, source: io::Error) -> Error {
         Error::Io { context: format!("could not {verb} file \"{}\"", self.name), source }
     }
+}
+
+/// The machine's part of a snapshot that travels, for one who must prepare for it before Raft installs it.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the bytes are no checkpoint.
+pub fn snapshot_state(snapshot: &Bytes) -> Result<Bytes, Error> {
+    Checkpoint::decode("the snapshot received", snapshot).map(|checkpoint| checkpoint.state)
 }

@@ -1,6 +1,6 @@
 //! One Raft group on this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use event::{Clock, GroupId, NodeId, limits};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::network::NetSnapshot;
-use openraft::{Config, Raft, RaftMetrics, RaftNetworkFactory, ReadPolicy, SnapshotPolicy};
+use openraft::storage::RaftStateMachine;
+use openraft::{ChangeMembers, Config, Instant, Raft, RaftMetrics, RaftNetworkFactory, ReadPolicy, SnapshotPolicy};
 use storage::{Disk, Log};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -44,8 +45,8 @@ pub struct GroupOptions {
     pub clock: Arc<dyn Clock>,
     /// Where all tasks of the group run.
     pub runtime: Handle,
-    /// The first voters; used only while the group has no entries at all.
-    pub voters: BTreeMap<NodeId, Peer>,
+    /// The voters it is founded with when it has no entries at all; empty when others have founded it, who will call.
+    pub founders: BTreeMap<NodeId, Peer>,
 }
 
 /// What is known of a group at one moment.
@@ -61,6 +62,16 @@ pub struct GroupStatus {
     pub applied: u64,
     /// The last index of the newest checkpoint.
     pub checkpoint: u64,
+    /// The last index in the log, committed or not.
+    pub last: u64,
+    /// Who votes, by the newest membership known.
+    pub voters: BTreeSet<NodeId>,
+    /// Who receives the log without a vote.
+    pub learners: BTreeSet<NodeId>,
+    /// On the leader, the last index that each other member is known to hold.
+    pub matching: BTreeMap<NodeId, u64>,
+    /// On the leader, how long ago each other member answered.
+    pub silent: BTreeMap<NodeId, Duration>,
 }
 
 /// A group that replicates the machine `M`.
@@ -77,7 +88,7 @@ pub struct Group<M: StateMachine> {
 }
 
 impl<M: StateMachine> Group<M> {
-    /// Recovers checkpoint and log, joins the group, and waits until everything committed is applied here.
+    /// Recovers checkpoint and log, and takes part in the group. [`Group::ready`] says when what was committed is applied here.
     pub async fn open<N>(options: GroupOptions, machine: M, network: N) -> Result<Arc<Group<M>>, Error>
     where
         N: RaftNetworkFactory<Types<M>>,
@@ -95,7 +106,7 @@ impl<M: StateMachine> Group<M> {
         N: RaftNetworkFactory<Types<M>>,
         N::Network: NetSnapshot<Types<M>, SnapshotData = SnapshotBytes>,
     {
-        let GroupOptions { group, node, disk, dirs, log, clock, runtime, voters } = options;
+        let GroupOptions { group, node, disk, dirs, log, clock, runtime, founders } = options;
         let file = CheckpointFile::new(disk, &dirs.0, &dirs.1, group);
         let room = file.room();
         let (log, records) = (LogStore::new(log.clone(), group), log);
@@ -104,13 +115,14 @@ impl<M: StateMachine> Group<M> {
         let fatal = |e: &dyn fmt::Display| Error::Stopped { group, reason: e.to_string() };
         let raft = Raft::new(node.0, Arc::new(config(group)), network, log, applied).await.map_err(|e| fatal(&e))?;
         if !raft.is_initialized().await.map_err(|e| fatal(&e))? {
-            let members: BTreeMap<u64, Peer> = voters.into_iter().map(|(id, peer)| (id.0, peer)).collect();
-            raft.initialize(members).await.map_err(|e| fatal(&e))?;
+            let members: BTreeMap<u64, Peer> = founders.into_iter().map(|(id, peer)| (id.0, peer)).collect();
+            if !members.is_empty() {
+                raft.initialize(members).await.map_err(|e| fatal(&e))?;
+            }
         } else if raft.voter_ids().eq([node.0]) {
             // Nobody else can lead: no reason to wait for the election timeout.
             raft.trigger().elect(false).await.map_err(|e| fatal(&e))?;
         }
-        raft.wait_for_recovery(None).await.map_err(|e| fatal(&e))?;
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
         let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us, log: records };
         let proposer = tokio::spawn(proposer.run());
@@ -130,6 +142,50 @@ impl<M: StateMachine> Group<M> {
             runtime,
             panicked,
         }))
+    }
+
+    /// Waits until everything that was committed when the node stopped is applied here; needs a leader.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let recovered = self.raft.wait_for_recovery(None).await;
+        recovered.map(drop).map_err(|e| Error::Stopped { group: self.group, reason: e.to_string() })
+    }
+
+    /// Raft itself, for the one who carries its messages.
+    pub fn raft(&self) -> &Raft<Types<M>, impl RaftStateMachine<Types<M>, SnapshotData = SnapshotBytes> + use<M>> {
+        &self.raft
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub async fn applied(&self, index: u64) -> Result<(), Error> {
+        let applied = self.raft.wait(None).applied_index_at_least(Some(index), "an index").await;
+        applied.map(drop).map_err(|e| Error::Stopped { group: self.group, reason: e.to_string() })
+    }
+
+    /// Gives the log to another node, without a vote. For the leader.
+    pub async fn add_learner(&self, node: NodeId, peer: Peer) -> Result<(), Error> {
+        let added = self.raft.add_learner(node.0, peer, false).await;
+        added.map(drop).map_err(|e| stopped(self.group, e))
+    }
+
+    /// Makes exactly these members the voters, through a joint membership; who votes no longer becomes a learner. For the leader.
+    pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), Error> {
+        let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+        let changed = self.raft.change_membership(voters, true).await;
+        changed.map(drop).map_err(|e| stopped(self.group, e))
+    }
+
+    /// Takes learners out of the group. For the leader.
+    pub async fn remove_learners(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Error> {
+        let nodes: BTreeSet<u64> = nodes.iter().map(|node| node.0).collect();
+        let removed = self.raft.change_membership(ChangeMembers::RemoveNodes(nodes), true).await;
+        removed.map(drop).map_err(|e| stopped(self.group, e))
+    }
+
+    /// Asks a voter to take over; answers once it has been asked. For the leader.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), Error> {
+        let group = self.group;
+        let asked = self.raft.trigger().transfer_leader(to.0).await;
+        asked.map_err(|fatal| Error::Stopped { group, reason: fatal.to_string() })
     }
 
     /// Which group this is.
@@ -222,18 +278,52 @@ impl<M: StateMachine> Group<M> {
     pub fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
+        let membership = m.membership_config.membership();
+        let nodes = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId).collect::<BTreeSet<NodeId>>();
+        let matching =
+            m.replication.iter().flatten().map(|(node, at)| (NodeId(*node), at.as_ref().map_or(0, |l| l.index)));
+        let heard = m.heartbeat.iter().flatten();
+        let silent = heard.map(|(node, at)| (NodeId(*node), at.as_ref().map_or(Duration::MAX, |at| at.elapsed())));
         GroupStatus {
             leader: m.current_leader.map(NodeId),
             term: m.current_term,
             committed: m.local_committed.map_or(0, |l| l.index),
             applied: m.last_applied.map_or(0, |l| l.index),
             checkpoint: m.snapshot.map_or(0, |l| l.index),
+            last: m.last_log_index.unwrap_or(0),
+            voters: nodes(&mut membership.voter_ids()),
+            learners: nodes(&mut membership.learner_ids()),
+            matching: matching.collect(),
+            silent: silent.collect(),
+        }
+    }
+
+    /// The last index of the newest checkpoint, 0 without one.
+    pub fn checkpointed(&self) -> u64 {
+        self.raft.metrics().borrow_watched().snapshot.map_or(0, |l| l.index)
+    }
+
+    /// The leader, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Completes when the leader that this node knows is another than `leader`, at once when it is so already.
+    pub async fn leader_changes_from(&self, leader: Option<NodeId>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if metrics.borrow_watched().current_leader.map(NodeId) != leader {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 
     /// Whether this node leads the group, as far as it knows.
     pub fn leads(&self) -> bool {
-        self.status().leader == Some(self.node)
+        self.leader() == Some(self.node)
     }
 
     /// Completes with the reason once the group has stopped for an error. Never completes after a clean shutdown.

@@ -8,14 +8,16 @@ mod error;
 // What a group is made of: the machine its entries drive, and the types Raft is told of.
 mod machine;
 mod types;
-// Its three parts on disk and in memory: log, applied state, checkpoint.
+// Its parts on disk and in memory: log, applied state with the statements it remembers, checkpoint.
 mod checkpoint;
 mod log_store;
+mod sessions;
 mod state;
 // The group itself, and the task that gathers statements into entries.
 mod group;
 mod proposer;
 
+pub use checkpoint::snapshot_state;
 pub use error::Error;
 pub use group::{Group, GroupOptions, GroupStatus};
 pub use machine::{MachineCheckpoint, StateMachine};

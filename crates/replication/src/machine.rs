@@ -1,6 +1,7 @@
 //! What a group replicates. Two machines exist: the catalog and the data group.
 
 use bytes::Bytes;
+use event::Origin;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use storage::Error;
@@ -10,14 +11,17 @@ use storage::Error;
 /// Its state is a pure function of the entries applied; time and randomness reach it only inside entries.
 pub trait StateMachine: Send + Sync + 'static {
     /// What a client asks for; several travel in one entry, each with its own outcome.
-    type Statement: Send + 'static;
+    type Statement: Clone + Send + Sync + 'static;
     /// An entry, decoded.
     type Entry: Send + Sync + 'static;
     /// What became of one statement.
-    type Outcome: Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Outcome: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// Makes one entry of the statements: its bytes and what [`StateMachine::decode`] would make of them.
     fn encode(time_us: i64, statements: Vec<Self::Statement>) -> Result<(Bytes, Self::Entry), Error>;
+
+    /// The statements of an entry, for the leader that another node sends them to.
+    fn statements(entry: Self::Entry) -> Vec<Self::Statement>;
 
     /// Reads an entry. Untrusted bytes give an error, never a panic.
     fn decode(bytes: &Bytes) -> Result<Self::Entry, Error>;
@@ -30,14 +34,23 @@ pub trait StateMachine: Send + Sync + 'static {
         false
     }
 
+    /// Who asked for each statement of the entry; `None` for one that is never asked for twice.
+    fn origins(entry: &Self::Entry) -> Vec<Option<Origin>>;
+
     /// The proposer's time in the entry, in microseconds.
     fn time_us(entry: &Self::Entry) -> i64;
 
     /// Whether a checkpoint may later be asked for exactly this entry's index. The group then remembers what Raft needs of it.
     fn is_cut(entry: &Self::Entry) -> bool;
 
-    /// Applies an entry and returns one outcome per statement. An error stops the group.
-    fn apply(&mut self, index: u64, entry: &Self::Entry) -> Result<Vec<Self::Outcome>, Error>;
+    /// Applies the statements of an entry that are `wanted`, by their place in it, and returns one outcome for each of those. An error stops
+    /// the group.
+    fn apply(
+        &mut self,
+        index: u64,
+        entry: &Self::Entry,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Self::Outcome>>, Error>;
 
     /// Passes an index whose entry is Raft's own and says nothing to the machine.
     fn advance(&mut self, index: u64);

@@ -139,7 +139,8 @@ impl<M: StateMachine> Proposer<M> {
         tokio::spawn(async move {
             let _slot = slot;
             match committed.await {
-                Ok(Ok(written)) => answer_each(group, written.log_id.index, written.data, answers),
+                Ok(Ok(written)) => answer_each(group, written.data, answers),
+                // Refused before it was appended.
                 Ok(Err(ClientWriteError::ForwardToLeader(_))) => answer_all(answers, || Error::NoLeader(group)),
                 Ok(Err(e)) => answer_all(answers, || Error::Unknown { group, reason: e.to_string() }),
                 Err(_) => answer_all(answers, || Error::Unknown { group, reason: "the node stops".into() }),
@@ -148,11 +149,14 @@ impl<M: StateMachine> Proposer<M> {
     }
 }
 
-fn answer_each<M: StateMachine>(group: GroupId, index: u64, applied: Answer<M>, answers: Answers<M>) {
+fn answer_each<M: StateMachine>(group: GroupId, applied: Answer<M>, answers: Answers<M>) {
     assert_eq!(applied.outcomes.len(), answers.len(), "apply of group {group} answers each statement once");
     for (answer, outcome) in answers.into_iter().zip(applied.outcomes) {
         // A client that no longer waits has its answer in the log.
-        let _ = answer.send(Ok(Proposed { index, outcome }));
+        let _ = answer.send(match outcome {
+            Some((index, outcome)) => Ok(Proposed { index, outcome }),
+            None => Err(Error::Unknown { group, reason: "its coordinator has settled it".into() }),
+        });
     }
 }
 

@@ -5,24 +5,25 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use event::GroupId;
+use event::{GroupId, Origin};
 use futures::{Stream, TryStreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
-use crate::checkpoint::{Checkpoint, CheckpointFile};
+use crate::checkpoint::{Checkpoint, CheckpointFile, CheckpointMeta};
 use crate::log_store::LogStore;
 use crate::machine::StateMachine;
-use crate::types::{Answer, Entry, LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, Types};
+use crate::sessions::{Known, Sessions};
+use crate::types::{Answer, Applying, Entry, LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, Types};
 
 /// Owns the machine; lives in Raft's apply task.
 pub(crate) struct Applied<M: StateMachine> {
     group: GroupId,
     pub(crate) machine: M,
     file: CheckpointFile,
-    position: Position,
+    position: Position<M::Outcome>,
     /// Positions a checkpoint may be asked for, by index; those at or below the newest checkpoint are forgotten.
-    cuts: BTreeMap<u64, Position>,
+    cuts: BTreeMap<u64, Position<M::Outcome>>,
     /// Last index of the newest checkpoint known to be durable.
     saved: Option<u64>,
     /// The newest proposer's time applied, for the proposer.
@@ -31,10 +32,24 @@ pub(crate) struct Applied<M: StateMachine> {
 
 /// What Raft and the proposer know at one index.
 #[derive(Clone, Debug)]
-struct Position {
+struct Position<O> {
     last: Option<LogId>,
     membership: StoredMembership,
     time_us: i64,
+    /// Shared with the cuts, copied when it changes.
+    sessions: Arc<Sessions<O>>,
+}
+
+/// What is to be done with a statement of an entry.
+enum Turn<O> {
+    /// Apply it, and remember what becomes of it.
+    Apply,
+    /// It was applied before.
+    Repeat { index: u64, outcome: O },
+    /// The entry has it already, at that place.
+    Same(usize),
+    /// Nobody waits for it.
+    Pass,
 }
 
 impl<M: StateMachine> Applied<M> {
@@ -45,7 +60,8 @@ impl<M: StateMachine> Applied<M> {
         file: CheckpointFile,
         log: &LogStore<M>,
     ) -> Result<Applied<M>, storage::Error> {
-        let position = Position { last: None, membership: StoredMembership::default(), time_us: i64::MIN };
+        let (membership, sessions) = (StoredMembership::default(), Arc::default());
+        let position = Position { last: None, membership, time_us: i64::MIN, sessions };
         let time_us = Arc::new(AtomicI64::new(i64::MIN));
         let mut applied = Applied { group, machine, file, position, cuts: BTreeMap::new(), saved: None, time_us };
         if let Some(checkpoint) = applied.file.read().await? {
@@ -84,15 +100,16 @@ impl<M: StateMachine> Applied<M> {
 
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), storage::Error> {
         self.machine.restore(checkpoint.meta.last.index, checkpoint.state)?;
-        let meta = checkpoint.meta;
-        self.position = Position { last: Some(meta.last), membership: meta.membership, time_us: meta.time_us };
+        let sessions = Arc::new(checkpoint.meta.sessions()?);
+        let CheckpointMeta { last, membership, time_us, .. } = checkpoint.meta;
+        self.position = Position { last: Some(last), membership, time_us, sessions };
         self.cuts.clear();
-        self.saved = Some(meta.last.index);
-        self.time_us.store(meta.time_us, Ordering::SeqCst);
+        self.saved = Some(last.index);
+        self.time_us.store(time_us, Ordering::SeqCst);
         Ok(())
     }
 
-    fn apply_entry(&mut self, entry: &Entry<M>) -> Result<Vec<M::Outcome>, storage::Error> {
+    fn apply_entry(&mut self, entry: &Entry<M>) -> Result<Vec<Applying<M::Outcome>>, storage::Error> {
         let index = entry.log_id.index;
         assert_eq!(index, self.next_index(), "entries are applied in order");
         let outcomes = match &entry.payload {
@@ -114,14 +131,68 @@ impl<M: StateMachine> Applied<M> {
         Ok(outcomes)
     }
 
-    fn apply_decoded(&mut self, at: LogId, entry: &M::Entry) -> Result<Vec<M::Outcome>, storage::Error> {
-        let outcomes = self.machine.apply(at.index, entry)?;
+    fn apply_decoded(&mut self, at: LogId, entry: &M::Entry) -> Result<Vec<Applying<M::Outcome>>, storage::Error> {
+        let origins = M::origins(entry);
+        let turns = self.turns(&origins);
+        let wanted = |place: usize| matches!(turns.get(place), None | Some(Turn::Apply));
+        let applied = self.machine.apply(at.index, entry, &wanted)?;
+        let outcomes = self.conclude(at.index, &origins, turns, applied);
         self.position.time_us = self.position.time_us.max(M::time_us(entry));
         self.time_us.store(self.position.time_us, Ordering::SeqCst);
         if M::is_cut(entry) {
             self.cuts.insert(at.index, Position { last: Some(at), ..self.position.clone() });
         }
         Ok(outcomes)
+    }
+
+    /// Looks up each statement of an entry.
+    fn turns(&mut self, origins: &[Option<Origin>]) -> Vec<Turn<M::Outcome>> {
+        let sessions = Arc::make_mut(&mut self.position.sessions);
+        let mut turns = Vec::with_capacity(origins.len());
+        for (place, origin) in origins.iter().enumerate() {
+            let Some(origin) = origin else {
+                turns.push(Turn::Apply);
+                continue;
+            };
+            let is_same = |other: &Option<Origin>| other.is_some_and(|other| other.id == origin.id);
+            turns.push(match sessions.look(*origin) {
+                Known::Before { index, outcome } => Turn::Repeat { index, outcome },
+                Known::Settled => Turn::Pass,
+                Known::New => match origins[..place].iter().position(is_same) {
+                    Some(first) => Turn::Same(first),
+                    None => Turn::Apply,
+                },
+            });
+        }
+        turns
+    }
+
+    /// Remembers the outcomes of new statements, and says what to answer each.
+    fn conclude(
+        &mut self,
+        index: u64,
+        origins: &[Option<Origin>],
+        turns: Vec<Turn<M::Outcome>>,
+        applied: Vec<Option<M::Outcome>>,
+    ) -> Vec<Applying<M::Outcome>> {
+        assert_eq!(applied.len(), turns.len(), "a machine applies or passes over each statement of an entry");
+        let sessions = Arc::make_mut(&mut self.position.sessions);
+        let mut answers: Vec<Applying<M::Outcome>> = Vec::with_capacity(turns.len());
+        for ((turn, outcome), origin) in turns.into_iter().zip(applied).zip(origins) {
+            answers.push(match turn {
+                Turn::Apply => {
+                    let outcome = outcome.expect("a statement that was wanted has an outcome");
+                    if let Some(origin) = origin {
+                        sessions.remember(*origin, index, outcome.clone());
+                    }
+                    Some((index, outcome))
+                }
+                Turn::Repeat { index, outcome } => Some((index, outcome)),
+                Turn::Same(first) => answers[first].clone(),
+                Turn::Pass => None,
+            });
+        }
+        answers
     }
 
     /// Captures the machine's newest checkpoint; cheap enough for the apply task.
@@ -137,7 +208,8 @@ impl<M: StateMachine> Applied<M> {
             })?
         };
         let last = position.last.expect("a cut has a position");
-        Ok(Some(Checkpoint::new(self.group, last, position.membership, position.time_us, captured.state)))
+        let Position { membership, time_us, sessions, .. } = position;
+        Ok(Some(Checkpoint::new(self.group, last, membership, time_us, &sessions, captured.state)))
     }
 }
 

@@ -89,11 +89,14 @@ impl<M: StateMachine> fmt::Display for Proposal<M> {
     }
 }
 
-/// What apply answers: one outcome for each statement of the entry.
+/// What became of a statement, and the index of the entry that decided it; `None` when nobody waits for it any more.
+pub(crate) type Applying<O> = Option<(u64, O)>;
+
+/// What apply answers: one for each statement of the entry.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Answer<M: StateMachine> {
-    pub(crate) outcomes: Vec<M::Outcome>,
+    pub(crate) outcomes: Vec<Applying<M::Outcome>>,
 }
 
 // Raft asks these of its configuration type, which has no values to compare.

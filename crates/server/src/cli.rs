@@ -21,6 +21,11 @@ struct Cli {
 enum Command {
     /// Serve PostgreSQL clients from a data directory until SIGTERM.
     Server(ServerArgs),
+    /// Start and tend a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Make certificates with which nodes know each other.
+    Cert(CertArgs),
     /// Run statements on a server and print their rows.
     Sql(SqlArgs),
     /// Load a year of real flights and weather, query it, and stay up for psql.
@@ -42,12 +47,80 @@ struct ServerArgs {
     /// Where /livez, /readyz and /metrics are served, or "off" [default: 127.0.0.1:6480].
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
+    /// Where other nodes connect; without it the node is alone.
+    #[arg(long, value_name = "ADDRESS")]
+    cluster_listen: Option<String>,
+    /// Where other nodes are told to connect, when that is another address [default: that of --cluster-listen].
+    #[arg(long, value_name = "HOST:PORT")]
+    cluster_address: Option<String>,
+    /// A node of the cluster that an empty data directory shall belong to; may be said several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Vec<String>,
+    /// The id that the node must have; a new node asks for it.
+    #[arg(long, value_name = "N")]
+    node_id: Option<u64>,
     /// Listen beyond loopback although clients are not authenticated.
     #[arg(long)]
     insecure: bool,
     /// How log lines look: auto (text on a terminal, JSON otherwise), text or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Start a cluster on this machine, each node a process of its own that is restarted when it fails.
+    Start(ClusterStartArgs),
+    /// Show the nodes of a cluster and their replicas.
+    Status(ConnectArgs),
+    /// Take a node out of the cluster, for good; its replicas go to others.
+    Remove(RemoveArgs),
+}
+
+/// Flags of `annal cluster start`.
+#[derive(Debug, Args)]
+struct ClusterStartArgs {
+    /// How many nodes; one, three, or another odd number.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    nodes: usize,
+    /// The directory of the nodes' data directories; a cluster that is there is started again.
+    #[arg(long, value_name = "DIR", default_value = "./annal-cluster")]
+    data: PathBuf,
+    /// Where clients of the first node connect; those of the others use the ports after it. 0 takes free ports.
+    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    port: u16,
+}
+
+/// Where `annal cluster` finds a node.
+#[derive(Debug, Args)]
+struct ConnectArgs {
+    /// Any node of the cluster.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6432")]
+    connect: SocketAddr,
+    /// The role.
+    #[arg(long, value_name = "NAME", default_value = "annal")]
+    user: String,
+}
+
+/// Flags of `annal cluster remove`.
+#[derive(Debug, Args)]
+struct RemoveArgs {
+    /// The node's id.
+    #[arg(value_name = "NODE")]
+    node: u64,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Flags of `annal cert`.
+#[derive(Debug, Args)]
+struct CertArgs {
+    /// The directory of the authority, whose key signs nodes: keep it off the nodes.
+    #[arg(long, value_name = "DIR", default_value = "./annal-certs")]
+    dir: PathBuf,
+    /// Names of the nodes; each gets a directory with what it needs.
+    #[arg(value_name = "NAME", required = true)]
+    nodes: Vec<String>,
 }
 
 /// Flags of `annal sql`.
@@ -93,11 +166,28 @@ pub fn run() -> Result<(), Error> {
                 data: args.data,
                 listen: args.listen,
                 http: args.http,
+                cluster_listen: args.cluster_listen,
+                cluster_address: args.cluster_address,
+                join: args.join,
+                node_id: args.node_id,
                 insecure: args.insecure,
                 log_format: args.log_format,
             };
             crate::process::serve(&Settings::load(&overrides)?)
         }
+        Command::Cluster(ClusterCommand::Start(args)) => {
+            crate::local::run(&crate::local::LocalOptions { nodes: args.nodes, data: args.data, port: args.port })
+        }
+        Command::Cluster(ClusterCommand::Status(args)) => ask(
+            "SELECT n.node, n.state, n.sql_address, n.cluster_address, count(*) FILTER (WHERE r.votes) AS votes, \
+             count(*) FILTER (WHERE r.leader = n.node) AS leads \
+             FROM annal.nodes n LEFT JOIN annal.replicas r ON r.node = n.node GROUP BY 1, 2, 3, 4 ORDER BY 1",
+            args,
+        ),
+        Command::Cluster(ClusterCommand::Remove(args)) => {
+            ask(&format!("SELECT annal.remove_node({})", args.node), args.connect)
+        }
+        Command::Cert(args) => crate::certificates::run(&args.dir, &args.nodes),
         Command::Sql(args) => crate::sql::run(&SqlOptions {
             sql: args.sql,
             file: args.file,
@@ -109,6 +199,12 @@ pub fn run() -> Result<(), Error> {
             crate::demo::run(&crate::demo::DemoOptions { data_dir: args.data, listen: args.listen, exit: args.exit })
         }
     }
+}
+
+/// Asks one node about the cluster.
+fn ask(sql: &str, to: ConnectArgs) -> Result<(), Error> {
+    let (address, user) = (to.connect, to.user);
+    crate::sql::run(&SqlOptions { sql: Some(sql.to_owned()), file: None, address, user, format: Format::Table })
 }
 
 #[cfg(test)]

@@ -41,6 +41,17 @@ pub enum Error {
         /// What is missing.
         source: object_store::Error,
     },
+    /// A certificate cannot be read or made.
+    #[error("could not use certificate file \"{path}\": {source}")]
+    Certificate {
+        /// The file or directory.
+        path: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The processes of `annal cluster` cannot be started or do not run.
+    #[error("{0}")]
+    Cluster(String),
     /// The node could not stop cleanly; nothing acknowledged is lost.
     #[error("could not stop cleanly: {0}")]
     Stop(cluster::Error),
@@ -70,6 +81,8 @@ impl Error {
             | Error::Start(_)
             | Error::Open { .. }
             | Error::Remote { .. }
+            | Error::Certificate { .. }
+            | Error::Cluster(_)
             | Error::Stop(_)
             | Error::Demo(_)
             | Error::Sql { .. } => EXIT_FAILURE,
@@ -91,6 +104,8 @@ impl Error {
             | Error::Start(_)
             | Error::Open { .. }
             | Error::Remote { .. }
+            | Error::Certificate { .. }
+            | Error::Cluster(_)
             | Error::Stop(_)
             | Error::Demo(_) => None,
         }

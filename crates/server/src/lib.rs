@@ -6,6 +6,8 @@ pub mod settings;
 mod error;
 // The store elsewhere.
 mod remote;
+// What nodes prove to each other who they are with.
+mod certificates;
 // The threads.
 mod runtimes;
 // What the operator sees.
@@ -17,6 +19,8 @@ mod metrics;
 mod process;
 // The command line.
 pub mod cli;
+// Several nodes on this machine.
+pub mod local;
 // The main job, shown on real data.
 pub mod demo;
 // A client for scripts.

@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use cluster::{MemoryBudget, Node, NodeOptions};
-use event::{Entropy, SystemClock};
+use cluster::{GrpcTransport, MemoryBudget, Node, NodeOptions, Place};
+use event::{Entropy, NodeId, SystemClock};
 use query::{Engine, EngineOptions};
 use storage::RealDisk;
 use tokio::net::TcpListener;
@@ -152,6 +152,7 @@ impl Service {
     async fn start(settings: &Settings, runtimes: &Runtimes) -> Result<Service, Error> {
         let mut signals =
             Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting node");
         let (listener, address) = listen(settings.listen).await?;
         let pages = Arc::new(Pages {
             node: OnceLock::new(),
@@ -163,8 +164,9 @@ impl Service {
             tracing::info!(%address, "health and metrics are served");
             tokio::spawn(http::serve(listener, pages.clone()));
         }
+        let place = place(settings, runtimes, address).await?;
         let node = tokio::select! {
-            node = open(settings, runtimes) => node?,
+            node = open(settings, runtimes, place) => node?,
             name = signals.any() => {
                 tracing::info!(signal = name, "stopped while starting");
                 // Nothing was acknowledged yet, and whatever recovery wrote it can write again.
@@ -202,8 +204,20 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     Ok((listener, address))
 }
 
+/// Takes the node's address among others, where clients find it at `sql`.
+async fn place(settings: &Settings, runtimes: &Runtimes, sql: SocketAddr) -> Result<Place, Error> {
+    let Some(cluster) = &settings.cluster else { return Ok(Place::alone()) };
+    let (listener, address) = listen(cluster.listen).await?;
+    let tls = cluster.certificates.as_ref().map(crate::certificates::read).transpose()?;
+    tracing::info!(%address, encrypted = tls.is_some(), "other nodes are served");
+    let transport = Arc::new(GrpcTransport::new(listener, runtimes.consensus().clone(), tls));
+    let address = cluster.address.clone().unwrap_or_else(|| address.to_string());
+    let wanted = cluster.node_id.map(NodeId);
+    Ok(Place { transport, address, sql_address: sql.to_string(), join: cluster.join.clone(), wanted })
+}
+
 /// Opens the data directory on the consensus threads.
-async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Error> {
+async fn open(settings: &Settings, runtimes: &Runtimes, place: Place) -> Result<Arc<Node>, Error> {
     let remote = settings.remote.as_ref().map(crate::remote::segments).transpose();
     let options = NodeOptions {
         disk: Arc::new(RealDisk::new(&settings.data_dir)),
@@ -214,6 +228,7 @@ async fn open(settings: &Settings, runtimes: &Runtimes) -> Result<Arc<Node>, Err
         seal_bytes: settings.memory.seal,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(settings.memory.node),
+        place,
         remote: remote.map_err(|source| Error::Remote { source })?,
     };
     match runtimes.consensus().spawn(Node::start(options)).await {

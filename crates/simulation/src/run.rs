@@ -107,6 +107,7 @@ impl World {
             log_file_bytes: LOG_FILE_BYTES,
             memory: cluster::MemoryBudget::new(1 << 30),
             remote: None,
+            place: cluster::Place::alone(),
         };
         Node::start(options).await.map_err(|e| format!("the node does not start: {e}"))
     }

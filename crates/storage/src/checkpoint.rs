@@ -84,3 +84,12 @@ impl CheckpointBody {
         Ok(body)
     }
 }
+
+/// The segments that the manifests of a checkpoint name, for one who must hold them before the checkpoint counts.
+///
+/// # Errors
+/// [`Error::Decode`] when the bytes are no checkpoint.
+pub fn checkpoint_segments(bytes: &[u8]) -> Result<Vec<SegmentMeta>, Error> {
+    let body = CheckpointBody::decode(bytes)?;
+    Ok(body.shards.into_iter().flat_map(|shard| shard.segments).collect())
+}

@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use event::{ShardId, SplitId, StatementId, TableDefinition};
+use event::{Origin, ShardId, SplitId, StatementId, TableDefinition};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Statement {
     /// Who asked.
-    pub id: StatementId,
+    pub origin: Origin,
     /// What to do.
     pub commands: Vec<Command>,
 }

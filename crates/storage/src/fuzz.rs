@@ -68,7 +68,10 @@ mod tests {
 
     fn entry_of(commands: Vec<Command>) -> Vec<u8> {
         let id = StatementId { node: NodeId(1), boot: 2, counter: 7 };
-        Entry { time_us: 5, statements: vec![Statement { id, commands }] }.encode().unwrap().to_vec()
+        Entry { time_us: 5, statements: vec![Statement { origin: event::Origin { id, settled: 3 }, commands }] }
+            .encode()
+            .unwrap()
+            .to_vec()
     }
 
     fn entries() -> Vec<Vec<u8>> {

@@ -34,6 +34,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod testing;
 
+pub use checkpoint::checkpoint_segments;
 pub use command::{Command, Entry, Statement};
 pub use disk::{Disk, RealDisk, SimulatedDisk};
 pub use error::{Error, disk_is_full};

@@ -5,6 +5,7 @@
 //! Paths of the store are plain, so nothing outside its root can be reached.
 
 mod cached;
+mod filled;
 mod open;
 mod segments;
 
@@ -28,6 +29,7 @@ use object_store::{
 use parking_lot::Mutex;
 
 pub use self::cached::CachedObjectStore;
+pub use self::filled::Fetch;
 use self::open::{OpenObject, OpenObjects};
 pub use self::segments::SegmentStore;
 use crate::Disk;

@@ -70,9 +70,28 @@ impl Shards {
     /// # Errors
     /// [`Error::Decode`] when the bytes are no sound checkpoint of this group.
     pub fn restore(group: GroupId, bytes: &[u8]) -> Result<Shards, Error> {
-        let pins = SegmentPins::default();
-        let state = State::restore(group, CheckpointBody::decode(bytes)?, &pins)?;
-        Ok(Shards { state: Arc::new(RwLock::new(state)), pins })
+        Shards::new(group).restored(bytes)
+    }
+
+    /// The same in the place of these shards: what readers of them hold on to stays held.
+    ///
+    /// # Errors
+    /// As [`Shards::restore`].
+    pub fn restored(&self, bytes: &[u8]) -> Result<Shards, Error> {
+        let group = self.state.read().group;
+        let state = State::restore(group, CheckpointBody::decode(bytes)?, &self.pins)?;
+        Ok(Shards { state: Arc::new(RwLock::new(state)), pins: self.pins.clone() })
+    }
+
+    /// The seal of the newest complete checkpoint that is not above `seal`.
+    pub fn checkpoint_seal_up_to(&self, seal: u64) -> Option<u64> {
+        self.state.read().newest_checkpoint(seal).map(|(_, captured)| captured.seal)
+    }
+
+    /// The newest complete checkpoint whose seal is not above `seal`.
+    pub fn checkpoint_up_to(&self, seal: u64) -> Option<Checkpoint> {
+        let newest = self.state.read().newest_checkpoint(seal);
+        newest.map(|(group, captured)| captured.encode(group))
     }
 
     /// Applies the entry at `index`: one outcome for each statement, in order. A statement applies as a whole or leaves no trace.
@@ -80,7 +99,16 @@ impl Shards {
     /// # Panics
     /// When `index` is not above every index applied before.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Vec<Outcome> {
-        self.state.write().apply(index, entry, &self.pins)
+        let outcomes = self.apply_some(index, entry, &|_| true);
+        outcomes.into_iter().map(|outcome| outcome.expect("every statement was applied")).collect()
+    }
+
+    /// The same for those statements of the entry that are `wanted`, by their place in it; the others have no outcome and leave no trace.
+    ///
+    /// # Panics
+    /// As [`Shards::apply`].
+    pub fn apply_some(&mut self, index: u64, entry: &Entry, wanted: &dyn Fn(usize) -> bool) -> Vec<Option<Outcome>> {
+        self.state.write().apply(index, entry, wanted, &self.pins)
     }
 
     /// Passes an index whose entry has nothing for the shards (a blank or membership entry of Raft).
@@ -209,8 +237,20 @@ impl ShardsReader {
 
     /// The newest complete checkpoint.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
-        let newest = self.state.read().newest_checkpoint();
+        let newest = self.state.read().newest_checkpoint(u64::MAX);
         newest.map(|(group, captured)| captured.encode(group))
+    }
+
+    /// The segments that the newest complete checkpoint names, with its seal.
+    pub fn checkpoint_segments(&self) -> Option<(u64, Vec<SegmentRef>)> {
+        let (_, captured) = self.state.read().newest_checkpoint(u64::MAX)?;
+        let segments = captured.manifests.values().flat_map(|manifest| manifest.segments.iter().cloned());
+        Some((captured.seal, segments.collect()))
+    }
+
+    /// What is known of the segment of that name, when a live manifest names it.
+    pub fn segment(&self, name: &str) -> Option<SegmentRef> {
+        self.state.read().segment(name)
     }
 
     /// Names of all segments that the live manifests, a captured state, or a complete checkpoint names, in order. Says nothing

@@ -237,6 +237,11 @@ pub(crate) fn golden(name: &str, now: &[u8]) -> bytes::Bytes {
     std::fs::read(&path).unwrap().into()
 }
 
+/// A committed file of a format that is not written any more.
+pub(crate) fn kept(name: &str) -> bytes::Bytes {
+    std::fs::read(format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap().into()
+}
+
 /// The rows of batches as sorted text, one line a row, `base` added to the last column (`__seq`).
 pub(crate) fn lines<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>, base: u64) -> Vec<String> {
     let mut lines = Vec::new();

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{ColumnId, GroupId, SchemaVersion, StatementId, TableDefinition, TableId};
+use event::{ColumnId, GroupId, NodeId, Origin, SchemaVersion, StatementId, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
 
-use super::{Table, TableSpec, View};
+use super::{NodeRecord, Table, TableSpec, View};
 
 const MAGIC: &[u8; 8] = b"ANNALCAT";
 const VERSION: u16 = 1;
@@ -22,6 +22,16 @@ pub(crate) struct CatalogEntry {
     /// The proposer's clock in microseconds.
     pub(crate) time_us: i64,
     pub(crate) commands: Vec<CatalogCommand>,
+    /// Who asked for each command; none in entries of before that was written.
+    #[serde(default)]
+    pub(crate) origins: Vec<Origin>,
+}
+
+/// A command on its way into the log.
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogStatement {
+    pub(crate) origin: Origin,
+    pub(crate) command: CatalogCommand,
 }
 
 /// One command to the catalog.
@@ -33,12 +43,35 @@ pub(crate) enum CatalogCommand {
         /// In placement order, not empty.
         groups: Vec<GroupId>,
     },
+    /// Takes a node into the cluster. One with the same nonce is in already.
+    Join {
+        /// What is known of it.
+        record: Arc<NodeRecord>,
+        /// The id it asks for, which nobody may have had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wanted: Option<NodeId>,
+    },
+    /// A node has started.
+    Boot {
+        /// The node.
+        node: NodeId,
+        /// Where it is now, and which boot this is.
+        record: Arc<NodeRecord>,
+    },
+    /// Takes a node out of the cluster, for good.
+    Leave {
+        /// The node.
+        node: NodeId,
+    },
     /// Takes an id out, for a view or a schema.
     TakeId,
     /// First step of CREATE TABLE: a table with ids and shards that nobody sees, and that has no name yet.
     Create {
         /// What was asked for.
         spec: TableSpec,
+        /// Whose table it is until it is published: a node and its boot.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maker: Option<(NodeId, u64)>,
     },
     /// The table that nobody sees will never be published.
     Discard {
@@ -148,6 +181,8 @@ pub(crate) enum CatalogOutcome {
     Done,
     /// An id that nothing else has.
     Id(TableId),
+    /// The id of a node.
+    Node(NodeId),
     /// The table that was made.
     Table(Arc<Table>),
     /// The numbers from `first` on are the proposer's.
@@ -191,6 +226,8 @@ pub(crate) enum Refusal {
     Circular(String),
     /// There is no such table or view.
     NoSuchTable(String),
+    /// A node has or had that id.
+    NodeExists(NodeId),
 }
 
 impl CatalogEntry {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{Check, Column};
+use event::{Check, Column, Origin};
 use parking_lot::RwLock;
 use replication::{MachineCheckpoint, StateMachine};
 use storage::Error;
 use storage::document::{decode_document, encode_document};
 
-use super::command::{CatalogChange, CatalogCommand, CatalogEntry, CatalogOutcome};
+use super::command::{CatalogChange, CatalogCommand, CatalogEntry, CatalogOutcome, CatalogStatement};
 use super::state::{CatalogState, Prepared};
 use super::{Catalog, View};
 
@@ -72,23 +72,29 @@ fn change_bytes(change: &CatalogChange) -> usize {
 }
 
 impl StateMachine for CatalogMachine {
-    type Statement = CatalogCommand;
+    type Statement = CatalogStatement;
     type Entry = CatalogEntry;
     type Outcome = CatalogOutcome;
 
-    fn encode(time_us: i64, commands: Vec<CatalogCommand>) -> Result<(Bytes, CatalogEntry), Error> {
-        let entry = CatalogEntry { time_us, commands };
+    fn encode(time_us: i64, statements: Vec<CatalogStatement>) -> Result<(Bytes, CatalogEntry), Error> {
+        let (origins, commands) = statements.into_iter().map(|s| (s.origin, s.command)).unzip();
+        let entry = CatalogEntry { time_us, commands, origins };
         Ok((entry.encode()?, entry))
+    }
+
+    fn statements(entry: CatalogEntry) -> Vec<CatalogStatement> {
+        let statements = entry.commands.into_iter().zip(entry.origins);
+        statements.map(|(command, origin)| CatalogStatement { origin, command }).collect()
     }
 
     fn decode(bytes: &Bytes) -> Result<CatalogEntry, Error> {
         CatalogEntry::decode(bytes)
     }
 
-    fn statement_bytes(command: &CatalogCommand) -> usize {
+    fn statement_bytes(statement: &CatalogStatement) -> usize {
         const STEP_BYTES: usize = 64;
-        match command {
-            CatalogCommand::Create { spec } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
+        match &statement.command {
+            CatalogCommand::Create { spec, .. } => STEP_BYTES + written_bytes(&spec.columns, &spec.checks),
             CatalogCommand::Apply { changes } | CatalogCommand::Prepare { changes, .. } => {
                 STEP_BYTES + changes.iter().map(|change| STEP_BYTES + change_bytes(change)).sum::<usize>()
             }
@@ -96,11 +102,15 @@ impl StateMachine for CatalogMachine {
         }
     }
 
-    fn makes_room(command: &CatalogCommand) -> bool {
+    fn origins(entry: &CatalogEntry) -> Vec<Option<Origin>> {
+        (0..entry.commands.len()).map(|place| entry.origins.get(place).copied()).collect()
+    }
+
+    fn makes_room(statement: &CatalogStatement) -> bool {
         use CatalogChange::{Alter, Comment, CreateView};
         let grows =
             |change: &CatalogChange| matches!(change, Alter { .. } | CreateView { .. } | Comment { text: Some(_), .. });
-        match command {
+        match &statement.command {
             CatalogCommand::Create { .. } => false,
             CatalogCommand::Apply { changes } | CatalogCommand::Prepare { changes, .. } => !changes.iter().any(grows),
             _ => true,
@@ -115,8 +125,14 @@ impl StateMachine for CatalogMachine {
         false
     }
 
-    fn apply(&mut self, index: u64, entry: &CatalogEntry) -> Result<Vec<CatalogOutcome>, Error> {
-        let outcomes = entry.commands.iter().map(|command| self.state.apply(command)).collect();
+    fn apply(
+        &mut self,
+        index: u64,
+        entry: &CatalogEntry,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Option<CatalogOutcome>>, Error> {
+        let commands = entry.commands.iter().enumerate();
+        let outcomes = commands.map(|(place, command)| wanted(place).then(|| self.state.apply(command))).collect();
         self.publish(index);
         Ok(outcomes)
     }

@@ -1,18 +1,20 @@
 //! What the catalog group has decided, and how commands change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use event::{Column, ColumnId, GroupId, SchemaVersion, ShardId, StatementId, TableDefinition, TableId};
+use event::{Column, ColumnId, GroupId, NodeId, SchemaVersion, ShardId, StatementId, TableDefinition, TableId};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CatalogChange, CatalogCommand, CatalogOutcome, Refusal};
 use super::view::{losers, reaches, readers};
-use super::{Catalog, Comments, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
+use super::{Catalog, Comments, NodeRecord, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
 
 /// PostgreSQL's first oid of a user's object.
 const TABLE_ID_FIRST: u64 = 16384;
 const SHARD_ID_FIRST: u64 = 1;
+/// The node that founds a cluster.
+pub(crate) const NODE_ID_FIRST: u64 = 1;
 
 /// Everything the catalog group decides about; the checkpoint is this in JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,6 +22,13 @@ pub(crate) struct CatalogState {
     next_table: u64,
     next_shard: u64,
     groups: Vec<GroupId>,
+    #[serde(default = "first_node")]
+    next_node: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    /// Every id a node has or had.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    given: BTreeSet<NodeId>,
     tables: BTreeMap<TableId, TableState>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     views: BTreeMap<TableId, Arc<View>>,
@@ -39,6 +48,13 @@ pub(crate) struct CatalogState {
 struct TableState {
     stage: Stage,
     table: Arc<Table>,
+    /// While it is hidden: the node that makes it, and that node's boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maker: Option<(NodeId, u64)>,
+}
+
+fn first_node() -> u64 {
+    NODE_ID_FIRST
 }
 
 /// Changes that wait for the decision about their transaction. Nothing else changes meanwhile, so that they can be applied then.
@@ -70,6 +86,9 @@ impl CatalogState {
             next_table: TABLE_ID_FIRST,
             next_shard: SHARD_ID_FIRST,
             groups: Vec::new(),
+            next_node: NODE_ID_FIRST,
+            nodes: BTreeMap::new(),
+            given: BTreeSet::new(),
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
             comments: BTreeMap::new(),
@@ -77,11 +96,6 @@ impl CatalogState {
             schemas: BTreeMap::new(),
             prepared: None,
         }
-    }
-
-    /// Whether shards can be placed.
-    pub(crate) fn is_founded(&self) -> bool {
-        !self.groups.is_empty()
     }
 
     /// The transaction that is prepared and not decided about, as far as the catalog knows.
@@ -95,14 +109,26 @@ impl CatalogState {
         unseen.map(|table| (table.stage, Arc::clone(&table.table))).collect()
     }
 
+    /// Whether a hidden table is being made by that boot of a node.
+    pub(crate) fn is_made_by(&self, table: TableId, maker: (NodeId, u64)) -> bool {
+        self.tables.get(&table).and_then(|table| table.maker) == Some(maker)
+    }
+
+    /// Whether the maker of a hidden table has gone: it was started again since, or has left the cluster. One that nobody knows has, too.
+    pub(crate) fn is_left(&self, table: TableId) -> bool {
+        let maker = self.tables.get(&table).and_then(|table| table.maker);
+        maker.is_none_or(|(node, boot)| self.nodes.get(&node).is_none_or(|record| record.boot > boot))
+    }
+
     /// What everybody sees of it.
     pub(crate) fn catalog(&self, index: u64) -> Catalog {
         let public = self.tables.iter().filter(|(_, table)| table.stage == Stage::Public);
         let tables = public.map(|(id, table)| (*id, Arc::clone(&table.table))).collect();
-        let CatalogState { views, comments, schemas, prepared, .. } = self;
+        let CatalogState { views, comments, schemas, prepared, nodes, groups, .. } = self;
+        let (nodes, groups) = (nodes.clone(), groups.clone());
         let prepared = prepared.as_ref().map(|prepared| prepared.transaction);
         let (views, comments, schemas) = (views.clone(), comments.clone(), schemas.clone());
-        Catalog { index, tables, views, comments, schemas, prepared }
+        Catalog { index, tables, views, comments, schemas, nodes, groups, prepared }
     }
 
     pub(crate) fn apply(&mut self, command: &CatalogCommand) -> CatalogOutcome {
@@ -113,8 +139,20 @@ impl CatalogState {
                 }
                 CatalogOutcome::Done
             }
+            CatalogCommand::Join { record, wanted } => self.join(record, *wanted),
+            CatalogCommand::Boot { node, record } => {
+                // One that was taken out does not come back.
+                if self.nodes.contains_key(node) || !self.given.contains(node) {
+                    self.add_node(*node, record);
+                }
+                CatalogOutcome::Done
+            }
+            CatalogCommand::Leave { node } => {
+                self.nodes.remove(node);
+                CatalogOutcome::Done
+            }
             CatalogCommand::TakeId => CatalogOutcome::Id(self.take_id()),
-            CatalogCommand::Create { spec } => CatalogOutcome::Table(self.create(spec)),
+            CatalogCommand::Create { spec, maker } => CatalogOutcome::Table(self.create(spec, *maker)),
             CatalogCommand::Discard { table } => self.discard(*table),
             CatalogCommand::Reserve { table, column, count } => self.reserve(*table, *column, *count),
             CatalogCommand::Apply { .. } | CatalogCommand::Prepare { .. } if self.prepared.is_some() => {
@@ -169,6 +207,30 @@ impl CatalogState {
         }
     }
 
+    // Nodes
+
+    fn join(&mut self, record: &Arc<NodeRecord>, wanted: Option<NodeId>) -> CatalogOutcome {
+        let same = self.nodes.iter().find(|(_, known)| known.nonce == record.nonce);
+        if let Some((node, _)) = same {
+            return CatalogOutcome::Node(*node);
+        }
+        let node = wanted.unwrap_or(NodeId(self.next_node));
+        if self.given.contains(&node) || node.0 == 0 {
+            return CatalogOutcome::Refused(Refusal::NodeExists(node));
+        }
+        self.add_node(node, record);
+        CatalogOutcome::Node(node)
+    }
+
+    /// Ids are given once, also those that were asked for.
+    fn add_node(&mut self, node: NodeId, record: &Arc<NodeRecord>) {
+        self.nodes.insert(node, Arc::clone(record));
+        self.given.insert(node);
+        while self.given.contains(&NodeId(self.next_node)) {
+            self.next_node += 1;
+        }
+    }
+
     // Tables
 
     /// Whether a table can have that name.
@@ -183,7 +245,7 @@ impl CatalogState {
         id
     }
 
-    fn create(&mut self, spec: &TableSpec) -> Arc<Table> {
+    fn create(&mut self, spec: &TableSpec, maker: Option<(NodeId, u64)>) -> Arc<Table> {
         let id = self.take_id();
         let shard = ShardId(self.next_shard);
         self.next_shard += 1;
@@ -191,13 +253,13 @@ impl CatalogState {
         let group = self.groups[(shard.0 % self.groups.len() as u64) as usize];
         let definition = Arc::new(define(id, spec));
         let table = Arc::new(Table { definition, shards: vec![ShardPlacement { shard, group }] });
-        self.tables.insert(id, TableState { stage: Stage::Hidden, table: Arc::clone(&table) });
+        self.tables.insert(id, TableState { stage: Stage::Hidden, table: Arc::clone(&table), maker });
         table
     }
 
     /// A table that somebody else has made, in a copy of the state from before that.
     pub(crate) fn add_hidden(&mut self, table: &Arc<Table>) {
-        let hidden = || TableState { stage: Stage::Hidden, table: Arc::clone(table) };
+        let hidden = || TableState { stage: Stage::Hidden, table: Arc::clone(table), maker: None };
         self.tables.entry(table.definition.id).or_insert_with(hidden);
     }
 

@@ -10,4 +10,5 @@ mod flush;
 mod full_disk;
 mod numbers;
 mod support;
+mod three;
 mod write;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use cluster::{Commit, Error, MemoryBudget, Node, NodeOptions, Table, TableSnapshot, TableSpec};
+use cluster::{Commit, Error, MemoryBudget, Node, NodeOptions, Place, Table, TableSnapshot, TableSpec};
 use event::{Clock, Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -42,7 +42,7 @@ pub(crate) async fn start_small_log(disk: Arc<dyn Disk>) -> Result<Arc<Node>, Er
     Node::start(NodeOptions { log_file_bytes: LOG_FILE_BYTES, ..options(disk, MEMORY_BYTES) }).await
 }
 
-fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
+pub(crate) fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
     NodeOptions {
         disk,
         clock: Arc::new(SimulatedClock::at(START_US)),
@@ -53,6 +53,7 @@ fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(memory_bytes),
         remote: None,
+        place: Place::alone(),
     }
 }
 

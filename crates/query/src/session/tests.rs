@@ -52,6 +52,7 @@ async fn engine(directory: &tempfile::TempDir, consensus: &Handle, queries: &Han
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
         remote: None,
+        place: cluster::Place::alone(),
     })
     .await
     .expect("the node starts");

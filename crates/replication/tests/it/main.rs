@@ -87,6 +87,33 @@ async fn a_restart_begins_with_the_checkpoint_and_applies_what_came_after() {
 }
 
 #[tokio::test]
+async fn a_statement_asked_for_again_is_applied_once_also_after_a_restart() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let clock = Arc::new(SimulatedClock::at(0));
+    let (group, log) = open(disk.clone(), clock.clone()).await.unwrap();
+    let first = group.propose("before #1 of 0".into()).await.unwrap();
+    let twice = ["while #2 of 0", "while #2 of 0"].map(|word| group.propose(word.into()));
+    let twice = futures::future::try_join_all(twice).await.unwrap();
+    assert_eq!(twice[0], twice[1], "also when both are in one entry");
+    group.propose(CUT.into()).await.unwrap();
+    group.checkpoint().await.unwrap();
+    let last = group.propose("after #3 of 0".into()).await.unwrap();
+    let before = words(&group).await;
+    close(group, log).await;
+    let (group, log) = open(Arc::new(disk.restart(1)), clock.clone()).await.unwrap();
+    // One is remembered by the checkpoint, the other by the log.
+    assert_eq!(group.propose("before #1 of 0".into()).await.unwrap(), first);
+    assert_eq!(group.propose("after #3 of 0".into()).await.unwrap(), last);
+    assert_eq!(words(&group).await, before);
+    // Its coordinator has said that it waits for nothing below 4.
+    group.propose("news #5 of 4".into()).await.unwrap();
+    let late = group.propose("before #1 of 0".into()).await.unwrap_err();
+    assert!(matches!(late, Error::Unknown { .. }), "{late:?}");
+    assert_eq!(words(&group).await.len(), before.len() + 1);
+    close(group, log).await;
+}
+
+#[tokio::test]
 async fn a_damaged_checkpoint_is_named() {
     let disk = Arc::new(SimulatedDisk::new(1));
     let clock = Arc::new(SimulatedClock::at(0));

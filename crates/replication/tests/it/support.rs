@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{Clock, GroupId, NodeId};
+use event::{Clock, GroupId, NodeId, Origin, StatementId};
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
@@ -50,6 +50,10 @@ impl StateMachine for Diary {
         Ok((serde_json::to_vec(&page).unwrap().into(), page))
     }
 
+    fn statements(page: Page) -> Vec<String> {
+        page.words
+    }
+
     fn decode(bytes: &Bytes) -> Result<Page, storage::Error> {
         Ok(serde_json::from_slice(bytes).unwrap())
     }
@@ -66,12 +70,23 @@ impl StateMachine for Diary {
         page.words.iter().any(|word| word == CUT)
     }
 
-    fn apply(&mut self, index: u64, page: &Page) -> Result<Vec<usize>, storage::Error> {
+    fn origins(page: &Page) -> Vec<Option<Origin>> {
+        page.words.iter().map(|word| origin(word)).collect()
+    }
+
+    fn apply(
+        &mut self,
+        index: u64,
+        page: &Page,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Option<usize>>, storage::Error> {
         self.advance(index);
         let mut outcomes = Vec::new();
-        for word in &page.words {
-            self.words.push(Word { index, time_us: page.time_us, word: word.clone() });
-            outcomes.push(self.words.len());
+        for (place, word) in page.words.iter().enumerate() {
+            if wanted(place) {
+                self.words.push(Word { index, time_us: page.time_us, word: word.clone() });
+            }
+            outcomes.push(wanted(place).then_some(self.words.len()));
         }
         if Self::is_cut(page) {
             self.cut = Some(index);
@@ -101,6 +116,14 @@ impl StateMachine for Diary {
         *self = Diary { words: serde_json::from_slice(&state).unwrap(), told: Some(index), cut: Some(index) };
         Ok(())
     }
+}
+
+/// A word like `hello #7 of 3` is asked for by the statement 7 of a boot that has settled all below 3.
+fn origin(word: &str) -> Option<Origin> {
+    let (_, numbers) = word.split_once(" #")?;
+    let (counter, settled) = numbers.split_once(" of ")?;
+    let id = StatementId { node: NodeId(1), boot: 1, counter: counter.parse().ok()? };
+    Some(Origin { id, settled: settled.parse().ok()? })
 }
 
 /// A network without anybody.
@@ -162,9 +185,11 @@ pub(crate) async fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<(
         log: log.clone(),
         clock,
         runtime: tokio::runtime::Handle::current(),
-        voters: BTreeMap::from([(NodeId(1), Peer::default())]),
+        founders: BTreeMap::from([(NodeId(1), Peer::default())]),
     };
-    Ok((Group::open(options, Diary::default(), Nobody).await?, log))
+    let group = Group::open(options, Diary::default(), Nobody).await?;
+    group.ready().await?;
+    Ok((group, log))
 }
 
 pub(crate) async fn words(group: &Group<Diary>) -> Vec<Word> {

@@ -23,6 +23,12 @@ pub const KEYS: &[Key] = &[
     Key { name: "http_listen", default: super::HTTP_LISTEN_DEFAULT },
     Key { name: "insecure", default: "false" },
     Key { name: "shutdown_grace", default: "10 s" },
+    Key { name: "cluster.listen", default: "off: the node is alone" },
+    Key { name: "cluster.address", default: "cluster.listen" },
+    Key { name: "cluster.join", default: "[]: an empty data directory founds a cluster" },
+    Key { name: "cluster.authority", default: "none: connections between nodes are not encrypted" },
+    Key { name: "cluster.certificate", default: "none" },
+    Key { name: "cluster.key", default: "none" },
     Key { name: "memory", default: "half of the machine's memory" },
     Key { name: "query.memory", default: "half of memory" },
     Key { name: "query.cores", default: "the number of cores, at least 2" },
@@ -48,10 +54,24 @@ pub(super) struct File {
     pub(super) http_listen: Option<String>,
     pub(super) insecure: Option<bool>,
     pub(super) shutdown_grace: Option<String>,
+    pub(super) cluster: Cluster,
     pub(super) memory: Option<String>,
     pub(super) query: Query,
     pub(super) storage: Storage,
     pub(super) log: Log,
+}
+
+/// The table `[cluster]`.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) listen: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) join: Option<Vec<String>>,
+    pub(super) authority: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 /// The table `[query]`.

@@ -3,6 +3,7 @@
 //! The file is read into `file::File`, whose fields are all optional and untyped beyond TOML's own types; [`Settings`]
 //! holds what the rest of the process uses and cannot be wrong. Whoever has a `Settings` need not check again.
 
+mod cluster;
 mod file;
 mod memory;
 mod remote;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use cluster::{Certificates, Cluster};
 pub use file::{KEYS, Key};
 pub use memory::Memory;
 pub use remote::Remote;
@@ -51,6 +53,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where health and metrics are served, when they are.
     pub http_listen: Option<SocketAddr>,
+    /// The node's place among others; `None` when it is alone.
+    pub cluster: Option<Cluster>,
     /// How long running statements may go on after SIGTERM.
     pub shutdown_grace: Duration,
     /// How the node's memory is divided.
@@ -76,6 +80,14 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// Where health and metrics are served.
     pub http: Option<String>,
+    /// Where other nodes connect.
+    pub cluster_listen: Option<String>,
+    /// Where other nodes are told to connect.
+    pub cluster_address: Option<String>,
+    /// Nodes to join.
+    pub join: Vec<String>,
+    /// The id the node must have.
+    pub node_id: Option<u64>,
     /// Listen beyond loopback without authentication.
     pub insecure: bool,
     /// How log lines look.
@@ -131,12 +143,14 @@ impl Settings {
         if let Some(http_listen) = http_listen {
             refuse_open_door("http_listen", http_listen, insecure)?;
         }
+        let cluster = Cluster::resolve(file.cluster, overrides, insecure)?;
         let data_dir = overrides.data.clone().or(file.data_dir.map(PathBuf::from));
         let log_format = overrides.log_format.clone().or(file.log.format).unwrap_or_else(|| "auto".to_owned());
         Ok(Settings {
             data_dir: data_directory(data_dir.as_deref().unwrap_or(Path::new(DATA_DIR_DEFAULT)))?,
             listen,
             http_listen,
+            cluster,
             shutdown_grace: match file.shutdown_grace {
                 Some(text) => units::duration("shutdown_grace", &text)?,
                 None => SHUTDOWN_GRACE_DEFAULT,

@@ -162,6 +162,41 @@ fn other_machines_are_kept_out_unless_told() {
 }
 
 #[test]
+fn a_node_among_others_is_reachable_and_known() {
+    check_refused(
+        "cluster.listen = \"0.0.0.0:6532\"",
+        expect![[r#"
+        "cluster.listen" is 0.0.0.0:6532, which other machines can reach, and nodes have no certificates
+        annal cert makes them; or say --insecure if the network itself keeps strangers out"#]],
+    );
+    check_refused(
+        "insecure = true\ncluster.listen = \"0.0.0.0:6532\"",
+        expect![[r#"
+        "cluster.listen" is 0.0.0.0:6532, an address nobody can connect to
+        say --cluster-address HOST:PORT, where other nodes find this one"#]],
+    );
+    check_refused(
+        "cluster.join = [\"10.0.0.7:6532\"]",
+        expect![[r#"
+        a node that joins others must be reached by them
+        say --cluster-listen ADDRESS"#]],
+    );
+    check_refused(
+        "cluster.listen = \"127.0.0.1:0\"\ncluster.join = [\"10.0.0.7\"]",
+        expect![[r#"
+        "cluster.join" must be a host with a port, not "10.0.0.7"
+        for example 10.0.0.7:6532"#]],
+    );
+    check_refused(
+        "cluster.listen = \"127.0.0.1:0\"\ncluster.key = \"key.pem\"",
+        expect![[r#"
+        "cluster.authority", "cluster.certificate" and "cluster.key" belong together
+        annal cert makes all three"#]],
+    );
+    assert!(load("cluster.listen = \"127.0.0.1:0\"\ncluster.join = [\"one:6532\"]").is_ok());
+}
+
+#[test]
 fn the_list_of_keys_is_the_struct() {
     let text = || Some(String::new());
     let file = file::File {
@@ -170,6 +205,14 @@ fn the_list_of_keys_is_the_struct() {
         http_listen: text(),
         insecure: Some(false),
         shutdown_grace: text(),
+        cluster: file::Cluster {
+            listen: text(),
+            address: text(),
+            join: Some(Vec::new()),
+            authority: text(),
+            certificate: text(),
+            key: text(),
+        },
         memory: text(),
         query: file::Query { memory: text(), cores: Some(0) },
         storage: file::Storage { seal_size: text(), url: text(), endpoint: text(), region: text(), cache_size: text() },

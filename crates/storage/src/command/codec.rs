@@ -10,7 +10,7 @@ use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use event::{NodeId, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
+use event::{NodeId, Origin, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
 use serde::Deserialize;
 
 use super::columns::{COMPRESS_BYTES_MIN, decode_rows, decode_schema, encode_rows, encode_schema};
@@ -18,7 +18,9 @@ use super::fields::{Fields, len_u32, pad, put_sized};
 use super::{Command, Entry, SchemaChange, Statement};
 use crate::Error;
 
-const VERSION: u16 = 1;
+/// Version 1 said nothing of what was settled.
+const VERSION: u16 = 2;
+const VERSION_WITHOUT_SETTLED: u16 = 1;
 const HEADER_BYTES: usize = 24;
 
 const APPEND: u8 = 1;
@@ -66,7 +68,8 @@ pub(super) fn encode(entry: &Entry) -> Result<Bytes, Error> {
 }
 
 fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, out: &mut Vec<u8>) -> Result<(), Error> {
-    put_statement_id(statement.id, out);
+    put_statement_id(statement.origin.id, out);
+    out.extend_from_slice(&statement.origin.settled.to_le_bytes());
     out.extend_from_slice(&len_u32(statement.commands.len())?.to_le_bytes());
     for command in &statement.commands {
         match command {
@@ -183,7 +186,7 @@ fn encode_block(block: &Block<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
 pub(super) fn decode(bytes: &Bytes) -> Result<Entry, Error> {
     let mut input = Fields::new("entry", bytes);
     let version = input.u16()?;
-    if version != VERSION {
+    if version != VERSION && version != VERSION_WITHOUT_SETTLED {
         return Err(refuse(format!("version {version} is not known")));
     }
     input.u16()?;
@@ -200,7 +203,7 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Entry, Error> {
     input.finish()?;
     let mut statements = Vec::new();
     for _ in 0..statement_count {
-        statements.push(decode_statement(&mut statements_input, &blocks)?);
+        statements.push(decode_statement(&mut statements_input, &blocks, version)?);
     }
     statements_input.finish()?;
     Ok(Entry { time_us, statements })
@@ -234,14 +237,16 @@ fn decode_block(input: &mut Fields<'_>, whole: &Bytes) -> Result<(ShardId, Schem
 fn decode_statement(
     input: &mut Fields<'_>,
     blocks: &[(ShardId, SchemaVersion, RecordBatch)],
+    version: u16,
 ) -> Result<Statement, Error> {
     let id = statement_id(input)?;
+    let settled = if version == VERSION_WITHOUT_SETTLED { 0 } else { input.u64()? };
     let count = input.u32()?;
     let mut commands = Vec::new();
     for _ in 0..count {
         commands.push(decode_command(input, blocks)?);
     }
-    Ok(Statement { id, commands })
+    Ok(Statement { origin: Origin { id, settled }, commands })
 }
 
 fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, RecordBatch)]) -> Result<Command, Error> {

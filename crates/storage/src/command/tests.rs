@@ -1,15 +1,16 @@
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use event::{ColumnId, NodeId, SchemaVersion, ShardId, SplitId, StatementId, TableId};
+use event::{ColumnId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 use crate::segment::{ColumnStatistics, StatisticsValue};
-use crate::testing::{any_rows, every_type_table, golden, small_rows, small_table, wide_table};
+use crate::testing::{any_rows, every_type_table, golden, kept, small_rows, small_table, wide_table};
 
 fn statement(counter: u64, commands: Vec<Command>) -> Statement {
-    Statement { id: StatementId { node: NodeId(3), boot: 2, counter }, commands }
+    let id = StatementId { node: NodeId(3), boot: 2, counter };
+    Statement { origin: Origin { id, settled: counter / 2 }, commands }
 }
 
 fn append(shard: u64, rows: RecordBatch) -> Command {
@@ -63,7 +64,7 @@ fn assert_equal(a: &Entry, b: &Entry) {
     assert_eq!(a.time_us, b.time_us);
     assert_eq!(a.statements.len(), b.statements.len());
     for (a, b) in a.statements.iter().zip(&b.statements) {
-        assert_eq!(a.id, b.id);
+        assert_eq!(a.origin, b.origin);
         assert_eq!(a.commands.len(), b.commands.len());
         for pair in a.commands.iter().zip(&b.commands) {
             match pair {
@@ -93,20 +94,23 @@ fn every_command_survives() {
             Command::Expire { shard: ShardId(1), before_us: -1 },
             Command::Truncate { shard: ShardId(2) },
             Command::Expect { shard: ShardId(3), index: 4 },
-            Command::Decide { transaction: entry.statements[0].id, commit: true },
-            Command::Settle { transaction: entry.statements[0].id },
+            Command::Decide { transaction: entry.statements[0].origin.id, commit: true },
+            Command::Settle { transaction: entry.statements[0].origin.id },
         ],
     ));
     assert_equal(&Entry::decode(&entry.encode().unwrap()).unwrap(), &entry);
 }
 
 #[test]
-fn an_entry_of_version_1_opens() {
+fn entries_of_all_versions_open() {
     let mut entry = entry();
     let times: Vec<i64> = (0..500).collect();
     entry.statements.push(statement(7, vec![append(3, small_rows(&times))]));
-    let golden = golden("entry-v1.bin", &entry.encode().unwrap());
-    assert_equal(&Entry::decode(&golden).unwrap(), &entry);
+    let today = golden("entry-v2.bin", &entry.encode().unwrap());
+    assert_equal(&Entry::decode(&today).unwrap(), &entry);
+    // Version 1 said nothing of what was settled.
+    entry.statements.iter_mut().for_each(|statement| statement.origin.settled = 0);
+    assert_equal(&Entry::decode(&kept("entry-v1.bin")).unwrap(), &entry);
 }
 
 #[test]

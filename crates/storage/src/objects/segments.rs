@@ -10,6 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, Result};
 
 use event::limits::PUTS_MAX;
 
+use super::filled::{Fetch, FilledObjectStore};
 use super::{CachedObjectStore, DiskObjectStore};
 use crate::Error;
 use crate::segment::SegmentMeta;
@@ -19,23 +20,25 @@ use crate::segment::SegmentMeta;
 pub struct SegmentStore {
     objects: Arc<dyn ObjectStore>,
     kind: Kind,
+    /// The same objects with what other nodes hold.
+    filled: Option<FilledObjectStore>,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Embedded(DiskObjectStore),
     Cached(CachedObjectStore),
 }
 
 impl From<DiskObjectStore> for SegmentStore {
     fn from(store: DiskObjectStore) -> SegmentStore {
-        SegmentStore { objects: Arc::new(store.clone()), kind: Kind::Embedded(store) }
+        SegmentStore { objects: Arc::new(store.clone()), kind: Kind::Embedded(store), filled: None }
     }
 }
 
 impl From<CachedObjectStore> for SegmentStore {
     fn from(store: CachedObjectStore) -> SegmentStore {
-        SegmentStore { objects: Arc::new(store.clone()), kind: Kind::Cached(store) }
+        SegmentStore { objects: Arc::new(store.clone()), kind: Kind::Cached(store), filled: None }
     }
 }
 
@@ -54,6 +57,12 @@ impl fmt::Display for SegmentStore {
 }
 
 impl SegmentStore {
+    /// The same store where other nodes give what is not here.
+    pub fn filled(&self, fetch: Arc<Fetch>) -> SegmentStore {
+        let filled = FilledObjectStore::new(Arc::clone(&self.objects), self.kind.clone(), fetch);
+        SegmentStore { objects: Arc::new(filled.clone()), kind: self.kind.clone(), filled: Some(filled) }
+    }
+
     /// The same store, for those who know nothing but object stores.
     pub fn objects(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.objects)
@@ -80,7 +89,7 @@ impl SegmentStore {
     }
 
     /// Checks length and checksum of a whole segment, holding a piece of it at a time. A damaged copy of an object that lies elsewhere is
-    /// fetched again.
+    /// fetched again, and so is a damaged object that another node has sound.
     ///
     /// # Errors
     /// [`Error::Corrupt`] naming the file.
@@ -93,8 +102,23 @@ impl SegmentStore {
                 tracing::warn!(segment = %meta.name, "the copy of a segment was damaged and is fetched again");
                 verify(self, meta).await
             }
-            _ => verified,
+            _ => self.mend(meta, verified).await,
         }
+    }
+
+    /// Puts another node's object in the place of a damaged one.
+    async fn mend(
+        &self,
+        meta: &SegmentMeta,
+        verified: std::result::Result<(), Error>,
+    ) -> std::result::Result<(), Error> {
+        let (Err(Error::Corrupt { .. }), Some(filled)) = (&verified, &self.filled) else { return verified };
+        if let Err(error) = filled.replace(&Path::from(meta.name.as_str())).await {
+            tracing::error!(segment = %meta.name, %error, "a segment is damaged, and no other node has it sound");
+            return verified;
+        }
+        tracing::warn!(segment = %meta.name, "a segment was damaged and is replaced by another node's");
+        verify(self, meta).await
     }
 }
 

@@ -73,13 +73,23 @@ struct Check<'a> {
 }
 
 impl State {
-    /// See [`super::Shards::apply`].
-    pub(super) fn apply(&mut self, index: u64, entry: &Entry, pins: &SegmentPins) -> Vec<Outcome> {
+    /// See [`super::Shards::apply_some`].
+    pub(super) fn apply(
+        &mut self,
+        index: u64,
+        entry: &Entry,
+        wanted: &dyn Fn(usize) -> bool,
+        pins: &SegmentPins,
+    ) -> Vec<Option<Outcome>> {
         self.advance(index);
         let mut rows = BTreeMap::new();
         let mut seals = false;
         let mut outcomes = Vec::with_capacity(entry.statements.len());
-        for statement in &entry.statements {
+        for (place, statement) in entry.statements.iter().enumerate() {
+            if !wanted(place) {
+                outcomes.push(None);
+                continue;
+            }
             let mut check = Check {
                 state: self,
                 index,
@@ -97,7 +107,7 @@ impl State {
                 }
                 Err(refusal) => refusal,
             };
-            outcomes.push(outcome);
+            outcomes.push(Some(outcome));
         }
         // Its checkpoint stands for all of this entry, so the statements behind the Seal are in too.
         if seals {

@@ -252,8 +252,14 @@ impl State {
     }
 
     /// The newest complete checkpoint, shared; turning it into bytes needs no lock.
-    pub(super) fn newest_checkpoint(&self) -> Option<(GroupId, Captured)> {
-        Some((self.group, self.checkpoints.back()?.clone()))
+    pub(super) fn newest_checkpoint(&self, up_to: u64) -> Option<(GroupId, Captured)> {
+        let newest = self.checkpoints.iter().rev().find(|captured| captured.seal <= up_to)?;
+        Some((self.group, newest.clone()))
+    }
+
+    pub(super) fn segment(&self, name: &str) -> Option<SegmentRef> {
+        let mut segments = self.shards.values().flat_map(|shard| &shard.manifest.segments);
+        segments.find(|segment| segment.meta.name == name).cloned()
     }
 
     pub(super) fn checkpoint_saved(&mut self, seal: u64) {

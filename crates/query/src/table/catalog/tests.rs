@@ -32,6 +32,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
         remote: None,
+        place: cluster::Place::alone(),
     });
     let node = node.await.unwrap();
     Engine::new(EngineOptions { node, runtime: Handle::current(), memory_bytes: 64 << 20, partitions: 2 })

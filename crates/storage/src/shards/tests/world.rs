@@ -88,8 +88,11 @@ impl World {
     pub(super) fn run_entry(&mut self, statements: Vec<Vec<Command>>) -> Vec<Outcome> {
         let index = self.log.len() as u64 + 1;
         let id = |counter| StatementId { node: NodeId(1), boot: 1, counter };
-        let statements =
-            statements.into_iter().zip(index * 100..).map(|(commands, n)| Statement { id: id(n), commands }).collect();
+        let statements = statements
+            .into_iter()
+            .zip(index * 100..)
+            .map(|(commands, n)| Statement { origin: event::Origin { id: id(n), settled: 0 }, commands })
+            .collect();
         let bytes = Entry { time_us: index as i64, statements }.encode().unwrap();
         self.log.push(bytes.clone());
         self.shards.apply(index, &Entry::decode(&bytes).unwrap())

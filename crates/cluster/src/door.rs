@@ -1,0 +1,230 @@
+//! What other nodes ask of this one.
+//!
+//! Whoever comes with the name of another cluster, or asks for another node, is turned away before anything is done: an address may have
+//! changed hands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::Bytes;
+use event::{GroupId, NodeId};
+use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::RwLock;
+use replication::{Group, StateMachine};
+use storage::SegmentMeta;
+
+use crate::catalog::machine::CatalogMachine;
+use crate::copies::Copies;
+use crate::data::DataMachine;
+use crate::error::Error;
+use crate::membership;
+use crate::message::{Envelope, Joining, Opening, RaftCall, Refusal, Reply, Request, from_json, pack, to_json, unseal};
+use crate::node::Node;
+use crate::peers;
+use crate::transport::Messages;
+
+/// The receiving side of a node. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Door {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    own: OnceLock<(u64, NodeId)>,
+    catalog: OnceLock<Arc<Group<CatalogMachine>>>,
+    data: RwLock<BTreeMap<GroupId, Arc<Group<DataMachine>>>>,
+    copies: OnceLock<Arc<Copies>>,
+    node: OnceLock<Weak<Node>>,
+}
+
+impl Door {
+    /// From now on the door knows whose it is.
+    pub(crate) fn introduce(&self, cluster: u64, node: NodeId) {
+        self.inner.own.get_or_init(|| (cluster, node));
+    }
+
+    pub(crate) fn open_catalog(&self, group: Arc<Group<CatalogMachine>>) {
+        self.inner.catalog.get_or_init(|| group);
+    }
+
+    pub(crate) fn open_data(&self, group: Arc<Group<DataMachine>>) {
+        self.inner.data.write().insert(group.id(), group);
+    }
+
+    pub(crate) fn open_copies(&self, copies: Arc<Copies>) {
+        self.inner.copies.get_or_init(|| copies);
+    }
+
+    pub(crate) fn open_node(&self, node: &Arc<Node>) {
+        self.inner.node.get_or_init(|| Arc::downgrade(node));
+    }
+
+    /// The data group of that id, when this node has a replica of it and has opened that.
+    pub(crate) fn data(&self, group: GroupId) -> Option<Arc<Group<DataMachine>>> {
+        self.inner.data.read().get(&group).cloned()
+    }
+
+    /// Answers one message.
+    pub async fn call(&self, message: Bytes) -> Bytes {
+        let answered = match unseal::<Request>(&message) {
+            Ok((envelope, request)) => match self.admit(&envelope, matches!(request, Request::Join { .. })) {
+                Ok(()) => self.answer(request).await,
+                Err(refusal) => Err(refusal),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        pack(&answered)
+    }
+
+    /// Answers a stream of messages, the first of which says what it is for.
+    pub async fn stream(&self, mut messages: Messages) -> BoxStream<'static, Bytes> {
+        let refuse = |refusal: Refusal| {
+            tracing::debug!(?refusal, "a stream was refused");
+            stream::once(std::future::ready(pack::<Reply>(&Err(refusal)))).boxed()
+        };
+        let Some(first) = messages.next().await else { return stream::empty().boxed() };
+        let opening = unseal::<Opening>(&first).and_then(|(envelope, opening)| {
+            self.admit(&envelope, false)?;
+            Ok(opening)
+        });
+        match opening {
+            // A leader that is refused sees its stream end, and tries again.
+            Ok(Opening::Append { group: GroupId::CATALOG }) => match self.inner.catalog.get() {
+                Some(catalog) => peers::receive_stream(catalog, messages),
+                None => stream::empty().boxed(),
+            },
+            Ok(Opening::Append { group }) => match self.data(group) {
+                Some(group) => peers::receive_stream(&group, messages),
+                None => stream::empty().boxed(),
+            },
+            Ok(Opening::Fetch { name }) => match self.inner.copies.get() {
+                Some(copies) => copies.serve(name).await,
+                None => refuse(starting()),
+            },
+            Err(refusal) => refuse(refusal),
+        }
+    }
+
+    /// Whether the sender means this node, as one of its cluster.
+    fn admit(&self, envelope: &Envelope, joins: bool) -> Result<(), Refusal> {
+        let Some((cluster, node)) = self.inner.own.get() else { return Err(starting()) };
+        let stranger = match envelope.cluster {
+            Some(other) => other != *cluster,
+            None => !joins,
+        };
+        if stranger || envelope.to.is_some_and(|to| to != *node) {
+            tracing::warn!(?envelope, %node, "refused a message that is not for this node");
+            return Err(Refusal::Misdirected(format!("this is node {node} of another cluster or of another name")));
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Raft { group: GroupId::CATALOG, call, body } => {
+                let catalog = self.inner.catalog.get().ok_or_else(starting)?;
+                peers::receive(catalog, call, &body).await
+            }
+            Request::Raft { group, call, body } => {
+                let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
+                if call == RaftCall::Snapshot {
+                    self.prepare_snapshot(&body).await?;
+                }
+                peers::receive(&replica, call, &body).await
+            }
+            Request::Propose { group: GroupId::CATALOG, entry } => propose(&self.node()?.catalog, &entry).await,
+            Request::Propose { group, entry } => {
+                let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
+                propose(&replica, &entry).await
+            }
+            Request::ReadIndex { group: GroupId::CATALOG } => read_index(&self.node()?.catalog).await,
+            Request::ReadIndex { group } => {
+                let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
+                read_index(&replica).await
+            }
+            Request::Hold { group, segments } => {
+                let segments: Vec<SegmentMeta> = from_json(&segments).map_err(Refusal::Misdirected)?;
+                let node = self.node()?;
+                done(node.hold_for_a_statement(group, segments).await)
+            }
+            Request::Applied { group: GroupId::CATALOG, index } => applied(&self.node()?.catalog, index).await,
+            Request::Applied { group, index } => {
+                let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
+                applied(&replica, index).await
+            }
+            Request::Join { node } => {
+                let joining: Joining = from_json(&node).map_err(Refusal::Misdirected)?;
+                let joined = membership::admit(self.node()?.as_ref(), joining).await;
+                joined.map(|joined| to_json(&joined)).map_err(|error| Refusal::Failed(error.to_string()))
+            }
+            Request::TransferLeader { group, to } => done(self.node()?.hand_over_here(group, to).await),
+            Request::Flush { group } => done(self.node()?.flush_group(group, false).await),
+            Request::Compact { group, table, scope } => {
+                done(self.node()?.compact_group(group, table, scope, false).await)
+            }
+            Request::Status => Ok(to_json(&self.node()?.replica_status())),
+        }
+    }
+
+    /// The segments that a snapshot names are fetched before Raft installs it: whoever has installed it has given up the log.
+    async fn prepare_snapshot(&self, body: &[u8]) -> Result<(), Refusal> {
+        let copies = self.inner.copies.get().ok_or_else(starting)?;
+        let snapshot = peers::snapshot_in::<DataMachine>(body).map_err(Refusal::Misdirected)?;
+        let state = replication::snapshot_state(&snapshot).map_err(|e| Refusal::Misdirected(e.to_string()))?;
+        let segments = storage::checkpoint_segments(&state).map_err(|e| Refusal::Misdirected(e.to_string()))?;
+        copies.hold_all(segments).await.map_err(|error| Refusal::Failed(error.to_string()))
+    }
+
+    fn node(&self) -> Result<Arc<Node>, Refusal> {
+        self.inner.node.get().and_then(Weak::upgrade).ok_or_else(starting)
+    }
+}
+
+fn done(result: Result<(), Error>) -> Reply {
+    match result {
+        Ok(()) => Ok(Bytes::new()),
+        Err(Error::Replication(replication::Error::NoLeader(_))) => Err(Refusal::NotLeader(None)),
+        Err(Error::Overloaded(reason)) => Err(Refusal::Overloaded(reason)),
+        Err(Error::DiskFull(reason)) => Err(Refusal::DiskFull(reason)),
+        Err(error) => Err(Refusal::Failed(error.to_string())),
+    }
+}
+
+fn starting() -> Refusal {
+    Refusal::NotLeader(None)
+}
+
+async fn propose<M: StateMachine>(group: &Group<M>, entry: &Bytes) -> Reply {
+    let unreadable = |reason: String| Refusal::Misdirected(format!("unreadable statement: {reason}"));
+    let entry = M::decode(entry).map_err(|error| unreadable(error.to_string()))?;
+    let mut statements = M::statements(entry);
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        return Err(unreadable("not one statement".into()));
+    };
+    match group.propose(statement).await {
+        Ok(proposed) => Ok(to_json(&(proposed.index, proposed.outcome))),
+        Err(replication::Error::NoLeader(_)) => Err(Refusal::NotLeader(group.leader())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn read_index<M: StateMachine>(group: &Group<M>) -> Reply {
+    match group.read_index().await {
+        Ok(index) => Ok(pack(&index)),
+        Err(replication::Error::NoLeader(_)) => Err(Refusal::NotLeader(group.leader())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn applied<M: StateMachine>(group: &Group<M>, index: u64) -> Reply {
+    group.applied(index).await?;
+    Ok(Bytes::new())
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Door({:?})", self.inner.own.get())
+    }
+}

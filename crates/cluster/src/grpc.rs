@@ -1,0 +1,311 @@
+//! Nodes connected by gRPC: one connection for each pair of nodes and kind of message, shared by all groups.
+//!
+//! Messages are bytes of our own (see `message`); gRPC gives connections that are kept alive, streams with back-pressure, and TLS.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes};
+use event::limits;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::Service;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::door::Door;
+use crate::transport::{Answers, Lane, Messages, Transport, TransportError};
+
+type Call = tonic::codegen::http::Request<Body>;
+type Reply = tonic::codegen::http::Response<Body>;
+
+const CALL_PATH: &str = "/annal.Peer/Call";
+const STREAM_PATH: &str = "/annal.Peer/Stream";
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection is asked for a sign of life after this time without any, and given up when none comes for as long again.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Bytes under way on one stream, so that a log stream is not held up by its window.
+const WINDOW_BYTES: u32 = 4 << 20;
+/// The name that every node's certificate has.
+pub const CERTIFICATE_NAME: &str = "annal-node";
+
+/// What nodes prove to each other who they are with, all in PEM.
+#[derive(Clone)]
+pub struct TlsMaterial {
+    /// The certificate of the authority that signs nodes.
+    pub authority: String,
+    /// This node's certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+impl fmt::Debug for TlsMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsMaterial")
+    }
+}
+
+/// The gRPC transport of one node.
+pub struct GrpcTransport {
+    listener: Mutex<Option<TcpListener>>,
+    runtime: Handle,
+    tls: Option<TlsMaterial>,
+    channels: Mutex<BTreeMap<(String, Lane), Channel>>,
+    server: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+impl GrpcTransport {
+    /// A transport that will serve on `listener`. Its tasks run on `runtime`.
+    pub fn new(listener: TcpListener, runtime: Handle, tls: Option<TlsMaterial>) -> GrpcTransport {
+        GrpcTransport {
+            listener: Mutex::new(Some(listener)),
+            runtime,
+            tls,
+            channels: Mutex::default(),
+            server: Mutex::default(),
+        }
+    }
+
+    /// The connection to an address; it is made when it is first used, and again when it was lost.
+    fn channel(&self, address: &str, lane: Lane) -> Result<Channel, TransportError> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(&(address.to_owned(), lane)) {
+            return Ok(channel.clone());
+        }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let unusable = |error: tonic::transport::Error| unreachable(address, &error);
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(unusable)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        if let Some(tls) = &self.tls {
+            let config = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(&tls.authority))
+                .identity(Identity::from_pem(&tls.certificate, &tls.key))
+                .domain_name(CERTIFICATE_NAME);
+            endpoint = endpoint.tls_config(config).map_err(unusable)?;
+        }
+        // What a connection needs is started where it is made, whoever uses it first.
+        let _runtime = self.runtime.enter();
+        let channel = endpoint.connect_lazy();
+        channels.insert((address.to_owned(), lane), channel.clone());
+        Ok(channel)
+    }
+}
+
+#[async_trait]
+impl Transport for GrpcTransport {
+    async fn serve(&self, door: Door) {
+        let Some(listener) = self.listener.lock().take() else { return };
+        let mut server = Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        if let Some(tls) = &self.tls {
+            let config = ServerTlsConfig::new()
+                .identity(Identity::from_pem(&tls.certificate, &tls.key))
+                .client_ca_root(Certificate::from_pem(&tls.authority));
+            server = match server.tls_config(config) {
+                Ok(server) => server,
+                Err(error) => {
+                    tracing::error!(%error, "the certificates between nodes cannot be used");
+                    return;
+                }
+            };
+        }
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serving = self.runtime.spawn(async move {
+            if let Err(error) = server.serve_with_incoming(PeerService { door }, incoming).await {
+                tracing::error!(%error, "other nodes are not served any more");
+            }
+        });
+        self.server.lock().replace(AbortOnDropHandle::new(serving));
+    }
+
+    async fn call(
+        &self,
+        address: &str,
+        lane: Lane,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, TransportError> {
+        let mut client = tonic::client::Grpc::new(self.channel(address, lane)?)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let call = async {
+            client.ready().await.map_err(|error| unreachable(address, &error))?;
+            let path = PathAndQuery::from_static(CALL_PATH);
+            let answer = client.unary(Request::new(message), path, BytesCodec).await;
+            answer.map(Response::into_inner).map_err(|status| failed(address, &status))
+        };
+        let late =
+            |_| TransportError::Lost { address: address.to_owned(), reason: format!("no answer within {timeout:?}") };
+        tokio::time::timeout(timeout, call).await.map_err(late)?
+    }
+
+    async fn stream(&self, address: &str, lane: Lane, messages: Messages) -> Result<Answers, TransportError> {
+        let mut client = tonic::client::Grpc::new(self.channel(address, lane)?)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        client.ready().await.map_err(|error| unreachable(address, &error))?;
+        let path = PathAndQuery::from_static(STREAM_PATH);
+        let opened = client.streaming(Request::new(messages), path, BytesCodec).await;
+        let answers = opened.map_err(|status| failed(address, &status))?.into_inner();
+        let address = address.to_owned();
+        Ok(answers.map(move |answer| answer.map_err(|status| failed(&address, &status))).boxed())
+    }
+}
+
+impl fmt::Debug for GrpcTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrpcTransport({} connections)", self.channels.lock().len())
+    }
+}
+
+fn unreachable(address: &str, error: &dyn std::error::Error) -> TransportError {
+    TransportError::Unreachable { address: address.to_owned(), reason: chain(error) }
+}
+
+/// Only what says so itself was not delivered.
+fn failed(address: &str, status: &Status) -> TransportError {
+    let (address, reason) = (address.to_owned(), chain(status));
+    match status.code() {
+        Code::Unavailable if reason.contains("connect") => TransportError::Unreachable { address, reason },
+        _ => TransportError::Lost { address, reason },
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The service behind the two paths.
+#[derive(Clone)]
+struct PeerService {
+    door: Door,
+}
+
+impl NamedService for PeerService {
+    const NAME: &'static str = "annal.Peer";
+}
+
+impl Service<Call> for PeerService {
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let door = self.door.clone();
+        Box::pin(async move {
+            let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+            Ok(match call.uri().path() {
+                CALL_PATH => grpc.unary(CallMethod(door), call).await,
+                STREAM_PATH => grpc.streaming(StreamMethod(door), call).await,
+                _ => Status::unimplemented("no such method").into_http(),
+            })
+        })
+    }
+}
+
+struct CallMethod(Door);
+
+impl UnaryService<Bytes> for CallMethod {
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let door = self.0.clone();
+        Box::pin(async move { Ok(Response::new(door.call(request.into_inner()).await)) })
+    }
+}
+
+struct StreamMethod(Door);
+
+impl StreamingService<Bytes> for StreamMethod {
+    type Response = Bytes;
+    type ResponseStream = BoxStream<'static, Result<Bytes, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let door = self.0.clone();
+        Box::pin(async move {
+            // A message that cannot be read ends the stream.
+            let messages = request.into_inner().take_while(|message| std::future::ready(message.is_ok()));
+            let messages = messages.filter_map(|message| std::future::ready(message.ok()));
+            let answers = door.stream(messages.boxed()).await;
+            Ok(Response::new(answers.map(Ok).boxed()))
+        })
+    }
+}
+
+/// Messages as they are.
+#[derive(Clone, Copy, Debug, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = BytesCodec;
+    type Decoder = BytesCodec;
+
+    fn encoder(&mut self) -> BytesCodec {
+        BytesCodec
+    }
+
+    fn decoder(&mut self) -> BytesCodec {
+        BytesCodec
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(message.len());
+        out.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let len = message.remaining();
+        Ok(Some(message.copy_to_bytes(len)))
+    }
+}

@@ -1,0 +1,336 @@
+//! Who is in the cluster, and who votes in its groups.
+//!
+//! The catalog says which nodes there are. The leader of each group lets its members follow: a node of the catalog receives the group's log
+//! as a learner, and votes once it has caught up, while there are fewer than [`limits::VOTERS`] voters. Voters are one or an odd number: a
+//! second voter would only be one more that must not fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use event::{GroupId, NodeId, limits};
+use replication::{Group, GroupStatus, Peer, StateMachine};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::catalog::NodeRecord;
+use crate::catalog::command::{CatalogCommand, CatalogOutcome, Refusal};
+use crate::ddl::defect;
+use crate::error::Error;
+use crate::message::{Joined, Joining, Request, from_json, to_json};
+use crate::network::{CallError, Network};
+use crate::node::{Node, Place};
+use crate::transport::Lane;
+
+/// How often a leader looks at its group's members.
+const TICK: Duration = Duration::from_millis(500);
+/// Between two tries to join.
+const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// How long one try to join may take.
+const JOIN_WAIT: Duration = Duration::from_secs(30);
+/// How long a leader may take to give up its group.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
+/// How long a node may take to say how far it is.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// How far one replica is, as its node says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// The group.
+    pub group: GroupId,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub term: u64,
+    /// The last entry of its log.
+    pub last: u64,
+    /// The last entry it knows to be committed.
+    pub committed: u64,
+    /// The last entry applied.
+    pub applied: u64,
+    /// The last entry of its checkpoint.
+    pub checkpoint: u64,
+    /// Whether it votes.
+    pub votes: bool,
+}
+
+/// A node as another sees it.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Where it is.
+    pub record: Arc<NodeRecord>,
+    /// Its replicas; `None` when it did not answer.
+    pub replicas: Option<Vec<ReplicaStatus>>,
+    /// Whether it is the one that was asked.
+    pub own: bool,
+}
+
+/// Asks the nodes at `seeds` to take this one in, until one of them does.
+pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining) -> Joined {
+    let request = Request::Join { node: to_json(joining) };
+    let mut told = false;
+    loop {
+        for seed in seeds {
+            match network.ask(seed, &request, JOIN_WAIT).await {
+                Ok(answer) => match from_json::<Joined>(&answer) {
+                    Ok(joined) => return joined,
+                    Err(reason) => tracing::warn!(seed, reason, "an answer to join cannot be read"),
+                },
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(seed, %error, "could not join the cluster; trying again until it works");
+                }
+                Err(error) => tracing::debug!(seed, %error, "could not join the cluster"),
+            }
+        }
+        tokio::time::sleep(JOIN_RETRY).await;
+    }
+}
+
+/// Takes a node into the catalog; its groups follow.
+pub(crate) async fn admit(node: &Node, joining: Joining) -> Result<Joined, Error> {
+    let Joining { nonce, address, sql_address, wanted } = joining;
+    let record = NodeRecord { nonce, address, sql_address, boot: 0 };
+    match node.propose_catalog(CatalogCommand::Join { record: Arc::new(record), wanted }).await? {
+        CatalogOutcome::Node(id) => {
+            tracing::info!(node = %id, "a node joined the cluster");
+            Ok(Joined { cluster: node.identity.cluster, node: id })
+        }
+        CatalogOutcome::Refused(Refusal::NodeExists(id)) => {
+            Err(Error::Peer(format!("the cluster has or had a node {id}: ids are not given twice")))
+        }
+        refused => Err(defect(format!("a node cannot join: {refused:?}"))),
+    }
+}
+
+/// Runs until the node stops or is gone.
+pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stop.changed() => return,
+        }
+        let Some(node) = node.upgrade() else { return };
+        let tended = tokio::select! {
+            tended = node.tend_groups() => tended,
+            _ = stop.changed() => return,
+        };
+        if let Err(error) = tended {
+            tracing::debug!(%error, "could not change the members of a group; trying again");
+        }
+    }
+}
+
+/// What a leader does next about its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    Learn(NodeId),
+    Vote(BTreeSet<NodeId>),
+    Remove(BTreeSet<NodeId>),
+}
+
+/// The next step from the members there are to those there shall be.
+fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> Option<Change> {
+    let members: BTreeSet<NodeId> = status.voters.union(&status.learners).copied().collect();
+    if let Some(new) = nodes.iter().find(|node| !members.contains(node)) {
+        return Some(Change::Learn(*new));
+    }
+    let has_caught_up = |node: &NodeId| {
+        *node == own || status.matching.get(node).is_some_and(|at| at + limits::PROMOTE_LAG_ENTRIES >= status.last)
+    };
+    let staying: BTreeSet<NodeId> = status.voters.intersection(nodes).copied().collect();
+    let ready = status.learners.iter().filter(|node| nodes.contains(node) && has_caught_up(node)).copied();
+    let mut voters: BTreeSet<NodeId> = staying.iter().copied().chain(ready).collect();
+    // Those that vote go on voting, and the leader among them.
+    while voters.len() > limits::VOTERS || (voters.len() > 1 && voters.len().is_multiple_of(2)) {
+        let spare = voters
+            .iter()
+            .rev()
+            .find(|node| !staying.contains(node))
+            .or_else(|| voters.iter().rev().find(|node| **node != own));
+        let Some(spare) = spare.copied() else { break };
+        voters.remove(&spare);
+    }
+    if !voters.is_empty() && voters != status.voters {
+        return Some(Change::Vote(voters));
+    }
+    let gone: BTreeSet<NodeId> = status.learners.difference(nodes).copied().collect();
+    (!gone.is_empty()).then_some(Change::Remove(gone))
+}
+
+impl Node {
+    /// Tells the catalog that this node has started, and where it is.
+    pub(crate) async fn register(&self, place: &Place) -> Result<(), Error> {
+        let (node, boot) = (self.identity.node, self.identity.boot);
+        let nonce = self.catalog().nodes.get(&node).map_or(self.identity.cluster, |known| known.nonce);
+        let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
+        let record = Arc::new(NodeRecord { nonce, address, sql_address, boot });
+        match self.propose_catalog(CatalogCommand::Boot { node, record }).await? {
+            CatalogOutcome::Done => Ok(()),
+            refused => Err(defect(format!("a node cannot start: {refused:?}"))),
+        }
+    }
+
+    /// Lets the members of the groups that this node leads follow the catalog.
+    async fn tend_groups(&self) -> Result<(), Error> {
+        let nodes = self.catalog().nodes.clone();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        self.tend(&self.catalog, &nodes).await?;
+        for data in self.data.values() {
+            self.tend(&data.group, &nodes).await?;
+        }
+        Ok(())
+    }
+
+    async fn tend<M: StateMachine>(
+        &self,
+        group: &Group<M>,
+        nodes: &BTreeMap<NodeId, Arc<NodeRecord>>,
+    ) -> Result<(), Error> {
+        if !group.leads() {
+            return Ok(());
+        }
+        let ids: BTreeSet<NodeId> = nodes.keys().copied().collect();
+        let Some(change) = next_change(&group.status(), self.identity.node, &ids) else { return Ok(()) };
+        tracing::info!(group = %group.id(), ?change, "changing the members of a group");
+        match change {
+            Change::Learn(node) => {
+                let address = nodes.get(&node).map(|record| record.address.clone()).unwrap_or_default();
+                group.add_learner(node, Peer::new(address)).await?;
+            }
+            Change::Vote(voters) => group.change_voters(&voters).await?,
+            Change::Remove(nodes) => group.remove_learners(&nodes).await?,
+        }
+        Ok(())
+    }
+
+    /// Gives the lead of a group to one of its voters; returns once that one leads.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when it does not vote in the group, [`Error::Peer`] when it does not take over.
+    pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
+        let leader = match group {
+            GroupId::CATALOG => self.catalog.leader(),
+            group => self.data_group(group)?.group.leader(),
+        };
+        match leader {
+            Some(leader) if leader == self.identity.node => self.hand_over_here(group, to).await?,
+            Some(leader) => {
+                let request = Request::TransferLeader { group, to };
+                let asked = self.network.call(leader, Lane::Heartbeat, &request, HAND_OVER_WAIT);
+                asked.await.map_err(|error| match error {
+                    CallError::Refused(refusal) => refusal.into_error(group),
+                    error => Error::Peer(error.to_string()),
+                })?;
+            }
+            None => return Err(replication::Error::NoLeader(group).into()),
+        }
+        Ok(())
+    }
+
+    /// The same on the leader.
+    pub(crate) async fn hand_over_here(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
+        match group {
+            GroupId::CATALOG => hand_over(&self.catalog, to).await,
+            group => hand_over(&self.data_group(group)?.group, to).await,
+        }
+    }
+
+    /// How far the replicas of this node are.
+    pub fn replica_status(&self) -> Vec<ReplicaStatus> {
+        let of = |group: GroupId, status: GroupStatus| ReplicaStatus {
+            group,
+            leader: status.leader,
+            term: status.term,
+            last: status.last,
+            committed: status.committed,
+            applied: status.applied,
+            checkpoint: status.checkpoint,
+            votes: status.voters.contains(&self.identity.node),
+        };
+        let data = self.data.iter().map(|(group, data)| of(*group, data.group.status()));
+        std::iter::once(of(GroupId::CATALOG, self.catalog.status())).chain(data).collect()
+    }
+
+    /// Every node of the catalog, asked now how far it is.
+    pub async fn nodes(&self) -> Vec<NodeStatus> {
+        let catalog = self.catalog();
+        let ask = |(node, record): (&NodeId, &Arc<NodeRecord>)| {
+            let (node, record) = (*node, Arc::clone(record));
+            async move {
+                let own = node == self.identity.node;
+                let replicas = if own {
+                    Some(self.replica_status())
+                } else {
+                    let answer = self.network.call(node, Lane::Heartbeat, &Request::Status, STATUS_WAIT).await;
+                    answer.ok().and_then(|bytes| from_json(&bytes).ok())
+                };
+                NodeStatus { node, record, replicas, own }
+            }
+        };
+        futures::future::join_all(catalog.nodes.iter().map(ask)).await
+    }
+}
+
+async fn hand_over<M: StateMachine>(group: &Group<M>, to: NodeId) -> Result<(), Error> {
+    if !group.status().voters.contains(&to) {
+        return Err(Error::Limit(format!("node {to} does not vote in group {}", group.id())));
+    }
+    group.transfer_leader(to).await?;
+    let taken_over = async {
+        let mut leader = group.leader();
+        while leader != Some(to) {
+            group.leader_changes_from(leader).await;
+            leader = group.leader();
+        }
+    };
+    let failed = |_| Error::Peer(format!("node {to} did not take over group {}", group.id()));
+    tokio::time::timeout(HAND_OVER_WAIT, taken_over).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    fn check(voters: &[u64], learners: &[u64], caught_up: &[u64], nodes: &[u64], expected: Option<Change>) {
+        let matching = caught_up.iter().map(|node| (NodeId(*node), 10_000)).collect();
+        let status = GroupStatus {
+            voters: ids(voters),
+            learners: ids(learners),
+            matching,
+            last: 10_000,
+            ..GroupStatus::default()
+        };
+        assert_eq!(next_change(&status, NodeId(1), &ids(nodes)), expected, "{voters:?} {learners:?} {nodes:?}");
+    }
+
+    #[test]
+    fn members_follow_the_catalog_one_step_at_a_time() {
+        check(&[1], &[], &[], &[1], None);
+        check(&[1], &[], &[], &[1, 2], Some(Change::Learn(NodeId(2))));
+        check(&[1], &[2], &[2], &[1, 2], None);
+        check(&[1], &[2], &[2], &[1, 2, 3], Some(Change::Learn(NodeId(3))));
+        check(&[1], &[2, 3], &[2], &[1, 2, 3], None);
+        check(&[1], &[2, 3], &[2, 3], &[1, 2, 3], Some(Change::Vote(ids(&[1, 2, 3]))));
+        check(&[1, 2, 3], &[4], &[2, 3, 4], &[1, 2, 3, 4], None);
+        check(&[1, 2, 3], &[4], &[2, 3, 4], &[1, 2, 4], Some(Change::Vote(ids(&[1, 2, 4]))));
+        check(&[1, 2, 4], &[3], &[2, 4], &[1, 2, 4], Some(Change::Remove(ids(&[3]))));
+    }
+
+    #[test]
+    fn who_leads_goes_on_voting_when_nodes_leave() {
+        check(&[1, 2, 3], &[], &[2, 3], &[1, 2], Some(Change::Vote(ids(&[1]))));
+        check(&[1, 2, 3], &[], &[2, 3], &[1], Some(Change::Vote(ids(&[1]))));
+    }
+}

@@ -1,0 +1,137 @@
+//! What a node says to others: who they are, where they are, and the envelopes around it.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use event::NodeId;
+use futures::stream::{self, BoxStream, StreamExt};
+
+use crate::catalog::machine::PublishedCatalog;
+use crate::message::{Envelope, Opening, Refusal, Reply, Request, seal};
+use crate::transport::{Lane, Messages, Transport, TransportError};
+
+/// Speaks to other nodes in the name of this one.
+pub(crate) struct Network {
+    transport: Arc<dyn Transport>,
+    /// This node, once it knows who it is.
+    own: OnceLock<(u64, NodeId)>,
+    catalog: PublishedCatalog,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It never arrived.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It may have arrived.
+    #[error("{0}")]
+    Lost(String),
+    /// It arrived and was not done.
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+}
+
+impl From<TransportError> for CallError {
+    fn from(error: TransportError) -> CallError {
+        match error {
+            TransportError::Unreachable { .. } => CallError::Unreachable(error.to_string()),
+            TransportError::Lost { .. } => CallError::Lost(error.to_string()),
+        }
+    }
+}
+
+impl Network {
+    pub(crate) fn new(transport: Arc<dyn Transport>, catalog: PublishedCatalog) -> Network {
+        Network { transport, own: OnceLock::new(), catalog }
+    }
+
+    /// This node has an id.
+    pub(crate) fn introduce(&self, cluster: u64, node: NodeId) {
+        self.own.get_or_init(|| (cluster, node));
+    }
+
+    /// All nodes but this one.
+    pub(crate) fn others(&self) -> Vec<NodeId> {
+        let own = self.own.get().map(|(_, node)| *node);
+        self.catalog.read().nodes.keys().copied().filter(|node| Some(*node) != own).collect()
+    }
+
+    fn address(&self, node: NodeId, fallback: &str) -> String {
+        let catalog = self.catalog.read();
+        let known = catalog.nodes.get(&node).map(|record| record.address.clone());
+        known.filter(|address| !address.is_empty()).unwrap_or_else(|| fallback.to_owned())
+    }
+
+    fn envelope(&self, to: Option<NodeId>) -> Envelope {
+        match self.own.get() {
+            Some((cluster, from)) => Envelope { cluster: Some(*cluster), from: *from, to },
+            None => Envelope { cluster: None, from: NodeId(0), to },
+        }
+    }
+
+    /// Asks a node that the catalog knows.
+    pub(crate) async fn call(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        request: &Request,
+        ttl: Duration,
+    ) -> Result<Bytes, CallError> {
+        self.call_at(to, "", lane, request, ttl).await
+    }
+
+    /// Asks a node that is at `address` unless the catalog knows better.
+    pub(crate) async fn call_at(
+        &self,
+        to: NodeId,
+        address: &str,
+        lane: Lane,
+        request: &Request,
+        ttl: Duration,
+    ) -> Result<Bytes, CallError> {
+        self.send(&self.address(to, address), Some(to), lane, request, ttl).await
+    }
+
+    /// Asks whoever listens at `address`.
+    pub(crate) async fn ask(&self, address: &str, request: &Request, ttl: Duration) -> Result<Bytes, CallError> {
+        self.send(address, None, Lane::Log, request, ttl).await
+    }
+
+    async fn send(
+        &self,
+        address: &str,
+        to: Option<NodeId>,
+        lane: Lane,
+        request: &Request,
+        ttl: Duration,
+    ) -> Result<Bytes, CallError> {
+        let sealed = seal(self.envelope(to), request);
+        let answer = self.transport.call(address, lane, sealed, ttl).await?;
+        let reply: Reply = crate::message::unpack(&answer).map_err(CallError::Lost)?;
+        reply.map_err(CallError::Refused)
+    }
+
+    /// Opens a stream to a node.
+    pub(crate) async fn stream_at(
+        &self,
+        to: NodeId,
+        address: &str,
+        lane: Lane,
+        opening: &Opening,
+        messages: Messages,
+    ) -> Result<BoxStream<'static, Result<Bytes, CallError>>, CallError> {
+        let first = seal(self.envelope(Some(to)), opening);
+        let messages = stream::once(std::future::ready(first)).chain(messages).boxed();
+        let answers = self.transport.stream(&self.address(to, address), lane, messages).await?;
+        Ok(answers.map(|answer| answer.map_err(CallError::from)).boxed())
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Network({:?})", self.own.get())
+    }
+}

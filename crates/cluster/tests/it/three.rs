@@ -1,0 +1,291 @@
+//! Three nodes in one process, on a network whose links can be cut: what one acknowledges, every node has, once, whoever leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Error, Node, NodeOptions, Place, SimulatedNetwork, Table};
+use event::{Entropy, GroupId, NodeId, SimulatedClock};
+use storage::SimulatedDisk;
+
+use crate::support::{
+    START_US, count, events, eventually, find, insert, objects, once, options, read, rows, wide_rows,
+};
+
+const DATA: GroupId = GroupId(1);
+const SEAL_BYTES: usize = 256 << 10;
+
+/// Three nodes and what is between and below them.
+pub(crate) struct Three {
+    pub(crate) network: SimulatedNetwork,
+    pub(crate) clock: Arc<SimulatedClock>,
+    disks: Vec<Arc<SimulatedDisk>>,
+    pub(crate) nodes: Vec<Option<Arc<Node>>>,
+}
+
+fn address(place: usize) -> String {
+    format!("node-{}", place + 1)
+}
+
+impl Three {
+    /// Starts them, and waits until all vote.
+    pub(crate) async fn start() -> Three {
+        let disks = (0..3).map(|seed| Arc::new(SimulatedDisk::new(seed))).collect();
+        let clock = Arc::new(SimulatedClock::at(START_US));
+        let mut three = Three { network: SimulatedNetwork::default(), clock, disks, nodes: vec![None, None, None] };
+        three.nodes[0] = Some(three.open(0).await.unwrap());
+        let (second, third) = tokio::join!(three.open(1), three.open(2));
+        three.nodes[1] = Some(second.unwrap());
+        three.nodes[2] = Some(third.unwrap());
+        let all = [1, 2, 3].map(NodeId).into_iter().collect();
+        eventually("all three vote", || async {
+            three.nodes.iter().flatten().all(|node| {
+                let votes = node.replica_status().iter().all(|replica| replica.votes && replica.leader.is_some());
+                votes && node.catalog().nodes.keys().copied().collect::<std::collections::BTreeSet<_>>() == all
+            })
+        })
+        .await;
+        three
+    }
+
+    async fn open(&self, place: usize) -> Result<Arc<Node>, Error> {
+        let transport = self.network.at(&address(place));
+        let join = if place == 0 { Vec::new() } else { vec![address(0)] };
+        let place =
+            Place { transport, address: address(place), sql_address: format!("sql-{}", place + 1), join, wanted: None };
+        let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
+        let options = options(disk, 1 << 30);
+        let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
+        Node::start(NodeOptions { place, entropy, clock: self.clock.clone(), seal_bytes: SEAL_BYTES, ..options }).await
+    }
+
+    pub(crate) fn node(&self, place: usize) -> &Arc<Node> {
+        self.nodes[place].as_ref().unwrap()
+    }
+
+    /// The place of the node that leads a group, as most of those that run say.
+    pub(crate) async fn leader(&self, group: GroupId) -> usize {
+        let mut found = 0;
+        eventually("a leader is known to a majority", || {
+            let leaders: Vec<_> = self.nodes.iter().flatten().map(|node| leader_of(node, group)).collect();
+            let most = leaders.iter().flatten().find(|one| leaders.iter().filter(|l| *l == &Some(**one)).count() >= 2);
+            let place = most.map(|node| node.0 as usize - 1).filter(|place| self.nodes[*place].is_some());
+            if let Some(place) = place {
+                found = place;
+            }
+            async move { place.is_some() }
+        })
+        .await;
+        found
+    }
+
+    /// Ends a node as kill -9 does: what it did not sync may be lost.
+    pub(crate) async fn kill(&mut self, place: usize) {
+        let image = self.disks[place].restart(place as u64);
+        self.network.leave(&address(place));
+        if let Some(node) = self.nodes[place].take() {
+            let _ = node.shutdown().await;
+        }
+        self.disks[place] = Arc::new(image);
+    }
+
+    pub(crate) async fn restart(&mut self, place: usize) {
+        self.nodes[place] = Some(self.open(place).await.unwrap());
+    }
+
+    async fn stop(self) {
+        for node in self.nodes.into_iter().flatten() {
+            node.shutdown().await.unwrap();
+        }
+    }
+}
+
+fn leader_of(node: &Node, group: GroupId) -> Option<NodeId> {
+    node.replica_status().into_iter().find(|replica| replica.group == group).and_then(|replica| replica.leader)
+}
+
+fn table(node: &Arc<Node>, name: &str) -> Arc<Table> {
+    find(node, name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_acknowledges_every_node_has() {
+    let three = Three::start().await;
+    for (place, name) in ["a", "b", "c"].into_iter().enumerate() {
+        three.node(place).create_table(events(name)).await.unwrap();
+        // No wait: whoever is asked next knows it.
+        for node in three.nodes.iter().flatten() {
+            assert!(find(node, name).is_some(), "table {name} on node {}", node.id());
+        }
+    }
+    for round in 0..9 {
+        let writer = three.node(round % 3);
+        insert(writer, &table(writer, "a"), rows("s", round as i64 * 10..round as i64 * 10 + 10)).await.unwrap();
+        let reader = three.node((round + 1) % 3);
+        assert_eq!(read(reader, &table(reader, "a")).await, once("s", 0..round as i64 * 10 + 10), "round {round}");
+    }
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_are_on_every_node_and_the_log_is_given_up() {
+    let three = Three::start().await;
+    let node = three.node(1);
+    node.create_table(events("t")).await.unwrap();
+    let t = table(node, "t");
+    insert(node, &t, rows("s", 0..500)).await.unwrap();
+    // From a node that need not lead.
+    node.flush().await.unwrap();
+    for node in three.nodes.iter().flatten() {
+        eventually("each node holds the segments and has a checkpoint of its own", || async {
+            let data = node.replica_status()[1];
+            !objects(node).await.is_empty() && data.checkpoint > 0
+        })
+        .await;
+        let snapshot = node.snapshot(&t).await.unwrap();
+        assert!(snapshot.shards[0].memory.is_empty(), "all rows lie in segments on node {}", node.id());
+        assert_eq!(count(node, &snapshot).await, once("s", 0..500));
+    }
+    let names = objects(three.node(0)).await;
+    assert_eq!(objects(three.node(2)).await, names, "they hold the same segments");
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_statement_is_held_by_a_majority_before_it_commits() {
+    let three = Three::start().await;
+    let leader = three.leader(DATA).await;
+    let writer = three.node((leader + 1) % 3);
+    writer.create_table(events("t")).await.unwrap();
+    let t = table(writer, "t");
+    let mut statement = writer.begin();
+    for part in 0..12 {
+        statement.append(&t, wide_rows(part * 10..part * 10 + 10, 64 << 10)).await.unwrap();
+    }
+    statement.commit().await.unwrap();
+    let mut holders = 0;
+    for node in three.nodes.iter().flatten() {
+        holders += usize::from(!objects(node).await.is_empty());
+        let found = read(node, &t).await;
+        assert_eq!(found.len(), 120, "node {} reads it, whether it has it yet or not", node.id());
+    }
+    assert!(holders >= 2);
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_dies_and_nothing_acknowledged_is_lost_or_doubled() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let mut next = 0;
+    for round in 0..3 {
+        let leader = three.leader(DATA).await;
+        let writer = three.node((leader + 1) % 3).clone();
+        let t = table(&writer, "t");
+        // Statements run while the leader dies: each is acknowledged once, by this leader or the next.
+        let first = next;
+        let writing = tokio::spawn(async move {
+            let mut at = first;
+            for _ in 0..40 {
+                insert(&writer, &t, rows("s", at..at + 5)).await.unwrap();
+                at += 5;
+            }
+            at
+        });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        three.kill(leader).await;
+        next = writing.await.unwrap();
+        three.restart(leader).await;
+        for node in three.nodes.iter().flatten() {
+            assert_eq!(read(node, &table(node, "t")).await, once("s", 0..next), "round {round}, node {}", node.id());
+        }
+    }
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_cut_off_acknowledges_nothing_and_reads_nothing_old() {
+    let three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let leader = three.leader(DATA).await;
+    let (old, other) = (three.node(leader), three.node((leader + 1) % 3));
+    let t = table(old, "t");
+    insert(old, &t, rows("s", 0..10)).await.unwrap();
+    three.network.isolate(&address(leader));
+    // The others go on without it.
+    insert(other, &t, rows("s", 10..20)).await.unwrap();
+    let stale = tokio::time::timeout(Duration::from_secs(3), old.snapshot(&t)).await;
+    assert!(stale.is_err() || stale.unwrap().is_err(), "a node without a majority reads nothing");
+    let (node, table) = (old.clone(), t.clone());
+    let lost = tokio::spawn(async move { insert(&node, &table, rows("lost", 0..10)).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    three.network.mend();
+    // Asked for again until somebody commits it: once.
+    lost.await.unwrap().unwrap();
+    for node in three.nodes.iter().flatten() {
+        let mut expected = once("s", 0..20);
+        expected.extend(once("lost", 0..10));
+        assert_eq!(read(node, &t).await, expected, "node {}", node.id());
+    }
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_gets_segments_first_and_then_the_snapshot() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let leader = three.leader(DATA).await;
+    let away = (leader + 1) % 3;
+    three.kill(away).await;
+    let node = three.node(leader).clone();
+    let t = table(&node, "t");
+    for part in 0..4 {
+        insert(&node, &t, rows("s", part * 100..part * 100 + 100)).await.unwrap();
+        node.flush().await.unwrap();
+    }
+    node.compact(&t).await.unwrap();
+    node.flush().await.unwrap();
+    three.restart(away).await;
+    let back = three.node(away);
+    assert_eq!(read(back, &t).await, once("s", 0..400));
+    let status = back.replica_status()[1];
+    assert!(status.checkpoint > 0, "it came by a snapshot: {status:?}");
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_die_at_once_and_come_back_with_everything() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    for round in 0..3i64 {
+        let node = three.node(round as usize).clone();
+        let t = table(&node, "t");
+        insert(&node, &t, rows("s", round * 50..round * 50 + 50)).await.unwrap();
+        if round == 1 {
+            node.flush().await.unwrap();
+        }
+        for place in 0..3 {
+            three.kill(place).await;
+        }
+        let (first, second, third) = tokio::join!(three.open(0), three.open(1), three.open(2));
+        three.nodes = vec![Some(first.unwrap()), Some(second.unwrap()), Some(third.unwrap())];
+        for node in three.nodes.iter().flatten() {
+            assert_eq!(read(node, &table(node, "t")).await, once("s", 0..round * 50 + 50), "node {}", node.id());
+        }
+    }
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_is_handed_over_when_asked() {
+    let three = Three::start().await;
+    for group in [GroupId::CATALOG, DATA] {
+        let leader = three.leader(group).await;
+        let next = (leader + 1) % 3;
+        // Asked of a third node.
+        three.node((leader + 2) % 3).transfer_leader(group, NodeId(next as u64 + 1)).await.unwrap();
+        assert_eq!(three.leader(group).await, next);
+    }
+    let stranger = three.node(0).transfer_leader(DATA, NodeId(9)).await.unwrap_err();
+    assert!(stranger.to_string().contains("node 9 does not vote"), "{stranger}");
+    three.stop().await;
+}

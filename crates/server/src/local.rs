@@ -1,0 +1,230 @@
+//! `annal cluster start`: several nodes on this machine, for trying and for tests.
+//!
+//! Each node is a process of its own, as it would be on a machine of its own; this one only starts them, waits, and starts again whichever ends
+//! with a failure (D22). The ports are kept beside the data, so that a second start finds the same cluster.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::Error;
+
+/// More are a mistake.
+const NODES_MAX: usize = 9;
+/// From a node's SQL port to that for other nodes, and for health and metrics.
+const CLUSTER_PORT_OFFSET: u16 = 100;
+const HTTP_PORT_OFFSET: u16 = 200;
+const LAYOUT_FILE: &str = "cluster.json";
+/// Before a node that failed is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// What a node says once it serves clients.
+const READY: &str = "ready for PostgreSQL clients";
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// How many nodes.
+    pub nodes: usize,
+    /// The directory of their directories.
+    pub data: PathBuf,
+    /// The first SQL port; 0 takes free ones.
+    pub port: u16,
+}
+
+/// Where the nodes of a local cluster are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Each node's addresses, in the order of their ids.
+    pub nodes: Vec<LocalNode>,
+}
+
+/// The addresses of one node.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalNode {
+    /// Where clients connect.
+    pub sql: SocketAddr,
+    /// Where other nodes connect.
+    pub cluster: SocketAddr,
+    /// Where health and metrics are served.
+    pub http: SocketAddr,
+}
+
+/// A local cluster whose processes run.
+#[derive(Debug)]
+pub struct Local {
+    layout: Layout,
+    data: PathBuf,
+    children: Vec<Child>,
+}
+
+/// Runs `annal cluster start`: until a signal ends it.
+pub fn run(options: &LocalOptions) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut local = Local::start(options).await?;
+        for (node, id) in local.layout.nodes.iter().zip(1..) {
+            say(&format!(
+                "node {id}: psql \"host={} port={} user=annal dbname=annal\"",
+                node.sql.ip(),
+                node.sql.port()
+            ));
+        }
+        say(&format!("\n{} nodes, data in {}; Ctrl-C stops them", local.layout.nodes.len(), local.data.display()));
+        local.tend().await
+    })
+}
+
+impl Local {
+    /// Starts the nodes, and returns once each serves clients.
+    pub async fn start(options: &LocalOptions) -> Result<Local, Error> {
+        fs::create_dir_all(&options.data)?;
+        let layout = layout(options)?;
+        let mut local = Local { layout, data: options.data.clone(), children: Vec::new() };
+        for place in 0..local.layout.nodes.len() {
+            let child = local.spawn(place)?;
+            local.children.push(child);
+            // The first founds the cluster that the others join.
+            if place == 0 || place + 1 == local.layout.nodes.len() {
+                local.wait_until_ready().await?;
+            }
+        }
+        Ok(local)
+    }
+
+    /// Where the nodes are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Starts again whichever node fails, until a signal comes; then stops them all.
+    pub async fn tend(&mut self) -> Result<(), Error> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                (place, status) = any_ended(&mut self.children) => {
+                    say(&format!("node {} ended with {status} and is started again", place + 1));
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                    self.children[place] = self.spawn(place)?;
+                }
+            }
+        }
+        self.stop().await
+    }
+
+    /// Stops all nodes in good order.
+    pub async fn stop(&mut self) -> Result<(), Error> {
+        for child in &self.children {
+            if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+                // One that has ended already needs no signal.
+                let _ended = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+        for child in &mut self.children {
+            child.wait().await?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, place: usize) -> Result<Child, Error> {
+        let node = &self.layout.nodes[place];
+        let dir = self.data.join(format!("node-{}", place + 1));
+        let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("server").arg("--data").arg(&dir).args(["--log-format", "json"]);
+        command.args(["--listen", &node.sql.to_string(), "--http", &node.http.to_string()]);
+        command.args(["--cluster-listen", &node.cluster.to_string(), "--node-id", &(place + 1).to_string()]);
+        if place > 0 {
+            command.args(["--join", &self.layout.nodes[0].cluster.to_string()]);
+        }
+        // A process group of its own: Ctrl-C is for this process, which stops them in order.
+        command.process_group(0).kill_on_drop(true);
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        spawned.map_err(|error| Error::Cluster(format!("could not start node {}: {error}", place + 1)))
+    }
+
+    /// Waits until every node started so far has said that it serves clients.
+    async fn wait_until_ready(&mut self) -> Result<(), Error> {
+        for place in 0..self.children.len() {
+            let log = self.data.join(format!("node-{}.log", place + 1));
+            while !says_ready(&log).await? {
+                if let Some(status) = self.children[place].try_wait()? {
+                    let message = format!("node {} ended with {status}; its log is {}", place + 1, log.display());
+                    return Err(Error::Cluster(message));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the last start in a log came to its end.
+async fn says_ready(log: &Path) -> Result<bool, Error> {
+    let mut lines = BufReader::new(tokio::fs::File::open(log).await?).lines();
+    let mut ready = false;
+    while let Some(line) = lines.next_line().await? {
+        ready = (ready && !line.contains("starting node")) || line.contains(READY);
+    }
+    Ok(ready)
+}
+
+/// Completes when a child has ended.
+async fn any_ended(children: &mut [Child]) -> (usize, String) {
+    let waits = children.iter_mut().enumerate().map(|(place, child)| {
+        Box::pin(async move {
+            let status = child.wait().await;
+            (place, status.map_or_else(|error| error.to_string(), |status| status.to_string()))
+        })
+    });
+    futures::future::select_all(waits).await.0
+}
+
+/// The addresses of a cluster that is there, or those of a new one.
+fn layout(options: &LocalOptions) -> Result<Layout, Error> {
+    let file = options.data.join(LAYOUT_FILE);
+    if file.exists() {
+        let unreadable =
+            |error: serde_json::Error| Error::Cluster(format!("could not read \"{}\": {error}", file.display()));
+        return serde_json::from_str(&fs::read_to_string(&file)?).map_err(unreadable);
+    }
+    if options.nodes == 0 || options.nodes > NODES_MAX {
+        return Err(Error::Cluster(format!("a cluster has between 1 and {NODES_MAX} nodes, not {}", options.nodes)));
+    }
+    let mut held = Vec::new();
+    let nodes = (0..options.nodes as u16).map(|place| node_at(options.port, place, &mut held));
+    let layout = Layout { nodes: nodes.collect::<Result<_, _>>()? };
+    drop(held);
+    let text = serde_json::to_string_pretty(&layout).map_err(|error| Error::Cluster(error.to_string()))?;
+    fs::write(&file, text)?;
+    Ok(layout)
+}
+
+/// Ports after the first one, or free ones, which are held until all are chosen.
+fn node_at(port: u16, place: u16, held: &mut Vec<TcpListener>) -> Result<LocalNode, Error> {
+    let mut address = |offset: u16| {
+        let wanted = if port == 0 { 0 } else { port + place + offset };
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted));
+        let listener = TcpListener::bind(wanted).map_err(|source| Error::Listen { address: wanted, source })?;
+        let address = listener.local_addr()?;
+        held.push(listener);
+        Ok::<_, Error>(address)
+    };
+    Ok(LocalNode { sql: address(0)?, cluster: address(CLUSTER_PORT_OFFSET)?, http: address(HTTP_PORT_OFFSET)? })
+}
+
+/// Prints a line; a reader that went away ends nothing.
+fn say(text: &str) {
+    let _gone = writeln!(std::io::stdout().lock(), "{text}");
+}
