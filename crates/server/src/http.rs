@@ -53,8 +53,10 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
-    let statistics = pages.node.get().map(|node| node.statistics()).unwrap_or_default();
-    match crate::metrics::page(&statistics, Allocated::now(), pages.registry.gather()) {
+    let node = pages.node.get();
+    let statistics = node.map(|node| node.statistics()).unwrap_or_default();
+    let replicas = node.map(|node| node.replica_status()).unwrap_or_default();
+    match crate::metrics::page(&statistics, &replicas, Allocated::now(), pages.registry.gather()) {
         Ok(page) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

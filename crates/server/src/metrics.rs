@@ -3,19 +3,21 @@
 //! The counters live where the work is done; this page only names them. Connections and statements come from the
 //! registry of `wire`, which is printed after.
 
-use cluster::NodeStatistics;
+use cluster::{NodeStatistics, ReplicaStatus};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Encoder, Gauge, Opts, Registry, TextEncoder};
+use prometheus::{Counter, Encoder, Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::allocator::Allocated;
 
 /// The page for `statistics`, what the process holds, and the families `wire` gathered.
 pub(crate) fn page(
     statistics: &NodeStatistics,
+    replicas: &[ReplicaStatus],
     memory: Allocated,
     wire: Vec<MetricFamily>,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = node_families(statistics, memory)?;
+    families.extend(replica_families(replicas)?);
     families.extend(wire);
     let mut page = Vec::new();
     TextEncoder::new().encode(&families, &mut page)?;
@@ -57,8 +59,34 @@ fn node_families(statistics: &NodeStatistics, memory: Allocated) -> Result<Vec<M
     Ok(registry.gather())
 }
 
+/// How far the node's replicas are, by group.
+fn replica_families(replicas: &[ReplicaStatus]) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    type Figure = fn(&ReplicaStatus) -> f64;
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles, exact up to 2^53")]
+    let figures: [(&str, &str, Figure); 6] = [
+        ("annal_replica_applied_index", "Last entry applied.", |replica| replica.applied as f64),
+        ("annal_replica_checkpoint_index", "Last entry of the newest checkpoint.", |replica| replica.checkpoint as f64),
+        ("annal_replica_committed_index", "Last entry known to be committed.", |replica| replica.committed as f64),
+        ("annal_replica_leader", "Node that leads the group, 0 when none is known.", |replica| {
+            replica.leader.map_or(0.0, |leader| leader.0 as f64)
+        }),
+        ("annal_replica_term", "Raft term.", |replica| replica.term as f64),
+        ("annal_replica_votes", "Whether the replica votes.", |replica| f64::from(u8::from(replica.votes))),
+    ];
+    let registry = Registry::new();
+    for (name, help, figure) in figures {
+        let gauge = GaugeVec::new(Opts::new(name, help), &["group"])?;
+        for replica in replicas {
+            gauge.with_label_values(&[&replica.group.to_string()]).set(figure(replica));
+        }
+        registry.register(Box::new(gauge))?;
+    }
+    Ok(registry.gather())
+}
+
 #[cfg(test)]
 mod tests {
+    use event::{GroupId, NodeId};
     use expect_test::expect;
 
     use super::*;
@@ -67,8 +95,18 @@ mod tests {
     fn the_page_names_unit_and_meaning_of_each_counter() {
         let mut statistics = NodeStatistics { rows_appended: 7, memtable_bytes: 512, ..NodeStatistics::default() };
         statistics.log.sync_us = 2_500_000;
-        let page = String::from_utf8(page(&statistics, Allocated { allocated: 40, resident: 50 }, Vec::new()).unwrap())
-            .unwrap();
+        let replica = ReplicaStatus {
+            group: GroupId(1),
+            leader: Some(NodeId(2)),
+            term: 3,
+            last: 9,
+            committed: 8,
+            applied: 7,
+            checkpoint: 4,
+            votes: true,
+        };
+        let page = page(&statistics, &[replica], Allocated { allocated: 40, resident: 50 }, Vec::new());
+        let page = String::from_utf8(page.unwrap()).unwrap();
         let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
         expect![[r#"
             annal_ingest_rows_total 7
@@ -83,7 +121,13 @@ mod tests {
             annal_memtable_bytes 512
             annal_seals_total 0
             annal_segment_bytes_total 0
-            annal_segments_written_total 0"#]]
+            annal_segments_written_total 0
+            annal_replica_applied_index{group="1"} 7
+            annal_replica_checkpoint_index{group="1"} 4
+            annal_replica_committed_index{group="1"} 8
+            annal_replica_leader{group="1"} 2
+            annal_replica_term{group="1"} 3
+            annal_replica_votes{group="1"} 1"#]]
         .assert_eq(&lines.join("\n"));
         assert!(page.contains("# HELP annal_ingest_rows_total Rows appended since start."));
     }

@@ -4,6 +4,7 @@
 // What the tests stand on: the server as a child process, and a PostgreSQL to compare answers with.
 mod oracle;
 mod server;
+mod three;
 
 // The process: settings, signals, exit codes, health.
 mod process;
@@ -21,6 +22,8 @@ mod starvation;
 mod demo;
 // The SQL surface, by example.
 mod sqllogic;
+// Three nodes, and what happens to one of them.
+mod replicated;
 // Keys under many writers.
 mod keys;
 // Damage from outside, and late rows over restarts.
@@ -41,3 +44,4 @@ mod binary;
 mod tidy;
 
 pub(crate) use server::TestServer;
+pub(crate) use three::TestCluster;

@@ -11,8 +11,10 @@ mod text;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::TestServer;
+use tokio_postgres::Client;
+
 use crate::oracle;
+use crate::{TestCluster, TestServer};
 use postgres::Protocol;
 
 const REGENERATE: &str = "ANNAL_SLT_REGENERATE";
@@ -28,6 +30,8 @@ macro_rules! files {
                 check(stringify!($name)).await;
             }
         )*
+
+        const FILES: &[&str] = &[$(stringify!($name)),*];
 
         #[test]
         fn every_file_is_run() {
@@ -95,15 +99,49 @@ async fn check(name: &str) {
     if portable {
         failures.extend(on_annal(&file, Protocol::Extended).await);
         let oracle = oracle::database(name).await;
-        let found = run::failures(&file, POSTGRES, oracle.dsn(), Protocol::Simple).await;
+        let found = run::failures(&file, POSTGRES, &[oracle.dsn().to_owned()], Protocol::Simple).await;
         failures.extend(found.into_iter().map(|failure| format!("on PostgreSQL: {failure}")));
     }
     assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n"));
 }
 
+/// Every file once more on three nodes, one after the other, with connections to all of them: the same answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_file_on_three_nodes() {
+    if std::env::var_os(REGENERATE).is_some() {
+        return;
+    }
+    let cluster = TestCluster::start().await;
+    // The first connection of each file is to a node that has joined.
+    let mut dsns = cluster.dsns();
+    dsns.rotate_left(1);
+    let mut failures = Vec::new();
+    for name in FILES {
+        let file = directory().join(format!("{name}.slt"));
+        failures.extend(run::failures(&file, ANNAL, &dsns, Protocol::Simple).await);
+        clean(&cluster.connect(2).await).await;
+    }
+    assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Drops what a file has left.
+async fn clean(client: &Client) {
+    let left = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+                WHERE table_schema NOT IN ('pg_catalog', 'information_schema', 'annal') AND table_schema NOT LIKE 'pg_temp%'";
+    for row in client.query(left, &[]).await.unwrap() {
+        let [schema, name, kind] = [0, 1, 2].map(|column| row.get::<_, String>(column));
+        let kind = if kind == "VIEW" { "VIEW" } else { "TABLE" };
+        client.batch_execute(&format!("DROP {kind} IF EXISTS \"{schema}\".\"{name}\" CASCADE")).await.unwrap();
+    }
+    let schemas = "SELECT nspname FROM pg_namespace WHERE nspname NOT IN ('public', 'annal', 'information_schema') AND nspname NOT LIKE 'pg_%'";
+    for row in client.query(schemas, &[]).await.unwrap() {
+        client.batch_execute(&format!("DROP SCHEMA \"{}\" CASCADE", row.get::<_, &str>(0))).await.unwrap();
+    }
+}
+
 async fn on_annal(file: &Path, protocol: Protocol) -> Vec<String> {
     let server = TestServer::start().await;
-    run::failures(file, ANNAL, &server.dsn(), protocol).await
+    run::failures(file, ANNAL, &[server.dsn()], protocol).await
 }
 
 async fn regenerate(name: &str, file: &Path, portable: bool) {

@@ -1,6 +1,7 @@
 //! Runs one file against one server, to its end, and says what did not hold.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqllogictest::{Normalizer, Runner, parse_file};
 
@@ -8,12 +9,17 @@ use super::postgres::{Connection, Letter, Protocol, SEPARATOR, types_agree};
 
 /// Runs every record of the file; each that does not hold gives a text with file and line.
 /// `skipif`/`onlyif` know the labels `simple` and `extended`, and the `server`'s: `annal` and `postgres`.
-pub(super) async fn failures(file: &Path, server: &str, dsn: &str, protocol: Protocol) -> Vec<String> {
+/// Connections go to the nodes at `dsns` in turn.
+pub(super) async fn failures(file: &Path, server: &str, dsns: &[String], protocol: Protocol) -> Vec<String> {
     let records = match parse_file::<Letter>(file) {
         Ok(records) => records,
         Err(error) => return vec![error.to_string()],
     };
-    let mut runner = Runner::new(|| Connection::open(dsn, protocol));
+    let turn = AtomicUsize::new(0);
+    let mut runner = Runner::new(|| {
+        let dsn = &dsns[turn.fetch_add(1, Ordering::Relaxed) % dsns.len()];
+        Connection::open(dsn, protocol)
+    });
     runner.add_label(if protocol == Protocol::Extended { "extended" } else { "simple" });
     runner.add_label(server);
     runner.with_normalizer(exact);

@@ -1,0 +1,148 @@
+//! Three nodes under load while something happens to one of them, or to all: what was acknowledged is there once, on every node.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio_postgres::Client;
+
+use crate::TestCluster;
+
+/// Rows of one statement.
+const ROWS: i64 = 5;
+/// Statements that must be acknowledged between two blows.
+const BETWEEN: usize = 30;
+
+/// What writers know.
+#[derive(Default)]
+struct Written {
+    begun: AtomicI64,
+    acknowledged: Mutex<BTreeSet<i64>>,
+    stop: AtomicBool,
+}
+
+impl Written {
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Waits until so many more statements were acknowledged.
+    async fn more(&self, statements: usize) {
+        let goal = self.count() + statements;
+        while self.count() < goal {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Writes numbered statements to whichever of the nodes takes them, until told to stop.
+async fn write(dsns: Vec<String>, written: Arc<Written>) {
+    let mut at = 0;
+    while !written.stop.load(Ordering::Relaxed) {
+        at += 1;
+        let Ok((client, connection)) = tokio_postgres::connect(&dsns[at % dsns.len()], tokio_postgres::NoTls).await
+        else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let connection = tokio::spawn(connection);
+        while !written.stop.load(Ordering::Relaxed) {
+            let statement = written.begun.fetch_add(1, Ordering::Relaxed);
+            let insert =
+                format!("INSERT INTO e SELECT now(), {statement}, part FROM generate_series(1, {ROWS}) AS parts(part)");
+            if client.batch_execute(&insert).await.is_err() {
+                // Its fate may be unknown: it is there whole or not at all.
+                break;
+            }
+            written.acknowledged.lock().unwrap().insert(statement);
+        }
+        connection.abort();
+    }
+}
+
+/// Every acknowledged statement whole and once, no other in part, the same on every node.
+async fn check(cluster: &TestCluster, written: &Written) {
+    let mut all = Vec::new();
+    for place in 0..3 {
+        let client = cluster.connect(place).await;
+        let rows = client
+            .query("SELECT statement, count(*), count(DISTINCT part) FROM e GROUP BY statement ORDER BY statement", &[])
+            .await
+            .unwrap();
+        let rows: Vec<(i64, i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        for (statement, rows, parts) in &rows {
+            assert_eq!((*rows, *parts), (ROWS, ROWS), "node {}: statement {statement} in part or twice", place + 1);
+        }
+        let there: BTreeSet<i64> = rows.iter().map(|(statement, ..)| *statement).collect();
+        let missing: Vec<i64> = written.acknowledged.lock().unwrap().difference(&there).copied().collect();
+        assert!(missing.is_empty(), "node {}: acknowledged and not there: {missing:?}", place + 1);
+        all.push(rows);
+    }
+    assert!(all.iter().all(|rows| *rows == all[0]), "the nodes differ");
+}
+
+async fn create(cluster: &TestCluster) -> Client {
+    let client = cluster.connect(1).await;
+    client.batch_execute("CREATE TABLE e (ts timestamptz NOT NULL, statement bigint, part bigint)").await.unwrap();
+    client
+}
+
+/// Two writers, and what shall happen while they write.
+async fn under_load<F: AsyncFnOnce(&mut TestCluster, &Written)>(blows: F) {
+    let mut cluster = TestCluster::start().await;
+    let _client = create(&cluster).await;
+    let written = Arc::new(Written::default());
+    let writers: Vec<_> = (0..2).map(|_| tokio::spawn(write(cluster.dsns(), Arc::clone(&written)))).collect();
+    written.more(BETWEEN).await;
+    blows(&mut cluster, &written).await;
+    written.stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    check(&cluster, &written).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_killed_again_and_again() {
+    under_load(async |cluster, written| {
+        for _ in 0..3 {
+            let leader = cluster.leader(0).await;
+            cluster.node_mut(leader).kill().await;
+            // The two that are left elect one of them and go on.
+            written.more(BETWEEN).await;
+            cluster.node_mut(leader).restart().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_leader_is_passed_over_and_follows_when_it_wakes() {
+    under_load(async |cluster, written| {
+        let leader = cluster.leader(0).await;
+        cluster.node(leader).signal(Signal::STOP);
+        written.more(BETWEEN).await;
+        cluster.node(leader).signal(Signal::CONT);
+        written.more(BETWEEN).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_are_killed_at_once() {
+    under_load(async |cluster, written| {
+        written.stop.store(true, Ordering::Relaxed);
+        for place in 0..3 {
+            cluster.node(place).signal(Signal::KILL);
+        }
+        for place in 0..3 {
+            cluster.node_mut(place).ended().await;
+        }
+        // None is ready without another.
+        let [first, second, third] = cluster.all_mut();
+        tokio::join!(first.restart(), second.restart(), third.restart());
+    })
+    .await;
+}
