@@ -5,7 +5,7 @@ pub(crate) mod machine;
 pub(crate) mod state;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use event::{
@@ -84,6 +84,8 @@ pub struct Catalog {
     pub schemas: BTreeMap<String, TableId>,
     /// The nodes of the cluster.
     pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    /// Nodes that were taken out of it, for good.
+    pub(crate) removed: BTreeSet<NodeId>,
     /// The data groups shards are placed on.
     pub groups: Vec<GroupId>,
     /// A transaction whose changes are made when its group has decided so.

@@ -22,6 +22,9 @@ use crate::hidden::HiddenTable;
 use crate::node::Node;
 use crate::write::{Commit, WriteSet};
 
+/// Transactions of other nodes that one waits for, one after the other, before it gives up.
+const BUSY_TRIES_MAX: usize = 16;
+
 /// What a transaction would make of the catalog. Dropping it takes everything back.
 pub struct CatalogChanges {
     node: Arc<Node>,
@@ -344,12 +347,16 @@ impl CatalogChanges {
         }
     }
 
+    /// One at a time changes the catalog: others of this node have no turn, those of other nodes are waited for.
     async fn propose(&self, command: CatalogCommand) -> Result<(), Error> {
-        match self.node.propose_catalog(command).await? {
-            CatalogOutcome::Refused(refusal) => Err(self.refused(refusal)),
-            CatalogOutcome::Busy => Err(Error::Overloaded("another transaction changes the catalog".into())),
-            _ => Ok(()),
+        for _ in 0..BUSY_TRIES_MAX {
+            match self.node.propose_catalog(command.clone()).await? {
+                CatalogOutcome::Refused(refusal) => return Err(self.refused(refusal)),
+                CatalogOutcome::Busy => drop(self.node.end_prepared().await?),
+                _ => return Ok(()),
+            }
         }
+        Err(Error::Overloaded("other transactions change the catalog".into()))
     }
 
     async fn take_id(&self) -> Result<TableId, Error> {

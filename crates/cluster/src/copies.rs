@@ -77,6 +77,10 @@ impl Copies {
         self.readers.write().push(reader);
     }
 
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Whether the segment is known to be here.
     pub(crate) fn is_held(&self, name: &str) -> bool {
         self.held.lock().contains(name)

@@ -118,6 +118,14 @@ impl Door {
             tracing::warn!(?envelope, %node, "refused a message that is not for this node");
             return Err(Refusal::Misdirected(format!("this is node {node} of another cluster or of another name")));
         }
+        if let Some(copies) = self.inner.copies.get() {
+            let network = copies.network();
+            if network.was_removed(envelope.from) {
+                tracing::warn!(from = %envelope.from, "refused a node that was taken out of the cluster");
+                return Err(Refusal::Misdirected(format!("node {} was taken out of the cluster", envelope.from)));
+            }
+            network.hears(envelope.from);
+        }
         Ok(())
     }
 
@@ -163,6 +171,10 @@ impl Door {
             Request::Flush { group } => done(self.node()?.flush_group(group, false).await),
             Request::Compact { group, table, scope } => {
                 done(self.node()?.compact_group(group, table, scope, false).await)
+            }
+            Request::Scrub { table } => {
+                let scrubbed = self.node()?.scrub_here(table).await;
+                scrubbed.map(|scrubbed| to_json(&scrubbed)).map_err(|error| Refusal::Failed(error.to_string()))
             }
             Request::Status => Ok(to_json(&self.node()?.replica_status())),
         }

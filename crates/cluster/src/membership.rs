@@ -5,6 +5,7 @@
 //! second voter would only be one more that must not fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ const JOIN_RETRY: Duration = Duration::from_millis(500);
 const JOIN_WAIT: Duration = Duration::from_secs(30);
 /// How long a leader may take to give up its group.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
+/// A member that has answered its leader within this time can be counted on.
+const IS_THERE: Duration = Duration::from_millis(600);
 /// How long a node may take to say how far it is.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
@@ -55,6 +58,37 @@ pub struct ReplicaStatus {
     pub votes: bool,
 }
 
+/// Whether a node can be counted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// It answers.
+    Connected,
+    /// It does not answer, and did a moment ago.
+    Interrupted,
+    /// It has not answered for [`limits::NODE_DOWN_AFTER_MS`], or never.
+    Down,
+}
+
+impl NodeState {
+    fn of(answered: bool, silence: Option<Duration>) -> NodeState {
+        let is_short = |silence| silence < Duration::from_millis(limits::NODE_DOWN_AFTER_MS);
+        match answered {
+            true => NodeState::Connected,
+            false if silence.is_some_and(is_short) => NodeState::Interrupted,
+            false => NodeState::Down,
+        }
+    }
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeState::Connected => "connected",
+            NodeState::Interrupted => "interrupted",
+            NodeState::Down => "down",
+        }
+    }
+}
+
 /// A node as another sees it.
 #[derive(Clone, Debug)]
 pub struct NodeStatus {
@@ -64,6 +98,8 @@ pub struct NodeStatus {
     pub record: Arc<NodeRecord>,
     /// Its replicas; `None` when it did not answer.
     pub replicas: Option<Vec<ReplicaStatus>>,
+    /// Whether it can be counted on.
+    pub state: NodeState,
     /// Whether it is the one that was asked.
     pub own: bool,
 }
@@ -134,7 +170,8 @@ enum Change {
     Remove(BTreeSet<NodeId>),
 }
 
-/// The next step from the members there are to those there shall be.
+/// The next step from the members there are to those there shall be. A voter that has been silent for too long gives its vote to a learner
+/// that has caught up, if there is one.
 fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> Option<Change> {
     let members: BTreeSet<NodeId> = status.voters.union(&status.learners).copied().collect();
     if let Some(new) = nodes.iter().find(|node| !members.contains(node)) {
@@ -143,9 +180,16 @@ fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> O
     let has_caught_up = |node: &NodeId| {
         *node == own || status.matching.get(node).is_some_and(|at| at + limits::PROMOTE_LAG_ENTRIES >= status.last)
     };
-    let staying: BTreeSet<NodeId> = status.voters.intersection(nodes).copied().collect();
-    let ready = status.learners.iter().filter(|node| nodes.contains(node) && has_caught_up(node)).copied();
-    let mut voters: BTreeSet<NodeId> = staying.iter().copied().chain(ready).collect();
+    let is_silent = |node: &NodeId| {
+        *node != own
+            && status.silent.get(node).is_some_and(|silent| *silent > Duration::from_millis(limits::REPLACE_AFTER_MS))
+    };
+    let mut staying: BTreeSet<NodeId> = status.voters.intersection(nodes).copied().collect();
+    let can_vote = |node: &&NodeId| nodes.contains(node) && has_caught_up(node) && !is_silent(node);
+    let ready: BTreeSet<NodeId> = status.learners.iter().filter(can_vote).copied().collect();
+    let silent: Vec<NodeId> = staying.iter().filter(|node| is_silent(node)).copied().take(ready.len()).collect();
+    staying.retain(|node| !silent.contains(node));
+    let mut voters: BTreeSet<NodeId> = staying.union(&ready).copied().collect();
     // Those that vote go on voting, and the leader among them.
     while voters.len() > limits::VOTERS || (voters.len() > 1 && voters.len().is_multiple_of(2)) {
         let spare = voters
@@ -164,6 +208,22 @@ fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> O
 }
 
 impl Node {
+    /// Tells the others where this node is now, when that is not where they look for it: until they know, nothing reaches it.
+    pub(crate) async fn announce(&self, place: &Place) -> Infallible {
+        let known = self.catalog().nodes.get(&self.identity.node).cloned();
+        if let Some(known) = known.filter(|known| known.address != place.address) {
+            let catalog = self.catalog();
+            let others = catalog.nodes.iter().filter(|(node, _)| **node != self.identity.node);
+            let others: Vec<String> = others.map(|(_, record)| record.address.clone()).collect();
+            let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
+            let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None };
+            if !others.is_empty() {
+                join(&self.network, &others, &joining).await;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Tells the catalog that this node has started, and where it is.
     pub(crate) async fn register(&self, place: &Place) -> Result<(), Error> {
         let (node, boot) = (self.identity.node, self.identity.boot);
@@ -211,6 +271,24 @@ impl Node {
         Ok(())
     }
 
+    /// Takes a node out of the cluster, for good: its votes go to others, and nobody listens to it any more.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a node that is not in the cluster, or is the last.
+    pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
+        let nodes = self.catalog_linearizable().await?.nodes.clone();
+        if !nodes.contains_key(&node) {
+            return Err(Error::Limit(format!("node {node} is not in the cluster")));
+        }
+        if nodes.len() == 1 {
+            return Err(Error::Limit("cannot remove the last node of a cluster".into()));
+        }
+        match self.propose_catalog(CatalogCommand::Leave { node }).await? {
+            CatalogOutcome::Done => Ok(()),
+            refused => Err(defect(format!("a node cannot leave: {refused:?}"))),
+        }
+    }
+
     /// Gives the lead of a group to one of its voters; returns once that one leads.
     ///
     /// # Errors
@@ -243,6 +321,33 @@ impl Node {
         }
     }
 
+    /// Gives all groups that this node leads to voters that have caught up, as far as there are any.
+    pub(crate) async fn hand_over_all(&self) {
+        let groups = std::iter::once(GroupId::CATALOG).chain(self.data.keys().copied());
+        let all = groups.map(|group| async move {
+            let status = match group {
+                GroupId::CATALOG => self.catalog.status(),
+                group => self.data.get(&group).map(|data| data.group.status()).unwrap_or_default(),
+            };
+            if status.leader != Some(self.identity.node) {
+                return;
+            }
+            let can_take_over = |node: &NodeId| {
+                let is_there = status.silent.get(node).is_some_and(|silent| *silent < IS_THERE);
+                *node != self.identity.node && status.voters.contains(node) && is_there
+            };
+            let others = status.matching.iter().filter(|(node, _)| can_take_over(node));
+            let Some((next, _)) = others.max_by_key(|(_, at)| **at) else { return };
+            if let Err(error) = self.hand_over_here(group, *next).await {
+                tracing::info!(%group, to = %next, %error, "a group could not be handed over and elects instead");
+            }
+        });
+        let patience = Duration::from_millis(limits::HAND_OVER_WAIT_MS);
+        if tokio::time::timeout(patience, futures::future::join_all(all)).await.is_err() {
+            tracing::info!("not all groups could be handed over");
+        }
+    }
+
     /// How far the replicas of this node are.
     pub fn replica_status(&self) -> Vec<ReplicaStatus> {
         let of = |group: GroupId, status: GroupStatus| ReplicaStatus {
@@ -272,7 +377,8 @@ impl Node {
                     let answer = self.network.call(node, Lane::Heartbeat, &Request::Status, STATUS_WAIT).await;
                     answer.ok().and_then(|bytes| from_json(&bytes).ok())
                 };
-                NodeStatus { node, record, replicas, own }
+                let state = NodeState::of(replicas.is_some(), self.network.silence(node));
+                NodeStatus { node, record, replicas, state, own }
             }
         };
         futures::future::join_all(catalog.nodes.iter().map(ask)).await
@@ -326,6 +432,37 @@ mod tests {
         check(&[1, 2, 3], &[4], &[2, 3, 4], &[1, 2, 3, 4], None);
         check(&[1, 2, 3], &[4], &[2, 3, 4], &[1, 2, 4], Some(Change::Vote(ids(&[1, 2, 4]))));
         check(&[1, 2, 4], &[3], &[2, 4], &[1, 2, 4], Some(Change::Remove(ids(&[3]))));
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_interrupted_before_it_is_down() {
+        let silence = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(NodeState::of(true, None), NodeState::Connected);
+        assert_eq!(NodeState::of(false, silence(limits::NODE_DOWN_AFTER_MS - 1)), NodeState::Interrupted);
+        assert_eq!(NodeState::of(false, silence(limits::NODE_DOWN_AFTER_MS)), NodeState::Down);
+        assert_eq!(NodeState::of(false, None), NodeState::Down);
+    }
+
+    #[test]
+    fn a_silent_voter_is_replaced_when_another_node_can_vote() {
+        let silent = |voters: &[u64], learners: &[u64], silent: u64, expected: Option<Change>| {
+            let all = ids(&[1, 2, 3, 4]);
+            let status = GroupStatus {
+                voters: ids(voters),
+                learners: ids(learners),
+                matching: all.iter().map(|node| (*node, 10_000)).collect(),
+                silent: [(NodeId(silent), Duration::from_millis(limits::REPLACE_AFTER_MS + 1))].into(),
+                last: 10_000,
+                ..GroupStatus::default()
+            };
+            let nodes = ids(voters).union(&ids(learners)).copied().collect();
+            assert_eq!(next_change(&status, NodeId(1), &nodes), expected, "{voters:?} {learners:?}");
+        };
+        silent(&[1, 2, 3], &[4], 2, Some(Change::Vote(ids(&[1, 3, 4]))));
+        silent(&[1, 2, 3], &[], 2, None);
+        silent(&[1, 2, 3], &[4], 4, None);
+        // Whoever asks hears itself.
+        silent(&[1, 2, 3], &[4], 1, None);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) enum Request {
     Flush { group: GroupId },
     /// To merge the segments of a table in a group.
     Compact { group: GroupId, table: TableId, scope: Scope },
+    /// To read all segments of a table, and say what state it has.
+    Scrub { table: TableId },
     /// How far the node's replicas are.
     Status,
 }

@@ -1,12 +1,14 @@
 //! What a node says to others: who they are, where they are, and the envelopes around it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event::NodeId;
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 
 use crate::catalog::machine::PublishedCatalog;
 use crate::message::{Envelope, Opening, Refusal, Reply, Request, seal};
@@ -18,6 +20,8 @@ pub(crate) struct Network {
     /// This node, once it knows who it is.
     own: OnceLock<(u64, NodeId)>,
     catalog: PublishedCatalog,
+    /// When each node was last heard.
+    heard: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 /// Why a request has no answer.
@@ -45,12 +49,27 @@ impl From<TransportError> for CallError {
 
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, catalog: PublishedCatalog) -> Network {
-        Network { transport, own: OnceLock::new(), catalog }
+        Network { transport, own: OnceLock::new(), catalog, heard: Mutex::default() }
+    }
+
+    /// The node has just said something.
+    pub(crate) fn hears(&self, node: NodeId) {
+        self.heard.lock().insert(node, Instant::now());
+    }
+
+    /// How long a node has been silent; `None` when it was never heard.
+    pub(crate) fn silence(&self, node: NodeId) -> Option<Duration> {
+        self.heard.lock().get(&node).map(Instant::elapsed)
     }
 
     /// This node has an id.
     pub(crate) fn introduce(&self, cluster: u64, node: NodeId) {
         self.own.get_or_init(|| (cluster, node));
+    }
+
+    /// Whether the catalog says that the node was taken out of the cluster.
+    pub(crate) fn was_removed(&self, node: NodeId) -> bool {
+        self.catalog.read().removed.contains(&node)
     }
 
     /// All nodes but this one.
@@ -110,6 +129,9 @@ impl Network {
     ) -> Result<Bytes, CallError> {
         let sealed = seal(self.envelope(to), request);
         let answer = self.transport.call(address, lane, sealed, ttl).await?;
+        if let Some(to) = to {
+            self.hears(to);
+        }
         let reply: Reply = crate::message::unpack(&answer).map_err(CallError::Lost)?;
         reply.map_err(CallError::Refused)
     }

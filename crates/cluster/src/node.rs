@@ -271,8 +271,12 @@ impl Node {
     }
 
     /// Stops taking writes, syncs the log, releases the lock.
+    ///
+    /// Groups that it leads are handed over first, so that they need not elect.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        self.stop.send_replace(true);
+        if !self.stop.send_replace(true) {
+            self.hand_over_all().await;
+        }
         let lock = self.lock.lock().take();
         let Some(lock) = lock else { return Ok(()) };
         let groups = self.data.values().map(|data| data.group.clone()).collect();

@@ -208,7 +208,10 @@ fn watch_over(node: &Node, task: JoinHandle<()>, reason: String) {
 
 /// What must be done before the node serves: wait for what was committed, check the segments, finish jobs.
 async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
-    node.catalog.ready().await?;
+    tokio::select! {
+        ready = node.catalog.ready() => ready?,
+        never = node.announce(place) => match never {},
+    }
     node.register(place).await?;
     // A node that has just joined becomes a member while it waits.
     let tend = membership::run(Arc::downgrade(node), node.stop.subscribe());

@@ -56,6 +56,12 @@ pub const PEER_PIECE_BYTES: usize = 1 << 20;
 pub const PROMISES_MAX: usize = 1024;
 /// Voters of a group, once there are enough nodes.
 pub const VOTERS: usize = 3;
+/// A voter that its leader has not heard for so long gives its vote to a learner, if there is one.
+pub const REPLACE_AFTER_MS: u64 = 300_000;
+/// A node that has not answered for so long is down.
+pub const NODE_DOWN_AFTER_MS: u64 = 10_000;
+/// How long a node that stops waits for others to take over what it leads.
+pub const HAND_OVER_WAIT_MS: u64 = 3_000;
 /// Entries by which a learner may be behind when it becomes a voter.
 pub const PROMOTE_LAG_ENTRIES: u64 = 1_000;
 

@@ -125,10 +125,11 @@ impl CatalogState {
         let public = self.tables.iter().filter(|(_, table)| table.stage == Stage::Public);
         let tables = public.map(|(id, table)| (*id, Arc::clone(&table.table))).collect();
         let CatalogState { views, comments, schemas, prepared, nodes, groups, .. } = self;
+        let removed = self.given.iter().filter(|node| !nodes.contains_key(node)).copied().collect();
         let (nodes, groups) = (nodes.clone(), groups.clone());
         let prepared = prepared.as_ref().map(|prepared| prepared.transaction);
         let (views, comments, schemas) = (views.clone(), comments.clone(), schemas.clone());
-        Catalog { index, tables, views, comments, schemas, nodes, groups, prepared }
+        Catalog { index, tables, views, comments, schemas, nodes, removed, groups, prepared }
     }
 
     pub(crate) fn apply(&mut self, command: &CatalogCommand) -> CatalogOutcome {
@@ -210,8 +211,10 @@ impl CatalogState {
     // Nodes
 
     fn join(&mut self, record: &Arc<NodeRecord>, wanted: Option<NodeId>) -> CatalogOutcome {
-        let same = self.nodes.iter().find(|(_, known)| known.nonce == record.nonce);
-        if let Some((node, _)) = same {
+        let same = self.nodes.iter_mut().find(|(_, known)| known.nonce == record.nonce);
+        if let Some((node, known)) = same {
+            // It asks again, or is somewhere else by now.
+            *known = Arc::new(NodeRecord { boot: known.boot, ..NodeRecord::clone(record) });
             return CatalogOutcome::Node(*node);
         }
         let node = wanted.unwrap_or(NodeId(self.next_node));

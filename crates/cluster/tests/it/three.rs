@@ -50,8 +50,8 @@ impl Three {
     async fn open(&self, place: usize) -> Result<Arc<Node>, Error> {
         let transport = self.network.at(&address(place));
         let join = if place == 0 { Vec::new() } else { vec![address(0)] };
-        let place =
-            Place { transport, address: address(place), sql_address: format!("sql-{}", place + 1), join, wanted: None };
+        let (wanted, sql_address) = (Some(NodeId(place as u64 + 1)), format!("sql-{}", place + 1));
+        let place = Place { transport, address: address(place), sql_address, join, wanted };
         let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
         let options = options(disk, 1 << 30);
         let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
@@ -287,5 +287,133 @@ async fn the_lead_is_handed_over_when_asked() {
     }
     let stranger = three.node(0).transfer_leader(DATA, NodeId(9)).await.unwrap_err();
     assert!(stranger.to_string().contains("node 9 does not vote"), "{stranger}");
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_on_one_node_is_found_and_mended_from_another() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    insert(three.node(0), &t, rows("s", 0..300)).await.unwrap();
+    three.node(0).flush().await.unwrap();
+    for node in three.nodes.iter().flatten() {
+        eventually("each holds the segment", || async { !objects(node).await.is_empty() }).await;
+    }
+    let clean = three.node(0).scrub(&t).await.unwrap();
+    assert_eq!(clean.len(), 3);
+    for found in &clean {
+        let scrubbed = found.scrubbed.as_ref().unwrap();
+        assert!(scrubbed.segments == 1 && scrubbed.mended.is_empty() && scrubbed.damaged.is_empty(), "{found:?}");
+        assert!(found.differs.is_empty());
+    }
+    let name = objects(three.node(1)).await[0].clone();
+    three.kill(1).await;
+    three.disks[1].flip_bit(&format!("segments/{name}"), 100, 3).unwrap();
+    three.restart(1).await;
+    // Asked of another node than the damaged one.
+    let found = three.node(2).scrub(&t).await.unwrap();
+    assert_eq!(found[1].scrubbed.as_ref().unwrap().mended, [name]);
+    assert!(found[0].scrubbed.as_ref().unwrap().mended.is_empty());
+    for node in three.nodes.iter().flatten() {
+        assert_eq!(read(node, &t).await, once("s", 0..300));
+    }
+    let again = three.node(2).scrub(&t).await.unwrap();
+    assert!(again.iter().all(|found| found.scrubbed.as_ref().unwrap().mended.is_empty()), "{again:?}");
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_at_another_address_is_found() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    three.kill(1).await;
+    insert(three.node(0), &table(three.node(0), "t"), rows("s", 0..10)).await.unwrap();
+    let address = "moved".to_owned();
+    let transport = three.network.at(&address);
+    let place = Place { transport, address, sql_address: String::new(), join: Vec::new(), wanted: Some(NodeId(2)) };
+    let options = options(three.disks[1].clone(), 1 << 30);
+    let moved = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
+    assert_eq!(read(&moved, &table(&moved, "t")).await, once("s", 0..10));
+    assert_eq!(three.node(0).catalog().nodes[&NodeId(2)].address, "moved");
+    moved.shutdown().await.unwrap();
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_in_good_order_hands_over_what_it_leads() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let leader = three.leader(DATA).await;
+    let term = three.node(leader).replica_status()[1].term;
+    let stopping = three.nodes[leader].take().unwrap();
+    stopping.shutdown().await.unwrap();
+    let other = three.node((leader + 1) % 3);
+    insert(other, &table(other, "t"), rows("s", 0..10)).await.unwrap();
+    let status = other.replica_status()[1];
+    assert_eq!(status.term, term + 1, "one election, which was asked for: {status:?}");
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ddl_of_several_nodes_at_once_takes_turns() {
+    let three = Three::start().await;
+    let create = |place: usize| {
+        let node = three.node(place).clone();
+        async move {
+            for number in 0..5 {
+                node.create_table(events(&format!("t{place}_{number}"))).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(create(0), create(1), create(2));
+    for node in three.nodes.iter().flatten() {
+        assert_eq!(node.catalog_linearizable().await.unwrap().tables.len(), 15, "node {}", node.id());
+    }
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    insert(three.node(0), &t, rows("s", 0..20)).await.unwrap();
+    let (address, disk) = ("fourth".to_owned(), Arc::new(SimulatedDisk::new(9)));
+    let (transport, join) = (three.network.at(&address), vec![self::address(1)]);
+    let place = Place { transport, address, sql_address: String::new(), join, wanted: None };
+    let options = options(disk, 1 << 30);
+    let fourth = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
+    assert_eq!(fourth.id(), NodeId(4));
+    assert_eq!(read(&fourth, &table(&fourth, "t")).await, once("s", 0..20), "a learner reads what was acknowledged");
+    assert!(fourth.replica_status().iter().all(|replica| !replica.votes), "three vote");
+    // Also a node that is dead can be taken out.
+    let leader = three.leader(DATA).await;
+    let gone = (leader + 1) % 3;
+    three.kill(gone).await;
+    fourth.remove_node(NodeId(gone as u64 + 1)).await.unwrap();
+    eventually("the fourth votes", || async { fourth.replica_status().iter().all(|replica| replica.votes) }).await;
+    insert(&fourth, &t, rows("s", 20..40)).await.unwrap();
+    assert_eq!(read(three.node(leader), &t).await, once("s", 0..40));
+    let unknown = fourth.remove_node(NodeId(77)).await.unwrap_err();
+    assert!(unknown.to_string().contains("node 77 is not in the cluster"), "{unknown}");
+    // Its id is not given again.
+    let transport = three.network.at("impostor");
+    let place = Place {
+        transport,
+        address: "impostor".to_owned(),
+        sql_address: String::new(),
+        join: vec![self::address(leader)],
+        wanted: Some(NodeId(gone as u64 + 1)),
+    };
+    let impostor = NodeOptions {
+        place,
+        entropy: Arc::new(Entropy::seeded(99)),
+        ..crate::support::options(Arc::new(SimulatedDisk::new(5)), 1 << 30)
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(2), Node::start(impostor)).await;
+    assert!(refused.is_err(), "it goes on asking");
+    assert!(!three.node(leader).catalog().nodes.contains_key(&NodeId(gone as u64 + 1)));
+    fourth.shutdown().await.unwrap();
     three.stop().await;
 }

@@ -18,6 +18,7 @@ mod flush;
 pub(crate) mod forms;
 pub(crate) mod interval;
 mod manifest;
+mod operate;
 mod random_uuid;
 mod retention;
 mod time_bucket;
@@ -68,6 +69,9 @@ pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     functions.scalar.push(Arc::new(drop_chunks::DropChunks::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
+    for operation in [operate::Operation::TransferLeader, operate::Operation::RemoveNode, operate::Operation::Scrub] {
+        functions.scalar.push(Arc::new(operate::Operate::new(Arc::clone(node), operation).into_scalar_udf()));
+    }
     functions.scalar.push(Arc::new(retention::Retention::adding(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(retention::Retention::removing(Arc::clone(node)).into_scalar_udf()));
     functions

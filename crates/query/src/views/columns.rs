@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
@@ -15,6 +15,11 @@ pub(super) fn text(name: &str) -> Field {
 /// A 64-bit integer, which may be NULL.
 pub(super) fn bigint(name: &str) -> Field {
     Field::new(name, DataType::Int64, true)
+}
+
+/// A truth, which may be NULL.
+pub(super) fn boolean(name: &str) -> Field {
+    Field::new(name, DataType::Boolean, true)
 }
 
 /// A time in UTC, which may be NULL.
@@ -36,6 +41,11 @@ pub(super) fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = Option<T>>) 
 pub(super) fn bigints(values: impl IntoIterator<Item = Option<u64>>) -> ArrayRef {
     let signed = values.into_iter().map(|value| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX)));
     Arc::new(signed.collect::<Int64Array>())
+}
+
+/// A column of truths.
+pub(super) fn booleans(values: impl IntoIterator<Item = Option<bool>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<BooleanArray>())
 }
 
 /// A column of times in microseconds since 1970-01-01 UTC.

@@ -17,6 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::engine::Engine;
 
 mod columns;
+mod nodes;
 mod segments;
 mod shards;
 mod splits;
@@ -28,7 +29,7 @@ pub(crate) fn schema(engine: &Arc<Engine>, catalog: &Arc<Catalog>) -> Arc<dyn Sc
 }
 
 /// All views, in the order they are listed.
-const ALL: [View; 4] = [View::Tables, View::Shards, View::Splits, View::Segments];
+const ALL: [View; 6] = [View::Tables, View::Shards, View::Splits, View::Segments, View::Nodes, View::Replicas];
 
 /// One of the views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,10 @@ enum View {
     Splits,
     /// One row for each segment.
     Segments,
+    /// One row for each node of the cluster.
+    Nodes,
+    /// One row for each replica of each node.
+    Replicas,
 }
 
 impl View {
@@ -50,6 +55,8 @@ impl View {
             View::Shards => "shards",
             View::Splits => "splits",
             View::Segments => "segments",
+            View::Nodes => "nodes",
+            View::Replicas => "replicas",
         }
     }
 
@@ -59,6 +66,8 @@ impl View {
             View::Shards => shards::schema(),
             View::Splits => splits::schema(),
             View::Segments => segments::schema(),
+            View::Nodes => nodes::schema(),
+            View::Replicas => nodes::replica_schema(),
         }
     }
 }
@@ -118,6 +127,8 @@ impl ViewTable {
             View::Tables => tables::rows(&self.snapshots().await?),
             View::Shards => shards::rows(&self.catalog, &self.node.shards()),
             View::Splits => splits::rows(&self.snapshots().await?),
+            View::Nodes => nodes::rows(&self.node.nodes().await),
+            View::Replicas => nodes::replica_rows(&self.node.nodes().await),
             View::Segments => segments::rows(&self.snapshots().await?, |name| self.node.segment_path(name)),
         }
     }

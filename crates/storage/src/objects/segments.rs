@@ -94,7 +94,25 @@ impl SegmentStore {
     /// # Errors
     /// [`Error::Corrupt`] naming the file.
     pub async fn verify(&self, meta: &SegmentMeta) -> std::result::Result<(), Error> {
-        let verified = verify(self, meta).await;
+        self.verify_or_mend(meta).await.map(drop)
+    }
+
+    /// The same, and whether something had to be fetched again.
+    ///
+    /// # Errors
+    /// As [`SegmentStore::verify`].
+    pub async fn verify_or_mend(&self, meta: &SegmentMeta) -> std::result::Result<bool, Error> {
+        match verify(self, meta).await {
+            Ok(()) => Ok(false),
+            damaged => self.fetch_again(meta, damaged).await.map(|()| true),
+        }
+    }
+
+    async fn fetch_again(
+        &self,
+        meta: &SegmentMeta,
+        verified: std::result::Result<(), Error>,
+    ) -> std::result::Result<(), Error> {
         match (&verified, &self.kind) {
             (Err(Error::Corrupt { .. }), Kind::Cached(store))
                 if store.forget(&Path::from(meta.name.as_str())).await =>

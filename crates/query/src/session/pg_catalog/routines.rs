@@ -28,9 +28,18 @@ const fn function(name: &'static str, result: &'static str, arguments: &'static 
 }
 
 /// In the order they are listed.
-const ROUTINES: [Routine; 11] = [
+const ROUTINES: [Routine; 14] = [
     Routine { schema: ANNAL_OID, name: "compact", kind: "f", result: "void", arguments: "relation text" },
     Routine { schema: ANNAL_OID, name: "flush", kind: "f", result: "void", arguments: "" },
+    Routine { schema: ANNAL_OID, name: "remove_node", kind: "f", result: "boolean", arguments: "node bigint" },
+    Routine { schema: ANNAL_OID, name: "scrub", kind: "f", result: "bigint", arguments: "relation text" },
+    Routine {
+        schema: ANNAL_OID,
+        name: "transfer_leader",
+        kind: "f",
+        result: "boolean",
+        arguments: "group_id bigint, node bigint",
+    },
     Routine {
         schema: ANNAL_OID,
         name: "manifest",

@@ -1,0 +1,70 @@
+//! `annal.nodes` and `annal.replicas`: the cluster as the node that is asked finds it now.
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use cluster::{NodeStatus, ReplicaStatus};
+use datafusion::error::Result;
+use event::GroupId;
+
+use super::columns::{self, batch, bigint, bigints, boolean, booleans, text, texts};
+
+pub(super) fn schema() -> SchemaRef {
+    columns::schema(vec![
+        bigint("node"),
+        text("state"),
+        text("cluster_address"),
+        text("sql_address"),
+        bigint("boot"),
+        boolean("own"),
+    ])
+}
+
+/// One row for each node of the catalog.
+pub(super) fn rows(nodes: &[NodeStatus]) -> Result<RecordBatch> {
+    let columns = vec![
+        bigints(nodes.iter().map(|n| Some(n.node.0))),
+        texts(nodes.iter().map(|n| Some(n.state.name()))),
+        texts(nodes.iter().map(|n| Some(&n.record.address))),
+        texts(nodes.iter().map(|n| Some(&n.record.sql_address))),
+        bigints(nodes.iter().map(|n| Some(n.record.boot))),
+        booleans(nodes.iter().map(|n| Some(n.own))),
+    ];
+    batch(schema(), columns)
+}
+
+pub(super) fn replica_schema() -> SchemaRef {
+    columns::schema(vec![
+        bigint("node"),
+        bigint("group_id"),
+        bigint("leader"),
+        bigint("term"),
+        boolean("votes"),
+        bigint("last_index"),
+        bigint("committed"),
+        bigint("applied"),
+        bigint("checkpoint"),
+        bigint("lag"),
+    ])
+}
+
+/// One row for each replica of each node that answers.
+pub(super) fn replica_rows(nodes: &[NodeStatus]) -> Result<RecordBatch> {
+    let replicas: Vec<(u64, ReplicaStatus)> =
+        nodes.iter().flat_map(|node| node.replicas.iter().flatten().map(|replica| (node.node.0, *replica))).collect();
+    let newest = |group: GroupId| replicas.iter().filter(|(_, r)| r.group == group).map(|(_, r)| r.committed).max();
+    let number = |f: &dyn Fn(&ReplicaStatus) -> Option<u64>| bigints(replicas.iter().map(|(_, replica)| f(replica)));
+    let columns = vec![
+        bigints(replicas.iter().map(|(node, _)| Some(*node))),
+        number(&|r| Some(r.group.0)),
+        number(&|r| r.leader.map(|leader| leader.0)),
+        number(&|r| Some(r.term)),
+        booleans(replicas.iter().map(|(_, replica)| Some(replica.votes))),
+        number(&|r| Some(r.last)),
+        number(&|r| Some(r.committed)),
+        number(&|r| Some(r.applied)),
+        number(&|r| Some(r.checkpoint)),
+        // Behind the newest entry that any node knows to be committed.
+        number(&|r| newest(r.group).map(|newest| newest.saturating_sub(r.applied))),
+    ];
+    batch(replica_schema(), columns)
+}
