@@ -90,6 +90,39 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts a cluster of Annal below `parent` with `annal cluster start`; clients connect to its first node. Returns once all nodes vote.
+    pub async fn start_annal_cluster(binary: &Path, parent: &Path, nodes: usize) -> Result<Self, Error> {
+        let data = tempfile::Builder::new().prefix("annal-cluster-").tempdir_in(parent)?;
+        let place = data.path().join("data");
+        let mut command: Vec<String> = [&binary.display().to_string(), "cluster", "start"].map(String::from).to_vec();
+        command.extend(["--port".into(), "0".into(), "--nodes".into(), nodes.to_string()]);
+        command.extend(["--data".into(), place.display().to_string()]);
+        let process = spawn(&command, &data.path().join("log"))?;
+        let started = Started { process, command, http_port: None, data };
+        let mut server = Server { product: Product::Annal, dsn: String::new(), started: Some(started) };
+        let begin = Instant::now();
+        let layout = loop {
+            match std::fs::read(place.join("cluster.json")).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+                Some(layout) => break layout,
+                None if begin.elapsed() > START_TIMEOUT => return Err("the cluster does not start".into()),
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let port = |key: &str| port_of(&layout, key);
+        server.dsn = format!("host=127.0.0.1 port={} user=annal dbname=annal", port("sql")?);
+        if let Some(started) = &mut server.started {
+            started.http_port = Some(port("http")?);
+        }
+        server.ready().await?;
+        let client = server.connect().await?;
+        let voting =
+            "SELECT count(*) FILTER (WHERE votes) = count(*) AND count(DISTINCT node) = $1 FROM annal.replicas";
+        while !client.query_one(voting, &[&i64::try_from(nodes)?]).await?.get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(server)
+    }
+
     /// Starts PostgreSQL from its directory of programs with a new cluster below `parent`. As root it runs as user `postgres`, because
     /// PostgreSQL refuses root.
     pub async fn start_postgres(programs: &Path, parent: &Path) -> Result<Self, Error> {
@@ -241,6 +274,13 @@ fn spawn(command: &[String], log: &Path) -> Result<Child, Error> {
 fn finish(command: &mut Command) -> Result<(), Error> {
     let status = command.status()?;
     if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}").into()) }
+}
+
+/// The port of the first node in the layout of a cluster.
+fn port_of(layout: &serde_json::Value, key: &str) -> Result<u16, Error> {
+    let address = layout["nodes"][0][key].as_str().and_then(|address| address.rsplit_once(':'));
+    let port = address.and_then(|(_, port)| port.parse().ok());
+    port.ok_or_else(|| format!("no \"{key}\" in the layout of the cluster").into())
 }
 
 fn free_port() -> Result<u16, Error> {

@@ -42,6 +42,9 @@ struct Arguments {
     /// The annal binary [default: beside this program].
     #[arg(long)]
     annal: Option<PathBuf>,
+    /// Nodes of Annal, each a process; with several, every row is on a majority before it is acknowledged.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// A running Annal instead of one started here.
     #[arg(long)]
     annal_dsn: Option<String>,
@@ -96,6 +99,10 @@ async fn main() -> Result<(), Error> {
     let servers = [
         match &arguments.annal_dsn {
             Some(dsn) => Server::given(Product::Annal, dsn),
+            None if arguments.nodes > 1 => {
+                let binary = annal_binary(&arguments)?;
+                Server::start_annal_cluster(&binary, &arguments.directory, arguments.nodes).await?
+            }
             None => Server::start_annal(&annal_binary(&arguments)?, &arguments.directory).await?,
         },
         match &arguments.postgres_dsn {

@@ -149,6 +149,9 @@ struct DemoArgs {
     /// Keep the data in this directory, and do not load it again when it is there.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Run it on so many nodes, each a process of its own.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    nodes: usize,
     /// End after the queries.
     #[arg(long)]
     exit: bool,
@@ -196,7 +199,8 @@ pub fn run() -> Result<(), Error> {
             format: args.format,
         }),
         Command::Demo(args) => {
-            crate::demo::run(&crate::demo::DemoOptions { data_dir: args.data, listen: args.listen, exit: args.exit })
+            let (data_dir, listen) = (args.data, args.listen);
+            crate::demo::run(&crate::demo::DemoOptions { data_dir, listen, nodes: args.nodes, exit: args.exit })
         }
     }
 }

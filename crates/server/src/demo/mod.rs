@@ -18,6 +18,7 @@ pub use data::{DemoTable, TABLES};
 pub use queries::{CORRECTION, CORRECTION_MADE, QUESTIONS, Question, STORM_DAY};
 
 use crate::error::Error;
+use crate::local::{Local, LocalOptions};
 use crate::process::Process;
 use crate::settings::{Overrides, Settings};
 use crate::table;
@@ -32,6 +33,8 @@ pub struct DemoOptions {
     pub data_dir: Option<PathBuf>,
     /// Where PostgreSQL clients connect; the default, or a free port when that is taken.
     pub listen: Option<String>,
+    /// How many nodes; each of several is a process of its own, on free ports.
+    pub nodes: usize,
     /// Ends after the questions.
     pub exit: bool,
 }
@@ -48,6 +51,9 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => unreachable!("one of the two is there"),
     };
+    if options.nodes > 1 {
+        return run_on_several(options, data_dir);
+    }
     let mut process = start(options, &data_dir)?;
     let address = process.address();
     say(&format!("annal {} listens on {address}, data in {}", env!("CARGO_PKG_VERSION"), data_dir.display()));
@@ -66,6 +72,29 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
     }
     say(&format!("\nNow it is yours, until Ctrl-C:\n\n    psql \"{}\"\n", connection_line(address)));
     process.wait()
+}
+
+/// The same on several nodes: loaded through one of them, asked through another, which waits for its replica.
+fn run_on_several(options: &DemoOptions, data: PathBuf) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut local = Local::start(&LocalOptions { nodes: options.nodes, data: data.clone(), port: 0 }).await?;
+        let addresses: Vec<SocketAddr> = local.layout().nodes.iter().map(|node| node.sql).collect();
+        let own = data.join("node-1");
+        let shown = tokio::select! {
+            shown = show(addresses[options.nodes - 1], own) => Some(shown),
+            _ = tokio::signal::ctrl_c() => None,
+        };
+        if options.exit || !matches!(shown, Some(Ok(()))) {
+            local.stop().await?;
+            return shown.unwrap_or(Ok(()));
+        }
+        say("\nNow it is yours, until Ctrl-C; any of these, and any may be killed:\n");
+        for address in addresses {
+            say(&format!("    psql \"{}\"", connection_line(address)));
+        }
+        local.tend().await
+    })
 }
 
 /// Starts a node; a taken default port is no reason to give up.

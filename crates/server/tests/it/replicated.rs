@@ -1,6 +1,10 @@
 //! Three nodes under load while something happens to one of them, or to all: what was acknowledged is there once, on every node.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +13,7 @@ use rustix::process::Signal;
 use tokio_postgres::Client;
 
 use crate::TestCluster;
+use crate::server::annal;
 
 /// Rows of one statement.
 const ROWS: i64 = 5;
@@ -145,4 +150,85 @@ async fn all_are_killed_at_once() {
         tokio::join!(first.restart(), second.restart(), third.restart());
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_certificates_let_nobody_else_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = |authority: &str, names: &[&str]| {
+        let place = dir.path().join(authority);
+        let made = annal(
+            ["cert", "--dir"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([place.as_os_str()])
+                .chain(names.iter().map(OsStr::new)),
+        );
+        let made = { made }.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let key = place.join(names[0]).join("node-key.pem");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "nobody else reads a key");
+        names.iter().map(|name| place.join(name)).collect::<Vec<_>>()
+    };
+    let configure = |own: &Path| {
+        let file = own.join("annal.toml");
+        let path = |name: &str| own.join(name).display().to_string();
+        let [authority, certificate, key] = ["authority.pem", "node.pem", "node-key.pem"].map(path);
+        let text = format!("[cluster]\nauthority = {authority:?}\ncertificate = {certificate:?}\nkey = {key:?}\n");
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let nodes = certificates("ours", &["one", "two", "three"]);
+    let files = [0, 1, 2].map(|place| configure(&nodes[place]));
+    let cluster = TestCluster::start_configured(&files).await;
+    let client = create(&cluster).await;
+    client.batch_execute("INSERT INTO e VALUES (now(), 1, 1)").await.unwrap();
+    let count = cluster.connect(2).await.query_one("SELECT count(*) FROM e", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 1);
+    // Neither a node without certificate nor one of another authority is heard.
+    let stranger = configure(&certificates("theirs", &["stranger"])[0]);
+    for flags in [vec![], vec!["--config".to_owned(), stranger.display().to_string()]] {
+        let data = dir.path().join(format!("stranger-{}", flags.len()));
+        let mut command =
+            annal(["server", "--listen", "127.0.0.1:0", "--http", "off", "--cluster-listen", "127.0.0.1:0"]);
+        command.arg("--join").arg(cluster.seed()).arg("--data").arg(&data).args(flags);
+        let mut process = command.stdout(Stdio::null()).spawn().unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("could not join the cluster")));
+        assert!(!data.join("identity.json").exists(), "it belongs to nobody");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let nodes = client.query_one("SELECT count(*) FROM annal.nodes WHERE state = 'connected'", &[]).await.unwrap();
+    assert_eq!(nodes.get::<_, i64>(0), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = annal(["cluster", "start", "--nodes", "3", "--port", "0", "--data"]);
+    let mut process = command.arg(dir.path()).spawn().unwrap();
+    let mut said = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let lines: Vec<String> = said.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
+    let dsn = |node: usize| lines[node].split('"').nth(1).unwrap().to_owned();
+    let (client, connection) = tokio_postgres::connect(&dsn(2), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("CREATE TABLE e (ts timestamptz NOT NULL); INSERT INTO e VALUES (now())").await.unwrap();
+    let lock = std::fs::read_to_string(dir.path().join("node-1/LOCK")).unwrap();
+    let pid = rustix::process::Pid::from_raw(lock.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    assert!(said.next().unwrap().contains("node 1 ended with signal"));
+    client.batch_execute("INSERT INTO e VALUES (now())").await.unwrap();
+    loop {
+        // It comes back at the same address.
+        if let Ok((again, connection)) = tokio_postgres::connect(&dsn(0), tokio_postgres::NoTls).await {
+            tokio::spawn(connection);
+            assert_eq!(again.query_one("SELECT count(*) FROM e", &[]).await.unwrap().get::<_, i64>(0), 2);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
+    assert!(process.wait().unwrap().success());
 }

@@ -1,6 +1,7 @@
 //! Three nodes as child processes that know each other.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -24,16 +25,26 @@ impl TestCluster {
         Self::start_with(&[]).await
     }
 
+    /// The same where each node has a configuration file.
+    pub(crate) async fn start_configured(files: &[PathBuf; 3]) -> TestCluster {
+        Self::launch(files.each_ref().map(|file| vec!["--config".to_owned(), file.display().to_string()])).await
+    }
+
     /// The same with more flags for each node.
     pub(crate) async fn start_with(args: &[&str]) -> TestCluster {
+        Self::launch([(); 3].map(|()| args.iter().map(|word| (*word).to_owned()).collect())).await
+    }
+
+    async fn launch(args: [Vec<String>; 3]) -> TestCluster {
         let ports = [free_port(), free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
         let mut nodes = Vec::new();
-        for port in &ports {
+        for (port, args) in ports.iter().zip(&args) {
             let mut flags = vec!["--cluster-listen", port.as_str()];
             if *port != ports[0] {
                 flags.extend(["--join", ports[0].as_str()]);
             }
-            nodes.push(TestServer::start_with(&[&flags, args].concat()).await);
+            flags.extend(args.iter().map(String::as_str));
+            nodes.push(TestServer::start_with(&flags).await);
         }
         let Ok(nodes) = nodes.try_into() else { unreachable!("three ports give three nodes") };
         let cluster = TestCluster { nodes };
@@ -55,6 +66,13 @@ impl TestCluster {
 
     pub(crate) fn all_mut(&mut self) -> [&mut TestServer; 3] {
         self.nodes.each_mut()
+    }
+
+    /// Where other nodes connect to the first.
+    pub(crate) fn seed(&self) -> String {
+        let line = self.nodes[0].log().lines().find(|line| line.contains("other nodes are served")).map(str::to_owned);
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        line["address"].as_str().unwrap().to_owned()
     }
 
     /// Where clients of each node connect.
