@@ -143,7 +143,6 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
         }
     })?;
     let mut ast = with_in_source(ast);
-    crate::functions::show_chunks::as_set(&mut ast);
     super::names::name_function_columns(&mut ast);
     super::typed::spread_types(&mut ast);
     let text = Arc::from(&sql[from..to]);
