@@ -624,3 +624,34 @@ impl fmt::Debug for Node {
         write!(f, "Node({}, boot {})", self.identity.node, self.identity.boot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn seen_through<T: Send>(work: impl Future<Output = T> + Send + 'static) -> SeenThrough<T> {
+        SeenThrough { runtime: Handle::current(), work: Some(Box::pin(work)) }
+    }
+
+    #[tokio::test]
+    async fn work_nobody_waits_for_any_more_is_done() {
+        let (begin, begun) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let mut work = seen_through(async move {
+            begun.await.unwrap();
+            end.send("done").unwrap();
+        });
+        assert!(futures::poll!(&mut work).is_pending());
+        drop(work);
+        begin.send(()).unwrap();
+        assert_eq!(ended.await.unwrap(), "done");
+    }
+
+    #[tokio::test]
+    async fn who_waits_does_the_work() {
+        let here = tokio::task::try_id();
+        assert_eq!(seen_through(async { tokio::task::try_id() }).await, here);
+    }
+}

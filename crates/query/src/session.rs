@@ -222,6 +222,7 @@ pub struct Session {
     /// When the last statement began: `now()` outside a block.
     statement_began: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
+    last_head: statement::LastHead,
     known_checks: checks::KnownChecks,
     /// Where its temporary tables are, once it has some.
     temporary: Option<temporary::TemporarySchema>,
@@ -263,6 +264,7 @@ impl Session {
             started: None,
             statement_began: None,
             named: BTreeMap::new(),
+            last_head: statement::LastHead::default(),
             known_checks: None,
             temporary: None,
         }
@@ -274,10 +276,10 @@ impl Session {
     /// 42601 with position.
     pub async fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
         if sql.len() <= DONE_HERE_BYTES_MAX {
-            return statement::parse(sql);
+            return self.last_head.parse(sql);
         }
-        let sql = sql.to_owned();
-        let parsed = self.engine.work(async move { Ok(statement::parse(&sql)) }).await;
+        let (sql, last_head) = (sql.to_owned(), self.last_head.clone());
+        let parsed = self.engine.work(async move { Ok(last_head.parse(&sql)) }).await;
         parsed.map_err(|error| Error::report(Condition::Internal, error.to_string()))?
     }
 

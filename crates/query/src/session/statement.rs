@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use parking_lot::Mutex;
 
 use super::values::{self, ConstantRows, Scanned};
 use crate::error::{Condition, Error, Report};
@@ -28,21 +29,45 @@ pub struct Statement {
 /// # Errors
 /// 42601 with the position of the token that does not fit.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
-    match parse_constants(sql) {
-        Some(insert) => Ok(vec![insert]),
-        None => parse_whole(sql),
-    }
+    LastHead::default().parse(sql)
 }
 
-/// A message that is one INSERT of constants. Whatever is wrong with it is left to [`parse_whole`].
-fn parse_constants(sql: &str) -> Option<Statement> {
-    let text = sql.trim_ascii_start();
-    let blank = sql.len() - text.len();
-    let Scanned { head, end, rows } = values::scan(text)?;
-    let mut statements = parse_whole(&format!("{} VALUES (NULL)", &text[..head])).ok()?;
-    let statement = statements.pop().filter(|_| statements.is_empty())?;
-    let (text, rows) = (Arc::from(&text[..end]), Some(Arc::new(rows)));
-    Some(Statement { text, offset: blank, rows, ..statement })
+/// The head of the last INSERT of constants, parsed. Who inserts row after row writes the same head again, and to parse it costs more than
+/// to read the row. What a head means does not depend on anything but its text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastHead(Arc<Mutex<Option<(Box<str>, Arc<ast::Statement>)>>>);
+
+impl LastHead {
+    /// As [`parse`].
+    pub(crate) fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
+        match self.parse_constants(sql) {
+            Some(insert) => Ok(vec![insert]),
+            None => parse_whole(sql),
+        }
+    }
+
+    /// A message that is one INSERT of constants. Whatever is wrong with it is left to [`parse_whole`].
+    fn parse_constants(&self, sql: &str) -> Option<Statement> {
+        let text = sql.trim_ascii_start();
+        let offset = sql.len() - text.len();
+        let Scanned { head, end, rows } = values::scan(text)?;
+        let ast = self.head(&text[..head])?;
+        Some(Statement { ast: Some(ast), text: Arc::from(&text[..end]), offset, rows: Some(Arc::new(rows)) })
+    }
+
+    /// The statement that begins with `head` and has a row of one NULL.
+    fn head(&self, head: &str) -> Option<Arc<ast::Statement>> {
+        let mut last = self.0.lock();
+        if let Some((text, ast)) = last.as_ref()
+            && **text == *head
+        {
+            return Some(Arc::clone(ast));
+        }
+        let mut statements = parse_whole(&format!("{head} VALUES (NULL)")).ok()?;
+        let ast = statements.pop().filter(|_| statements.is_empty())?.ast?;
+        *last = Some((head.into(), Arc::clone(&ast)));
+        Some(ast)
+    }
 }
 
 /// Parses every token of a message.
@@ -331,6 +356,21 @@ mod tests {
         assert_eq!(texts("copy t from stdin"), ["copy t from stdin"]);
         assert_eq!(texts("abort; reset time zone"), ["abort", "reset time zone"]);
         assert_eq!(texts("create table t (a int) with (tsdb.hypertable, tsdb.partition_column='a')").len(), 1);
+    }
+
+    #[test]
+    fn a_head_is_parsed_once_and_means_the_same() {
+        let last = LastHead::default();
+        let parsed = |sql: &str| last.parse(sql).expect("valid").remove(0);
+        let tree = |statement: &Statement| statement.ast.clone().expect("not empty");
+        let first = parsed("INSERT INTO t VALUES (1)");
+        let again = parsed("  INSERT INTO t VALUES (2, 'x'), (3, 'y');");
+        assert!(Arc::ptr_eq(&tree(&first), &tree(&again)));
+        assert_eq!((&*again.text, again.offset), ("INSERT INTO t VALUES (2, 'x'), (3, 'y')", 2));
+        assert_eq!(again.rows.as_ref().map(|rows| (rows.len(), rows.width())), Some((2, 2)));
+        let other = parsed("INSERT INTO T (a) VALUES (4)");
+        assert!(!Arc::ptr_eq(&tree(&first), &tree(&other)));
+        assert_eq!(tree(&other), tree(&parse("INSERT INTO T (a) VALUES (4)").expect("valid")[0]));
     }
 
     #[test]
