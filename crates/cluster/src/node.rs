@@ -3,11 +3,13 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 
 use event::{Clock, Entropy, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId};
-use futures::future::{FutureExt, select_all};
+use futures::future::{BoxFuture, FutureExt, select_all};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use replication::Group;
@@ -529,7 +531,37 @@ impl Node {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        self.consensus.spawn(work).await.map_err(|e| Error::Unknown(e.to_string()))?
+        SeenThrough { runtime: self.consensus.clone(), work: Some(Box::pin(work)) }.await
+    }
+}
+
+/// Work that goes on when nobody waits for it any more. Whoever waits does it himself, without going to another thread; what is left
+/// when he stops is done on `runtime`.
+struct SeenThrough<T: Send + 'static> {
+    runtime: Handle,
+    /// `None` once it is done.
+    work: Option<BoxFuture<'static, T>>,
+}
+
+impl<T: Send + 'static> Future for SeenThrough<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Taken out, so that work that panics is not begun again.
+        let mut work = self.work.take().expect("work is not polled after its end");
+        let done = work.as_mut().poll(context);
+        if done.is_pending() {
+            self.work = Some(work);
+        }
+        done
+    }
+}
+
+impl<T: Send + 'static> Drop for SeenThrough<T> {
+    fn drop(&mut self) {
+        if let Some(rest) = self.work.take() {
+            self.runtime.spawn(rest);
+        }
     }
 }
 

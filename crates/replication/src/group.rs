@@ -342,17 +342,14 @@ impl<M: StateMachine> Group<M> {
     }
 
     async fn raft_failed(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let state = metrics.borrow_watched().running_state.clone();
-            match state {
-                Err(openraft::errors::Fatal::Stopped) => return std::future::pending().await,
-                Err(fatal) => return fatal.to_string(),
-                Ok(()) => {}
-            }
-            if metrics.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+        // These change seldom, and their sender goes with Raft's task; the others would wake this one with every entry.
+        let mut seldom = self.raft.server_metrics();
+        while seldom.changed().await.is_ok() {}
+        let state = self.raft.metrics().borrow_watched().running_state.clone();
+        match state {
+            Err(openraft::errors::Fatal::Stopped) => std::future::pending().await,
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => format!("the task of group {} has ended", self.group),
         }
     }
 

@@ -10,14 +10,15 @@ use std::time::Duration;
 use event::{Clock, GroupId, limits};
 use openraft::Raft;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
 use storage::Log;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::state::Applied;
-use crate::types::{Answer, Proposal, Types};
+use crate::types::{Answer, OnCompletion, Proposal, Types};
 
 /// All permits of the entries in flight.
 const ALL_IN_FLIGHT: u32 = limits::ENTRIES_IN_FLIGHT_MAX as u32;
@@ -104,7 +105,7 @@ impl<M: StateMachine> Proposer<M> {
         }
     }
 
-    /// Hands one entry to Raft, in order, and leaves waiting for its fate to a task of its own.
+    /// Hands one entry to Raft, in order. Whoever applies it answers the statements.
     async fn propose(&self, time_us: i64, gathered: Vec<Waiting<M>>, slot: OwnedSemaphorePermit) {
         let group = self.group;
         let mut statements = Vec::with_capacity(gathered.len());
@@ -131,21 +132,22 @@ impl<M: StateMachine> Proposer<M> {
                 return;
             }
         };
-        let (responder, committed) = ProgressResponder::complete_only();
-        if let Err(fatal) = self.raft.client_write_ff(proposal, Some(responder)).await {
-            answer_all(answers, || Error::Stopped { group, reason: fatal.to_string() });
-            return;
-        }
-        tokio::spawn(async move {
+        let answers = Arc::new(Mutex::new(answers));
+        let waiting = Arc::clone(&answers);
+        let responder = OnCompletion::new(move |written: ClientWriteResult<Types<M>>| {
             let _slot = slot;
-            match committed.await {
-                Ok(Ok(written)) => answer_each(group, written.data, answers),
+            let answers = std::mem::take(&mut *waiting.lock());
+            match written {
+                Ok(written) => answer_each(group, written.data, answers),
                 // Refused before it was appended.
-                Ok(Err(ClientWriteError::ForwardToLeader(_))) => answer_all(answers, || Error::NoLeader(group)),
-                Ok(Err(e)) => answer_all(answers, || Error::Unknown { group, reason: e.to_string() }),
-                Err(_) => answer_all(answers, || Error::Unknown { group, reason: "the node stops".into() }),
+                Err(ClientWriteError::ForwardToLeader(_)) => answer_all(answers, || Error::NoLeader(group)),
+                Err(e) => answer_all(answers, || Error::Unknown { group, reason: e.to_string() }),
             }
         });
+        if let Err(fatal) = self.raft.client_write_ff(proposal, Some(responder)).await {
+            let answers = std::mem::take(&mut *answers.lock());
+            answer_all(answers, || Error::Stopped { group, reason: fatal.to_string() });
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::RaftTypeConfig;
 use openraft::impls::leader_id_adv;
+use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,7 @@ impl<M: StateMachine> RaftTypeConfig for Types<M> {
     #[allow(deprecated)]
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
-        = openraft::impls::ProgressResponder<Self, T>
+        = OnCompletion<T>
     where
         T: Send + 'static;
     type Batch<T>
@@ -52,6 +53,23 @@ impl<M: StateMachine> RaftTypeConfig for Types<M> {
     where
         T: Send + 'static;
     type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// What is done with the answer to a write, by the task that applied it: one wake less than a task that waits for the answer. It is
+/// dropped without being called when Raft stops first.
+pub struct OnCompletion<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> OnCompletion<T> {
+    /// `act` must be short and must not block: the next entry waits for it.
+    pub(crate) fn new(act: impl FnOnce(T) + Send + 'static) -> OnCompletion<T> {
+        OnCompletion(Box::new(act))
+    }
+}
+
+impl<C: RaftTypeConfig, T: Send + 'static> Responder<C, T> for OnCompletion<T> {
+    fn on_complete(self, answer: T) {
+        (self.0)(answer);
+    }
 }
 
 /// The payload of an entry: its bytes and, on the node that proposed it, what they mean.

@@ -5,14 +5,16 @@
 //! scheduler prefers the threads the cluster's life depends on.
 
 use std::io;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Threads for Raft, timers, the log writer and apply.
-const CONSENSUS_THREADS: usize = 2;
-/// Threads for sockets, login, cancel and HTTP.
-const FRONT_THREADS: usize = 2;
+/// The most threads for Raft, timers, the log writer and apply, and as many for sockets, login, cancel and HTTP. What they do is
+/// short and goes from one to the other: a thread more than there are cores for is woken to find that nothing is left to do, which
+/// costs more than the work itself.
+const SERVING_THREADS_MAX: usize = 2;
 /// Query threads for each core that queries may use. Some operators do not yield for minutes, even after their query was
 /// cancelled; others find a thread, and the operating system shares the cores between them.
 const QUERY_THREADS_PER_CORE: usize = 4;
@@ -37,9 +39,10 @@ pub(crate) struct Runtimes {
 impl Runtimes {
     /// Starts all threads; queries get those for `query_cores`.
     pub(crate) fn start(query_cores: usize) -> io::Result<Runtimes> {
+        let serving = serving_threads(available_parallelism().map_or(1, NonZero::get));
         Ok(Runtimes {
-            consensus: runtime("consensus", CONSENSUS_THREADS, 0)?,
-            front: runtime("front", FRONT_THREADS, 0)?,
+            consensus: runtime("consensus", serving, 0)?,
+            front: runtime("front", serving, 0)?,
             query: runtime("query", query_cores * QUERY_THREADS_PER_CORE, BACKGROUND_NICENESS)?,
             encode: runtime("encode", ENCODE_THREADS, BACKGROUND_NICENESS)?,
         })
@@ -72,6 +75,11 @@ impl Runtimes {
         }
         self.consensus.shutdown_timeout(SHUTDOWN_TIMEOUT);
     }
+}
+
+/// Half of the cores for each of the two runtimes that serve.
+fn serving_threads(cores: usize) -> usize {
+    (cores / 2).clamp(1, SERVING_THREADS_MAX)
 }
 
 fn runtime(name: &'static str, threads: usize, niceness: i32) -> io::Result<Runtime> {

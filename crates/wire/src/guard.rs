@@ -5,15 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cancel::Running;
 use crate::error::Failure;
 use crate::socket::{Lost, Presence};
-
-/// How often a running statement looks whether its client is still there.
-const PRESENCE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Watches over the statement of one connection.
 #[derive(Debug)]
@@ -97,26 +94,12 @@ impl Guard {
             () = self.cancel.cancelled() => Failure::cancelled().into(),
             () = timeout => Failure::timed_out().into(),
             done = work.as_mut() => return done.map_err(Into::into),
-            () = self.absence() => Stopped::Gone,
+            () = self.presence.absence() => Stopped::Gone,
         };
         if self.committing.load(Ordering::SeqCst) {
             return work.await.map_err(Into::into);
         }
         Err(interrupted)
-    }
-
-    /// Completes once the client has gone away.
-    async fn absence(&self) {
-        let mut ticks = interval(PRESENCE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick is at once; most statements end before the second.
-        ticks.tick().await;
-        loop {
-            ticks.tick().await;
-            if self.presence.is_gone() {
-                return;
-            }
-        }
     }
 }
 
@@ -151,7 +134,7 @@ mod tests {
         let cancellations = Cancellations::default();
         let (key, running) = cancellations.enter();
         let (kill, committing) = (CancellationToken::new(), Arc::<AtomicBool>::default());
-        let presence = Presence::of(stream);
+        let presence = Presence::of(Arc::new(stream));
         let guard = Guard::begin(running, presence, kill.clone(), timeout_ms, committing.clone());
         World { client, cancellations, key, kill, committing, guard }
     }

@@ -2,12 +2,14 @@
 //!
 //! Reading and writing are safe to drop at any await: what was read stays in `input`, what is to be written in `output`.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use event::limits::{CLIENT_INPUT_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX};
+use parking_lot::Mutex;
 use pgwire::messages::Message;
 use pgwire::messages::{DecodeContext, PgWireFrontendMessage, ProtocolVersion};
 use prometheus::IntCounter;
@@ -15,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::error::{Failure, Severity};
 use crate::message;
@@ -37,6 +40,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 6;
+/// How often a running statement looks whether its client is still there.
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(100);
 /// A message before login is small.
 const STARTUP_BYTES_MAX: usize = 10_000;
 /// Length field included, type byte not.
@@ -92,6 +97,7 @@ impl InputBudget {
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
+    presence: Presence,
     input: BytesMut,
     output: BytesMut,
     /// Whether much more was queued than is usual, so that the buffer is not kept.
@@ -114,8 +120,10 @@ impl Socket {
         context.awaiting_frontend_ssl = false;
         context.awaiting_frontend_startup = false;
         let (input, output) = (BytesMut::new(), BytesMut::new());
+        let stream = Arc::new(stream);
         Ok(Socket {
-            stream: Arc::new(stream),
+            presence: Presence::of(Arc::clone(&stream)),
+            stream,
             input,
             output,
             is_swollen: false,
@@ -129,7 +137,7 @@ impl Socket {
 
     /// What tells whether the client is still there.
     pub(crate) fn presence(&self) -> Presence {
-        Presence(self.stream.clone())
+        self.presence.clone()
     }
 
     /// The next message before login: its bytes, length field first.
@@ -264,17 +272,32 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 
 /// Tells whether the client is still there, without reading what it has sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Presence(Arc<TcpStream>);
+pub(crate) struct Presence {
+    stream: Arc<TcpStream>,
+    /// When to look. It goes on from statement to statement: a timer of its own would be a good part of what a short one costs.
+    looks: Arc<Mutex<Interval>>,
+}
 
 impl Presence {
-    #[cfg(test)]
-    pub(crate) fn of(stream: TcpStream) -> Presence {
-        Presence(Arc::new(stream))
+    pub(crate) fn of(stream: Arc<TcpStream>) -> Presence {
+        let mut looks = interval(PRESENCE_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Presence { stream, looks: Arc::new(Mutex::new(looks)) }
+    }
+
+    /// Completes once the client has gone away.
+    pub(crate) async fn absence(&self) {
+        loop {
+            poll_fn(|context| self.looks.lock().poll_tick(context)).await;
+            if self.is_gone() {
+                return;
+            }
+        }
     }
 
     /// Whether the client closed its side, or the connection broke.
-    pub(crate) fn is_gone(&self) -> bool {
-        let mut fds = [PollFd::new(self.0.as_ref(), PollFlags::RDHUP)];
+    fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(self.stream.as_ref(), PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let ready = poll(&mut fds, Some(&now)).unwrap_or(0);
         ready > 0 && fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
