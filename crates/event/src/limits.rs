@@ -20,6 +20,10 @@ pub const LOG_FILES_HELD_MAX: u64 = 4;
 pub const LOG_QUEUE_LEN: usize = 4096;
 /// Bytes the log writer puts into one write before it syncs.
 pub const LOG_WRITE_BYTES_MAX: usize = 16 << 20;
+/// Writes of the log up to this size find zeros where they go; a larger one turns reserved room into written blocks by itself.
+pub const LOG_SMALL_WRITE_BYTES: u64 = 64 << 10;
+/// Zeros that a small write brings along for those after it.
+pub const LOG_ZEROS_BYTES: usize = 256 << 10;
 /// Bytes of appends waiting for the log writer.
 pub const LOG_QUEUE_BYTES: usize = 64 << 20;
 /// Bytes of synced records kept in memory, so that the recent ones are read without the disk.
@@ -132,6 +136,7 @@ const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES
 const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_QUEUE_BYTES >= LOG_WRITE_BYTES_MAX);
+const _: () = assert!(LOG_ZEROS_BYTES as u64 > LOG_SMALL_WRITE_BYTES);
 const _: () = assert!(LOG_FILE_BYTES > 2 * INSTALL_BYTES_MAX as u64);
 const _: () = assert!(LOG_FILE_BYTES >= 4 * ENTRY_BYTES_MAX as u64);
 const _: () = assert!(STAGE_BYTES_MAX >= ENTRY_BYTES_MAX);

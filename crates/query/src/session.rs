@@ -81,6 +81,20 @@ pub struct Prepared {
     planned: plan::OneTime,
 }
 
+impl Prepared {
+    /// A statement that takes no parameters, gives no rows and is planned when it is run: an INSERT of constants. Nothing is known about
+    /// it to whoever asks before that.
+    pub fn as_written(statement: &Statement) -> Option<Prepared> {
+        statement.rows.as_ref()?;
+        Some(Prepared {
+            parameters: Vec::new(),
+            columns: None,
+            statement: statement.clone(),
+            planned: plan::OneTime::default(),
+        })
+    }
+}
+
 /// Rows as they come.
 pub struct Rows {
     /// The columns, named as PostgreSQL names them.

@@ -63,7 +63,7 @@ pub struct LogStatistics {
     pub syncs: u64,
     /// Sum of their durations in microseconds.
     pub sync_us: u64,
-    /// Bytes written, frames and all.
+    /// Bytes written: frames, and the zeros that small ones bring along.
     pub bytes_written: u64,
     /// Records appended.
     pub records: u64,

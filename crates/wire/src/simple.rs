@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
-use query::{Outcome, Rows, Statement};
+use query::{Outcome, Prepared, Rows, Statement};
 
 use crate::connection::{Connection, End};
 use crate::guard::{Guard, Stopped};
@@ -39,7 +39,10 @@ impl Connection<'_> {
         self.door.metrics.statements.inc();
         let _timed = self.door.metrics.statement_seconds.start_timer();
         let guard = self.guard();
-        let prepared = guard.run(self.session.prepare(statement, &[])).await?;
+        let prepared = match Prepared::as_written(statement) {
+            Some(prepared) => prepared,
+            None => guard.run(self.session.prepare(statement, &[])).await?,
+        };
         let outcome = guard.run(self.session.execute(&prepared, Vec::new())).await?;
         match outcome {
             Outcome::Rows(rows) => self.send_rows(&guard, rows).await,

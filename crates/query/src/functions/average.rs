@@ -1,4 +1,4 @@
-//! `avg`, the library's, of intervals as well.
+//! `avg`: the library's, but of integers a numeric, and of intervals as well.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
 };
 
+use super::average_integer::{AVERAGE, DistinctIntegers, Integers, IntegersByGroup, is_integer, state_fields};
 use super::interval::{divided, is_interval, too_long};
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -50,6 +51,11 @@ impl AggregateUDFImpl for Average {
         {
             return Ok(arguments.to_vec());
         }
+        if let [argument] = arguments
+            && is_integer(argument)
+        {
+            return Ok(vec![DataType::Int64]);
+        }
         let fields: Vec<FieldRef> =
             arguments.iter().map(|argument| Arc::new(Field::new("", argument.clone(), true))).collect();
         let coerced = fields_with_udf(&fields, self.others.as_ref())?;
@@ -59,11 +65,15 @@ impl AggregateUDFImpl for Average {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments {
             [argument] if is_interval(argument) => Ok(INTERVAL),
+            [argument] if is_integer(argument) => Ok(AVERAGE),
             others => self.others.return_type(others),
         }
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        if args.input_fields.iter().all(|field| is_integer(field.data_type())) {
+            return Ok(state_fields(args.name, args.is_distinct));
+        }
         if !is_interval(args.return_field.data_type()) {
             return self.others.state_fields(args);
         }
@@ -74,25 +84,34 @@ impl AggregateUDFImpl for Average {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        match is_interval(args.return_field.data_type()) {
-            true => Ok(Box::<Intervals>::default()),
-            false => self.others.accumulator(args),
+        match kind(&args) {
+            Kind::Integers if args.is_distinct => Ok(Box::<DistinctIntegers>::default()),
+            Kind::Integers => Ok(Box::<Integers>::default()),
+            Kind::Intervals => Ok(Box::<Intervals>::default()),
+            Kind::Others => self.others.accumulator(args),
         }
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        match is_interval(args.return_field.data_type()) {
-            true => Ok(Box::<Intervals>::default()),
-            false => self.others.create_sliding_accumulator(args),
+        match kind(&args) {
+            Kind::Others => self.others.create_sliding_accumulator(args),
+            Kind::Integers | Kind::Intervals => self.accumulator(args),
         }
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !is_interval(args.return_field.data_type()) && self.others.groups_accumulator_supported(args)
+        match kind(&args) {
+            Kind::Integers => !args.is_distinct,
+            Kind::Intervals => false,
+            Kind::Others => self.others.groups_accumulator_supported(args),
+        }
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        self.others.create_groups_accumulator(args)
+        match kind(&args) {
+            Kind::Integers => Ok(Box::<IntegersByGroup>::default()),
+            Kind::Intervals | Kind::Others => self.others.create_groups_accumulator(args),
+        }
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -105,6 +124,21 @@ impl AggregateUDFImpl for Average {
 
     fn documentation(&self) -> Option<&Documentation> {
         self.others.documentation()
+    }
+}
+
+/// What there is to average.
+enum Kind {
+    Integers,
+    Intervals,
+    Others,
+}
+
+fn kind(args: &AccumulatorArgs) -> Kind {
+    match args.expr_fields {
+        [field] if is_integer(field.data_type()) => Kind::Integers,
+        [field] if is_interval(field.data_type()) => Kind::Intervals,
+        _ => Kind::Others,
     }
 }
 

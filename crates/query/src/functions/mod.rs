@@ -10,6 +10,7 @@ use crate::error::{Condition, Error};
 
 pub(crate) mod arithmetic;
 mod average;
+mod average_integer;
 pub(crate) mod beside_text;
 mod by_time;
 mod compact;

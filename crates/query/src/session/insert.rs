@@ -334,7 +334,7 @@ pub(crate) fn read_literals(
     let mut columns: Vec<Option<ArrayRef>> = vec![None; definition.columns.len()];
     for (at, position) in positions.iter().enumerate() {
         let column = &definition.columns[*position];
-        let mut builder = ColumnBuilder::new(column.column_type, zone);
+        let mut builder = ColumnBuilder::with_capacity(column.column_type, zone, count);
         for row in &values.rows {
             match cell(&row[at]).expect("only what needs no planning comes here") {
                 Cell::Null => builder.append_null(),

@@ -135,7 +135,7 @@ impl ConstantRows {
         zone: Zone,
     ) -> Result<ArrayRef, Error> {
         let column = &definition.columns[position];
-        let mut builder = ColumnBuilder::new(column.column_type, zone);
+        let mut builder = ColumnBuilder::with_capacity(column.column_type, zone, self.len());
         for cell in self.column(at) {
             let written = &text[cell.from as usize..cell.to as usize];
             match cell.kind {

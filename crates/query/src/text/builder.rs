@@ -25,6 +25,10 @@ use crate::error::Condition;
 
 /// The first byte of a jsonb in binary form; text follows.
 pub const JSONB_VERSION: u8 = 1;
+/// Values a column has room for when nobody knows how many will come.
+const ROWS_USUAL: usize = 1024;
+/// Bytes of a text when nobody knows how long it will be.
+const TEXT_BYTES_USUAL: usize = 16;
 
 /// Builds an Arrow array of one column type from what clients send.
 #[derive(Debug)]
@@ -67,9 +71,9 @@ struct Lists {
 }
 
 impl Lists {
-    fn new(element: ElementType, zone: Zone) -> Lists {
-        let elements = ColumnBuilder::new(element.get(), zone);
-        Lists { element, elements, lengths: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    fn new(element: ElementType, zone: Zone, rows: usize) -> Lists {
+        let elements = ColumnBuilder::with_capacity(element.get(), zone, rows);
+        Lists { element, elements, lengths: Vec::with_capacity(rows), nulls: NullBufferBuilder::new(0) }
     }
 
     fn append_null(&mut self) {
@@ -138,29 +142,36 @@ macro_rules! each {
 impl ColumnBuilder {
     /// An empty column; timestamps with time zone that name no zone are read in `zone`.
     pub fn new(column_type: ColumnType, zone: Zone) -> Self {
+        Self::with_capacity(column_type, zone, ROWS_USUAL)
+    }
+
+    /// The same with room for so many values. What is not used of it stays with the column, so a few rows should not take room for many.
+    pub fn with_capacity(column_type: ColumnType, zone: Zone, rows: usize) -> Self {
+        let text = || StringBuilder::with_capacity(rows, rows * TEXT_BYTES_USUAL);
         let values = match column_type {
-            ColumnType::SmallInt => Values::SmallInt(Int16Builder::new()),
-            ColumnType::Integer => Values::Integer(Int32Builder::new()),
-            ColumnType::BigInt => Values::BigInt(Int64Builder::new()),
-            ColumnType::Real => Values::Real(Float32Builder::new()),
-            ColumnType::Double => Values::Double(Float64Builder::new()),
+            ColumnType::SmallInt => Values::SmallInt(Int16Builder::with_capacity(rows)),
+            ColumnType::Integer => Values::Integer(Int32Builder::with_capacity(rows)),
+            ColumnType::BigInt => Values::BigInt(Int64Builder::with_capacity(rows)),
+            ColumnType::Real => Values::Real(Float32Builder::with_capacity(rows)),
+            ColumnType::Double => Values::Double(Float64Builder::with_capacity(rows)),
             ColumnType::Numeric { precision, scale } => {
-                let builder = Decimal128Builder::new().with_data_type(DataType::Decimal128(precision, scale));
-                Values::Numeric(builder, precision, scale)
+                let builder = Decimal128Builder::with_capacity(rows);
+                Values::Numeric(builder.with_data_type(DataType::Decimal128(precision, scale)), precision, scale)
             }
-            ColumnType::Boolean => Values::Boolean(BooleanBuilder::new()),
-            ColumnType::Text => Values::Text(StringBuilder::new()),
-            ColumnType::Bytea => Values::Bytea(BinaryBuilder::new()),
-            ColumnType::Uuid => Values::Uuid(FixedSizeBinaryBuilder::new(UUID_BYTES)),
-            ColumnType::Json => Values::Json(StringBuilder::new()),
-            ColumnType::Jsonb => Values::Jsonb(StringBuilder::new()),
-            ColumnType::Date => Values::Date(Date32Builder::new()),
-            ColumnType::Time => Values::Time(Time64MicrosecondBuilder::new()),
-            ColumnType::Timestamp => Values::Timestamp(TimestampMicrosecondBuilder::new()),
-            ColumnType::Interval => Values::Interval(IntervalMonthDayNanoBuilder::new()),
-            ColumnType::Array(element) => Values::Array(Box::new(Lists::new(element, zone))),
+            ColumnType::Boolean => Values::Boolean(BooleanBuilder::with_capacity(rows)),
+            ColumnType::Text => Values::Text(text()),
+            ColumnType::Bytea => Values::Bytea(BinaryBuilder::with_capacity(rows, rows * TEXT_BYTES_USUAL)),
+            ColumnType::Uuid => Values::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, UUID_BYTES)),
+            ColumnType::Json => Values::Json(text()),
+            ColumnType::Jsonb => Values::Jsonb(text()),
+            ColumnType::Date => Values::Date(Date32Builder::with_capacity(rows)),
+            ColumnType::Time => Values::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            ColumnType::Timestamp => Values::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows)),
+            ColumnType::Interval => Values::Interval(IntervalMonthDayNanoBuilder::with_capacity(rows)),
+            ColumnType::Array(element) => Values::Array(Box::new(Lists::new(element, zone, rows))),
             ColumnType::TimestampTz => {
-                Values::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(column_type.arrow()))
+                let builder = TimestampMicrosecondBuilder::with_capacity(rows);
+                Values::TimestampTz(builder.with_data_type(column_type.arrow()))
             }
         };
         Self { values, zone, bytes: 0 }
@@ -413,4 +424,21 @@ fn read_as(data_type: &DataType) -> Option<ColumnType> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_of_one_value_is_small() {
+        let numeric = ColumnType::Numeric { precision: 10, scale: 2 };
+        for column_type in [ColumnType::BigInt, ColumnType::Double, numeric, ColumnType::Text, ColumnType::TimestampTz]
+        {
+            let mut column = ColumnBuilder::with_capacity(column_type, Zone::UTC, 1);
+            column.append_null();
+            let bytes = column.finish().get_buffer_memory_size();
+            assert!(bytes <= 512, "{column_type}: {bytes} bytes");
+        }
+    }
 }

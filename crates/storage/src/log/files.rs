@@ -34,6 +34,8 @@ pub(super) struct Active {
     pub(super) end: u64,
     /// Offset up to which frames in it prove that it was synced.
     pub(super) marked: u64,
+    /// Offset up to which its blocks were written, in this life of the file or an earlier one; what lies behind is only reserved.
+    pub(super) written: u64,
 }
 
 /// A file that will be used next; its bytes mean nothing.
@@ -45,6 +47,8 @@ pub(super) struct Spare {
     pub(super) file: FileId,
     /// How long it is.
     pub(super) file_len: u64,
+    /// Whether it was a file of the log before, so that its blocks were written.
+    is_used: bool,
 }
 
 /// Path of the file with this sequence number.
@@ -126,7 +130,7 @@ pub(super) async fn create(
     };
     let file =
         written.await.map_err(|source| Error::Io { context: format!("could not create file \"{path}\""), source })?;
-    Ok(Active { sequence, file, file_len: header.file_len, end: begin, marked: begin })
+    Ok(Active { sequence, file, file_len: header.file_len, end: begin, marked: begin, written: begin })
 }
 
 /// Makes the spare the file of this sequence number, durably. Its old content stays behind the header.
@@ -134,7 +138,7 @@ pub(super) async fn begin(
     disk: &Arc<dyn Disk>,
     dir: &str,
     sequence: u64,
-    Spare { path: old_path, file, file_len }: Spare,
+    Spare { path: old_path, file, file_len, is_used }: Spare,
     previous_end: u64,
     groups: BTreeMap<GroupId, GroupMarks>,
 ) -> Result<Active, Error> {
@@ -149,7 +153,8 @@ pub(super) async fn begin(
         disk.sync_dir(dir).await
     };
     begun.await.map_err(|source| Error::Io { context: format!("could not begin file \"{path}\""), source })?;
-    Ok(Active { sequence, file, file_len, end: begin, marked: begin })
+    let written = if is_used { file_len } else { begin };
+    Ok(Active { sequence, file, file_len, end: begin, marked: begin, written })
 }
 
 /// The spares a process before left, when they have that length, at most `count`; others are removed.
@@ -165,7 +170,7 @@ pub(super) async fn adopt_spares(
             let path = format!("{dir}/{}", entry.name);
             if entry.len == file_len && spares.len() < count {
                 let file = disk.open(&path, OpenMode::Write).await?;
-                spares.push_back(Spare { path, file, file_len });
+                spares.push_back(Spare { path, file, file_len, is_used: entry.name != NEW_SPARE });
             } else {
                 disk.remove(&path).await?;
             }
@@ -189,7 +194,7 @@ pub(super) async fn create_spare(disk: &Arc<dyn Disk>, dir: &str, file_len: u64)
     };
     let created: io::Result<FileId> = created.await;
     match created {
-        Ok(file) => Ok(Spare { path, file, file_len }),
+        Ok(file) => Ok(Spare { path, file, file_len, is_used: false }),
         Err(source) => Err(Error::Io { context: format!("could not create file \"{path}\""), source }),
     }
 }
@@ -209,7 +214,7 @@ pub(super) async fn recycle(
         disk.sync_dir(dir).await
     };
     match recycled.await {
-        Ok(()) => Ok(Spare { path: spare, file, file_len }),
+        Ok(()) => Ok(Spare { path: spare, file, file_len, is_used: true }),
         Err(source) => Err(Error::Io { context: format!("could not recycle file \"{path}\""), source }),
     }
 }

@@ -68,6 +68,7 @@ pub(super) async fn recover(disk: &Arc<dyn Disk>, dir: &str) -> Result<Option<Re
         file_len: scan.header.file_len,
         end: tail.end,
         marked: tail.marked,
+        written: tail.end,
     };
     Ok(Some(Recovered { index, written, active, torn }))
 }

@@ -4,6 +4,9 @@
 //! more is written: what the disk then holds is known only to a recovery (architecture, D22). A disk without room has not
 //! failed: the writer still has the bytes, and waits and writes them again. That seldom happens, since the next file's room is
 //! reserved early; when it cannot be, [`super::Log::is_full`] says so and whoever appends refuses what can be refused.
+//!
+//! When a reserved block is first written the file system changes its own records, and a sync waits for them too: half as long again as
+//! for the data alone. So a small write in a new file brings zeros along, and those after it overwrite what was written before.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event::GroupId;
-use event::limits::{LOG_FULL_RETRY_MS, LOG_SPARES_MAX, LOG_WRITE_BYTES_MAX};
+use event::limits::{LOG_FULL_RETRY_MS, LOG_SMALL_WRITE_BYTES, LOG_SPARES_MAX, LOG_WRITE_BYTES_MAX, LOG_ZEROS_BYTES};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
@@ -27,6 +30,7 @@ use crate::disk::{FileId, NotDurable};
 const FULL_RETRY: Duration = Duration::from_millis(LOG_FULL_RETRY_MS);
 /// The room for the next file is reserved once this part of a file is used.
 const RESERVE_SHARE: u64 = 4;
+static ZEROS: [u8; LOG_ZEROS_BYTES] = [0; LOG_ZEROS_BYTES];
 
 /// What waits for the writer, and who waits for the outcome.
 pub(super) struct Request {
@@ -182,7 +186,9 @@ impl Writer {
             return Ok(());
         }
         let Active { file, end, sequence, .. } = self.active;
-        let parts = self.buffer.take();
+        let mut parts = self.buffer.take();
+        let zeros = self.active.zeros_behind(len);
+        parts.extend((!zeros.is_empty()).then(|| Bytes::from_static(zeros)));
         let mut begin = Instant::now();
         // Also when only the sync found no room: the system may hold the bytes and believe them written.
         while let Err(error) = self.write_and_sync(file, sequence, end, parts.clone()).await {
@@ -192,10 +198,11 @@ impl Writer {
         let sync_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.active.marked = end;
         self.active.end += len;
+        self.active.written = self.active.written.max(self.active.end + zeros.len() as u64);
         let mut index = self.shared.index.lock();
         index.statistics.syncs += 1;
         index.statistics.sync_us += sync_us;
-        index.statistics.bytes_written += len;
+        index.statistics.bytes_written += len + zeros.len() as u64;
         for (appended, place) in self.appended.drain(..) {
             index.settle(appended, place);
         }
@@ -321,6 +328,17 @@ impl Writer {
             let reason = self.shared.index.lock().stopped.clone().unwrap_or_default();
             (request.done)(Err(io::Error::other(Error::Stopped(reason))));
         }
+    }
+}
+
+impl Active {
+    /// The zeros that go behind `len` bytes written now.
+    fn zeros_behind(&self, len: u64) -> &'static [u8] {
+        let end = self.end + len;
+        if len > LOG_SMALL_WRITE_BYTES || end <= self.written {
+            return &[];
+        }
+        &ZEROS[..ZEROS.len().min((self.file_len - end) as usize)]
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use event::GroupId;
+use event::limits::LOG_ZEROS_BYTES;
 use rand::{Rng, SeedableRng};
 use storage::disk::OpenMode;
 use storage::{Disk, Log, LogRecord, RealDisk, SimulatedDisk};
@@ -227,6 +228,41 @@ async fn many_appends_share_a_sync() {
     assert_eq!(after.records - before.records, 100);
     assert!(after.syncs - before.syncs <= 3, "{after:?}");
     assert!(after.bytes_written - before.bytes_written >= 100 * 80);
+}
+
+/// A sync of blocks that were only reserved waits for the file system's own records. Recycled files were written before.
+#[tokio::test]
+async fn small_writes_of_a_new_file_find_zeros_and_others_bring_none() {
+    let log = Log::open_with_file_len(Arc::new(SimulatedDisk::new(1)), "log", 1 << 20).await.unwrap();
+    let mut next = 0;
+    let mut written = async |payload: usize| {
+        next += 1;
+        let before = log.statistics().bytes_written;
+        append(&log, GROUP, vec![record(next, vec![1; payload])]).await.unwrap();
+        log.statistics().bytes_written - before - payload as u64
+    };
+    let zeros = LOG_ZEROS_BYTES as u64;
+    let small = 1..200;
+    assert!(small.contains(&(written(100).await - zeros)), "the first brings them");
+    assert!(written(1000).await < 200, "the next overwrites them");
+    assert!(written(400 << 10).await < 200, "a large write needs none");
+    assert!(small.contains(&(written(100).await - zeros)), "and has passed those that were there");
+    assert!(written(500 << 10).await < 200);
+    let rest = written(100).await;
+    assert!((1000..zeros).contains(&rest), "they end with the file: {rest}");
+    // Some files more, then the first ones again.
+    for _ in 0..6 {
+        written(400 << 10).await;
+    }
+    log.purge(GROUP, 11, [11; 16]).await.unwrap();
+    assert!(log.statistics().files_recycled > 0);
+    let mut found = Vec::new();
+    for _ in 0..6 {
+        written(400 << 10).await;
+        found.push(written(100).await < 200);
+    }
+    assert!(found.contains(&true), "a file that was in use before has blocks everywhere");
+    assert!(found.contains(&false), "and a new one comes between");
 }
 
 #[tokio::test]
