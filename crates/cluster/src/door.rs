@@ -200,6 +200,7 @@ fn done(result: Result<(), Error>) -> Reply {
         Err(Error::Replication(replication::Error::NoLeader(_))) => Err(Refusal::NotLeader(None)),
         Err(Error::Overloaded(reason)) => Err(Refusal::Overloaded(reason)),
         Err(Error::DiskFull(reason)) => Err(Refusal::DiskFull(reason)),
+        Err(Error::Limit(reason)) => Err(Refusal::Limit(reason)),
         Err(error) => Err(Refusal::Failed(error.to_string())),
     }
 }

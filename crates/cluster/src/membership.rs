@@ -190,6 +190,11 @@ fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> O
     let silent: Vec<NodeId> = staying.iter().filter(|node| is_silent(node)).copied().take(ready.len()).collect();
     staying.retain(|node| !silent.contains(node));
     let mut voters: BTreeSet<NodeId> = staying.union(&ready).copied().collect();
+    // As long as the cluster has nodes that can take a vote, nobody gives one up before they are ready to: fewer voters are less safe.
+    let wanted = if nodes.len() >= limits::VOTERS { limits::VOTERS } else { 1 };
+    if voters.len() < wanted.min(status.voters.len()) {
+        return None;
+    }
     // Those that vote go on voting, and the leader among them.
     while voters.len() > limits::VOTERS || (voters.len() > 1 && voters.len().is_multiple_of(2)) {
         let spare = voters
@@ -432,6 +437,8 @@ mod tests {
         check(&[1, 2, 3], &[4], &[2, 3, 4], &[1, 2, 3, 4], None);
         check(&[1, 2, 3], &[4], &[2, 3, 4], &[1, 2, 4], Some(Change::Vote(ids(&[1, 2, 4]))));
         check(&[1, 2, 4], &[3], &[2, 4], &[1, 2, 4], Some(Change::Remove(ids(&[3]))));
+        // The one that is to take the vote has not caught up: it is waited for.
+        check(&[1, 2, 3], &[4], &[2, 3], &[1, 2, 4], None);
     }
 
     #[test]

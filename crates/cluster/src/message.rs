@@ -101,6 +101,8 @@ pub(crate) enum Refusal {
     Overloaded(String),
     /// The disk is full.
     DiskFull(String),
+    /// It cannot be done.
+    Limit(String),
     /// It may have been done.
     Unknown(String),
     /// The envelope names another cluster or node, or the message cannot be read.
@@ -161,6 +163,7 @@ impl Refusal {
             Refusal::NotLeader(_) => replication::Error::NoLeader(group).into(),
             Refusal::Overloaded(reason) => Error::Overloaded(reason),
             Refusal::DiskFull(reason) => Error::DiskFull(reason),
+            Refusal::Limit(reason) => Error::Limit(reason),
             Refusal::Unknown(reason) => Error::Unknown(reason),
             Refusal::Misdirected(reason) | Refusal::Failed(reason) => Error::Peer(reason),
         }

@@ -332,6 +332,8 @@ async fn names_are_looked_for_along_the_search_path() {
             +--------------+------------+------------+
             | table_schema | table_name | table_type |
             +--------------+------------+------------+
+            | annal        | nodes      | VIEW       |
+            | annal        | replicas   | VIEW       |
             | annal        | segments   | VIEW       |
             | annal        | shards     | VIEW       |
             | annal        | splits     | VIEW       |
