@@ -115,6 +115,11 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // Raft waits before it tries again by giving out the first request late: whoever fails without having asked for one is asked again
+            // at once, without end.
+            let mut input = input;
+            let Some(first) = input.next().await else { return Ok(stream::empty().boxed() as RaftStream<'s, _>) };
+            let input = stream::once(std::future::ready(first)).chain(input);
             let unanswered = Arc::new(AtomicUsize::new(0));
             let counted = unanswered.clone();
             let requests = input.map(move |request| {
@@ -178,7 +183,7 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
     }
 }
 
-/// Ends a stream that leaves a request unanswered for so long.
+/// Ends a stream that leaves a request unanswered for so long, or for ever: with an error, after which Raft waits before the next one.
 fn impatient(
     answers: BoxStream<'static, Result<Bytes, CallError>>,
     unanswered: Arc<AtomicUsize>,
@@ -188,6 +193,10 @@ fn impatient(
         let (mut answers, unanswered) = state?;
         loop {
             match tokio::time::timeout(patience, answers.next()).await {
+                // Whoever refuses a stream ends it. Without an error Raft would open the next one at once, and the next.
+                Ok(None) if unanswered.load(Ordering::SeqCst) > 0 => {
+                    return Some((Err(CallError::Unreachable("the other side ended the stream".into())), None));
+                }
                 Ok(None) => return None,
                 Ok(Some(Ok(answer))) => {
                     unanswered.fetch_sub(1, Ordering::SeqCst);
