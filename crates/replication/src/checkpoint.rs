@@ -209,3 +209,11 @@ impl CheckpointFile {
 pub fn snapshot_state(snapshot: &Bytes) -> Result<Bytes, Error> {
     Checkpoint::decode("the snapshot received", snapshot).map(|checkpoint| checkpoint.state)
 }
+
+/// The last entry that a snapshot contains.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the bytes are no checkpoint.
+pub fn snapshot_index(snapshot: &Bytes) -> Result<u64, Error> {
+    Checkpoint::decode("the snapshot received", snapshot).map(|checkpoint| checkpoint.meta.last.index)
+}

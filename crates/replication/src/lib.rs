@@ -17,7 +17,7 @@ mod state;
 mod group;
 mod proposer;
 
-pub use checkpoint::snapshot_state;
+pub use checkpoint::{snapshot_index, snapshot_state};
 pub use error::Error;
 pub use group::{Group, GroupOptions, GroupStatus};
 pub use machine::{MachineCheckpoint, StateMachine};

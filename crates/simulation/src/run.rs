@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use cluster::{Node, NodeOptions, Table, TableSpec};
-use event::split::{split_of, window_of};
-use event::{Column, ColumnId, ColumnType, Compression, Entropy, EventOptions, SimulatedClock, TableKind};
+use cluster::{Node, NodeOptions, Table};
+use event::{Entropy, SimulatedClock};
 use futures::FutureExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -15,6 +13,7 @@ use storage::disk::Frozen;
 
 use crate::expectation::{Expectation, ExpectedTable, Fate, Written};
 use crate::reading;
+use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec};
 
 /// Ends of the process in one run, by power failure or alone.
 const CRASHES: u32 = 4;
@@ -24,14 +23,8 @@ const STATEMENTS: u32 = 60;
 const SYNCS: u64 = 90;
 /// The same when it may fail while the node starts.
 const STARTING_SYNCS: u64 = 25;
-/// One day: events fall into a handful of splits.
-const SPLIT_US: i64 = 86_400_000_000;
 /// Small, so that files of the log are soon used up and used again.
 const LOG_FILE_BYTES: u64 = 32 << 10;
-/// Where event times begin.
-const TIMES_US: i64 = 1_699_000_000_000_000;
-/// Payload of the rows of a bulk statement, so that few rows exceed an entry.
-const BULK_PAYLOAD_BYTES: usize = 64 << 10;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -198,8 +191,8 @@ impl World {
             23..30 => self.abandon(node).await,
             30..40 => self.read_now(node).await,
             _ => {
-                let rows = self.rng.random_range(1..60);
-                self.write(node, rows, 10).await
+                let count = self.rng.random_range(1..60);
+                self.write(node, count, 10).await
             }
         }
     }
@@ -269,7 +262,7 @@ impl World {
     }
 
     /// A statement, or with some luck a transaction over two tables.
-    async fn write(&mut self, node: &Arc<Node>, rows: usize, payload: usize) -> Result<(), String> {
+    async fn write(&mut self, node: &Arc<Node>, count: usize, payload: usize) -> Result<(), String> {
         let statement = self.report.statements;
         let mut writes = node.begin();
         let mut written: Vec<(String, BTreeMap<i64, i64>)> = Vec::new();
@@ -277,7 +270,8 @@ impl World {
         let mut refused = false;
         for _ in 0..tables {
             let Some(table) = self.pick(node) else { continue };
-            let (batch, ids) = self.rows(rows, payload);
+            let (batch, ids) = rows(&mut self.rng, self.next_id, count, payload);
+            self.next_id += count as i64;
             refused |= writes.append(&table, batch).await.is_err();
             match written.iter_mut().find(|(name, _)| *name == table.definition.name) {
                 Some((_, all)) => all.extend(ids),
@@ -301,7 +295,8 @@ impl World {
     /// A statement that is never committed, now and then one large enough to have been staged.
     async fn abandon(&mut self, node: &Arc<Node>) -> Result<(), String> {
         if let Some(table) = self.pick(node) {
-            let (batch, _) = self.rows(20, 10);
+            let (batch, _) = rows(&mut self.rng, self.next_id, 20, 10);
+            self.next_id += 20;
             let mut writes = node.begin();
             let _ = writes.append(&table, batch).await;
         }
@@ -319,79 +314,5 @@ impl World {
             Err(_) if self.disk.is_frozen() || node.failed().now_or_never().is_some() => Ok(()),
             Err(reason) => Err(reason),
         }
-    }
-
-    /// Rows, and of each id when its window ends.
-    fn rows(&mut self, rows: usize, payload: usize) -> (RecordBatch, BTreeMap<i64, i64>) {
-        let first = self.next_id;
-        self.next_id += rows as i64;
-        let ids: Vec<i64> = (first..self.next_id).collect();
-        let times: Vec<i64> = ids.iter().map(|_| TIMES_US + self.rng.random_range(0..4 * SPLIT_US)).collect();
-        let ends = times.iter().map(|time| window_of(split_of(*time, SPLIT_US), SPLIT_US).1);
-        let ends = ids.iter().copied().zip(ends).collect();
-        let payloads: Vec<String> = ids.iter().map(|_| text(self.rng.random(), payload)).collect();
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
-            Arc::new(Int64Array::from(ids.clone())),
-            Arc::new(StringArray::from(payloads)),
-        ];
-        let schema = event::TableDefinition {
-            dropped: Vec::new(),
-            id: event::TableId(0),
-            namespace: String::new(),
-            name: String::new(),
-            version: event::SchemaVersion(1),
-            columns: spec("").columns,
-            primary_key: Vec::new(),
-            unique: Vec::new(),
-            kind: TableKind::Reference,
-            compression: Compression::Zstd,
-            checks: Vec::new(),
-        }
-        .arrow_schema();
-        (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ends)
-    }
-}
-
-/// Text that does not compress to nothing. Drawing each letter from the generator would take most of a run's time.
-fn text(seed: u64, len: usize) -> String {
-    let mut state = seed;
-    let letter = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'a' + (state >> 59) as u8 % 26)
-    };
-    (0..len).map(letter).collect()
-}
-
-fn spec(name: &str) -> TableSpec {
-    let column = |id, name: &str, column_type, nullable| Column {
-        identity: None,
-        initial: None,
-        stored: None,
-        id: ColumnId(id),
-        name: name.to_string(),
-        column_type,
-        nullable,
-        default: None,
-    };
-    TableSpec {
-        namespace: "public".to_string(),
-        name: name.to_string(),
-        columns: vec![
-            column(1, "ts", ColumnType::TimestampTz, false),
-            column(2, "id", ColumnType::BigInt, false),
-            column(3, "payload", ColumnType::Text, true),
-        ],
-        primary_key: Vec::new(),
-        unique: Vec::new(),
-        kind: TableKind::Event(EventOptions {
-            time_column: 0,
-            series: vec![1],
-            split_interval_us: SPLIT_US,
-            retention_us: None,
-            dedup: event::Dedup::None,
-        }),
-        compression: Compression::Zstd,
-        checks: Vec::new(),
     }
 }

@@ -417,3 +417,20 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     fourth.shutdown().await.unwrap();
     three.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_waits_before_it_tries_again_to_reach_a_node() {
+    let three = Three::start().await;
+    let node = three.node(0);
+    node.create_table(events("t")).await.unwrap();
+    let leader = three.leader(DATA).await;
+    three.network.isolate(&address((leader + 1) % 3));
+    let (node, before) = (three.node(leader), three.network.refused());
+    let t = table(node, "t");
+    for at in 0..20 {
+        insert(node, &t, rows("s", at..at + 1)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let tries = three.network.refused() - before;
+    assert!(tries < 400, "{tries} tries to reach one node within two seconds");
+}

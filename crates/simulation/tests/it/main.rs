@@ -1,4 +1,6 @@
-//! Seeds in the gate. `ANNAL_SEED=n` runs one seed, `ANNAL_SEEDS=n` that many from 0.
+//! Seeds in the gate. `ANNAL_SEED=n` runs one seed of one node, `ANNAL_SEEDS=n` that many from 0.
+
+mod three;
 
 use simulation::Report;
 

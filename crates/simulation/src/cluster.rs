@@ -1,0 +1,261 @@
+//! One run of a cluster: three nodes, clients at all of them, and faults of every kind; then quiet, and everything is compared.
+//!
+//! All of it happens on one thread whose time is the run's own: a timer costs nothing. The clients check every read against what was known
+//! when it was asked for; the disks are looked at whenever a node ends and between faults.
+
+mod clients;
+mod faults;
+mod machine;
+mod quiet;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::SimulatedNetwork;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
+
+use self::clients::Client;
+use self::machine::{Machine, Seat};
+use crate::history::History;
+use crate::invariants;
+
+/// Nodes of a run.
+const NODES: usize = 3;
+/// Clients that ask them.
+const CLIENTS: u64 = 3;
+/// Faults of one run.
+const FAULTS: u32 = 12;
+/// The time between two faults, at most.
+const BETWEEN_MS: u64 = 2_500;
+/// How long a message is under way.
+const LATENCY: Duration = Duration::from_millis(1);
+/// How long anything may take once nothing fails any more.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Small, so that files of the log are soon used up and used again.
+const LOG_FILE_BYTES: u64 = 64 << 10;
+/// Small, so that groups are sealed.
+const SEAL_BYTES: usize = 64 << 10;
+/// Where the clocks begin.
+const CLOCK_US: i64 = 1_700_000_000_000_000;
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterReport {
+    /// Statements sent.
+    pub statements: u64,
+    /// Those that were acknowledged.
+    pub acknowledged: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// Those whose fate nobody knew.
+    pub unknown: u64,
+    /// Strong reads that were answered and checked.
+    pub reads: u64,
+    /// Rows found at the end.
+    pub rows: u64,
+    /// Segments found at the end.
+    pub segments: u64,
+    /// How often each kind of fault happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Depends on everything that clients and faults saw, in order.
+    pub trace: u64,
+}
+
+/// What everybody in a run shares.
+#[derive(Debug)]
+struct World {
+    history: Mutex<History>,
+    report: Mutex<ClusterReport>,
+    /// Who can be asked now.
+    seats: Mutex<[Option<Seat>; NODES]>,
+    /// The first violation.
+    violation: Mutex<Option<String>>,
+    trace: Mutex<DefaultHasher>,
+    begun: Instant,
+    verbose: bool,
+    next_id: Mutex<i64>,
+    next_table: Mutex<u32>,
+}
+
+impl World {
+    /// Something that a client or a fault saw.
+    fn note(&self, event: std::fmt::Arguments<'_>) {
+        let at = self.begun.elapsed().as_millis();
+        (at, event.to_string()).hash(&mut *self.trace.lock());
+        if self.verbose {
+            tracing::info!(at, "{event}");
+        }
+    }
+
+    fn violated(&self, reason: String) {
+        self.note(format_args!("violation: {reason}"));
+        self.violation.lock().get_or_insert(reason);
+    }
+
+    fn is_violated(&self) -> bool {
+        self.violation.lock().is_some()
+    }
+}
+
+/// Runs one seed, on a runtime whose time is paused.
+///
+/// # Errors
+/// The violated invariant in words.
+pub async fn run(seed: u64) -> Result<ClusterReport, String> {
+    let world = Arc::new(World {
+        history: Mutex::default(),
+        report: Mutex::default(),
+        seats: Mutex::default(),
+        violation: Mutex::default(),
+        trace: Mutex::new(DefaultHasher::new()),
+        begun: Instant::now(),
+        verbose: tracing::enabled!(tracing::Level::INFO),
+        next_id: Mutex::default(),
+        next_table: Mutex::default(),
+    });
+    let mut run = Run::new(seed, world.clone());
+    let outcome = run.whole().await;
+    if let Some(violation) = world.violation.lock().clone() {
+        return Err(violation);
+    }
+    outcome?;
+    let mut report = world.report.lock().clone();
+    report.trace = world.trace.lock().finish();
+    Ok(report)
+}
+
+/// The run as the one who causes the faults has it.
+struct Run {
+    rng: StdRng,
+    world: Arc<World>,
+    network: SimulatedNetwork,
+    machines: Vec<Machine>,
+    /// When the clocks were moved last.
+    clocks_at: Instant,
+}
+
+impl Run {
+    fn new(seed: u64, world: Arc<World>) -> Run {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let network = SimulatedNetwork::default();
+        network.set_latency(LATENCY);
+        let machines = (0..NODES).map(|place| Machine::new(place, rng.random())).collect();
+        Run { rng, world, network, machines, clocks_at: Instant::now() }
+    }
+
+    async fn whole(&mut self) -> Result<(), String> {
+        self.found().await?;
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| Client::new(self.world.clone(), self.rng.random()))
+            .map(|client| tokio::spawn(client.run(stopped.clone())))
+            .collect();
+        for _ in 0..FAULTS {
+            let between = self.rng_ms(BETWEEN_MS);
+            self.pass(between).await?;
+            self.fault().await?;
+        }
+        self.heal().await?;
+        stop.send_replace(true);
+        let ended = tokio::time::timeout(PATIENCE, async {
+            for client in clients {
+                client.await.map_err(|e| format!("a client panicked: {e}"))?;
+            }
+            Ok::<(), String>(())
+        });
+        ended.await.map_err(|_| "a statement has no end although nothing fails any more".to_owned())??;
+        self.compare().await?;
+        self.end().await
+    }
+
+    fn rng_ms(&mut self, max: u64) -> Duration {
+        Duration::from_millis(self.rng.random_range(1..=max))
+    }
+
+    /// Lets time pass, and sees to nodes that end by themselves or have come up.
+    async fn pass(&mut self, duration: Duration) -> Result<(), String> {
+        const STEP: Duration = Duration::from_millis(50);
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            tokio::time::sleep(STEP.min(end - Instant::now())).await;
+            self.tend().await?;
+        }
+        Ok(())
+    }
+
+    async fn tend(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        let passed_us = i64::try_from((now - self.clocks_at).as_micros()).unwrap_or(i64::MAX);
+        self.clocks_at = now;
+        for place in 0..NODES {
+            let machine = &mut self.machines[place];
+            machine.clock.advance(passed_us);
+            if let Some(started) = machine.try_rise(&self.world).await? {
+                self.world.note(format_args!("node {} {started}", place + 1));
+            }
+            if let Some(reason) = self.machines[place].failed() {
+                self.world.note(format_args!("node {} ended: {reason}", place + 1));
+                self.machines[place].may_fail()?;
+                self.kill(place, false).await?;
+            }
+            if self.machines[place].is_due(now) {
+                self.machines[place].start(&self.network);
+            }
+        }
+        if self.world.is_violated() { Err("violated".into()) } else { Ok(()) }
+    }
+
+    /// Three nodes, all of which vote, and a table.
+    async fn found(&mut self) -> Result<(), String> {
+        self.machines[0].start(&self.network);
+        self.wait("the first node starts", |run| run.machines[0].node().is_some()).await?;
+        self.machines[1].start(&self.network);
+        self.machines[2].start(&self.network);
+        self.wait("all vote", |run| {
+            let votes = |machine: &Machine| {
+                let replicas = machine.node().map(|node| node.replica_status()).unwrap_or_default();
+                !replicas.is_empty() && replicas.iter().all(|replica| replica.votes && replica.leader.is_some())
+            };
+            run.machines.iter().all(votes)
+        })
+        .await
+    }
+
+    async fn wait(&mut self, what: &str, condition: impl Fn(&Run) -> bool) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            if Instant::now() > deadline {
+                return Err(format!("still not so: {what}"));
+            }
+            self.pass(Duration::from_millis(50)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a node at once. Its disk keeps what a dead process leaves, or what a power failure does.
+    async fn kill(&mut self, place: usize, power: bool) -> Result<(), String> {
+        let seed = self.rng.random();
+        let after = self.rng_ms(4_000);
+        self.world.seats.lock()[place] = None;
+        self.machines[place].kill(&self.network, seed, power, after);
+        let image = self.machines[place].disk.restart(0);
+        let checked = invariants::purged::check(image, LOG_FILE_BYTES).await;
+        checked.map_err(|reason| format!("node {}: {reason}", place + 1))
+    }
+
+    /// Who leads is known to the disks of a majority.
+    async fn check_leaders(&mut self) -> Result<(), String> {
+        let mut leaders = Vec::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let own = |replica: &cluster::ReplicaStatus| replica.leader == Some(node.id());
+            leaders.extend(node.replica_status().into_iter().filter(own).map(|replica| (replica.group, replica.term)));
+        }
+        let images = self.machines.iter().map(|machine| machine.disk.crash(self.rng.random())).collect();
+        invariants::leaders::check(&leaders, images, LOG_FILE_BYTES).await
+    }
+}

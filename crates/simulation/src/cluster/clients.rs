@@ -1,0 +1,294 @@
+//! Clients: statements and reads at any node, one after the other, and what they learn of them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Error, Table};
+use event::SplitId;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use storage::SequenceSet;
+use tokio::sync::watch;
+
+use super::World;
+use super::machine::Seat;
+use crate::history::{Fate, Read, TableHistory};
+use crate::invariants;
+use crate::reading;
+use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec};
+
+/// Between two statements, at most.
+const THINK_MS: u64 = 400;
+/// Tables there are at once, at most.
+const TABLES: usize = 3;
+
+/// One client.
+pub(super) struct Client {
+    world: Arc<World>,
+    rng: StdRng,
+}
+
+impl Client {
+    pub(super) fn new(world: Arc<World>, seed: u64) -> Client {
+        Client { world, rng: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Asks until it is told to stop, or something is wrong.
+    pub(super) async fn run(mut self, stop: watch::Receiver<bool>) {
+        while !*stop.borrow() && !self.world.is_violated() {
+            let think = self.rng.random_range(1..=THINK_MS);
+            tokio::time::sleep(Duration::from_millis(think)).await;
+            let seats: Vec<Seat> = self.world.seats.lock().iter().flatten().cloned().collect();
+            if seats.is_empty() {
+                continue;
+            }
+            let seat = seats[self.rng.random_range(0..seats.len())].clone();
+            if let Err(reason) = self.statement(&seat).await {
+                self.world.violated(reason);
+            }
+        }
+    }
+
+    async fn statement(&mut self, seat: &Seat) -> Result<(), String> {
+        let tables = seat.node.catalog().tables.len();
+        match self.rng.random_range(0..100) {
+            _ if tables == 0 => self.create(seat).await,
+            0..4 if tables < TABLES => self.create(seat).await,
+            4..5 => self.drop_one(seat).await,
+            5..12 => {
+                let flushed = self.answer(seat, seat.node.flush()).await;
+                self.world.note(format_args!("flush at {}: {flushed:?}", seat.place + 1));
+                Ok(())
+            }
+            12..16 => self.compact(seat).await,
+            16..18 => self.expire(seat).await,
+            18..19 => self.write(seat, 80, BULK_PAYLOAD_BYTES).await,
+            19..24 => self.delete(seat).await,
+            24..40 => self.read(seat).await,
+            _ => {
+                let count = self.rng.random_range(1..60);
+                self.write(seat, count, 10).await
+            }
+        }
+    }
+
+    /// What the client hears: nothing from a process that has ended.
+    async fn answer<T>(&self, seat: &Seat, asked: impl Future<Output = Result<T, Error>>) -> Fate {
+        let mut ended = seat.ended.clone();
+        let answer = tokio::select! {
+            biased;
+            _ = ended.wait_for(|ended| *ended) => return Fate::Unknown,
+            answer = asked => answer,
+        };
+        match answer {
+            _ if *seat.ended.borrow() => Fate::Unknown,
+            Ok(_) => Fate::Acknowledged(self.world.history.lock().tick()),
+            Err(Error::Unknown(_)) => Fate::Unknown,
+            Err(error) => {
+                self.world.note(format_args!("refused at {}: {error}", seat.place + 1));
+                Fate::Refused
+            }
+        }
+    }
+
+    fn count(&self, what: &str, seat: &Seat, fate: Fate) {
+        let mut report = self.world.report.lock();
+        report.statements += 1;
+        match fate {
+            Fate::Acknowledged(_) => report.acknowledged += 1,
+            Fate::Refused => report.refused += 1,
+            Fate::Unknown | Fate::Open => report.unknown += 1,
+        }
+        drop(report);
+        self.world.note(format_args!("{what} at {}: {fate:?}", seat.place + 1));
+    }
+
+    fn pick(&mut self, seat: &Seat) -> Option<Arc<Table>> {
+        let catalog = seat.node.catalog();
+        let tables: Vec<_> = catalog.tables.values().collect();
+        let place = self.rng.random_range(0..tables.len().max(1));
+        tables.get(place).map(|table| Arc::clone(table))
+    }
+
+    async fn create(&mut self, seat: &Seat) -> Result<(), String> {
+        let name = {
+            let mut next = self.world.next_table.lock();
+            *next += 1;
+            format!("t{next}")
+        };
+        let created = self.world.history.lock().change();
+        let table = TableHistory { created, dropped: None, expired: Vec::new() };
+        self.world.history.lock().tables.insert(name.clone(), table);
+        let fate = self.answer(seat, seat.node.create_table(spec(&name))).await;
+        self.count(&format!("create {name}"), seat, fate);
+        // What a job began, another may finish after it was refused.
+        let fate = if fate == Fate::Refused { Fate::Unknown } else { fate };
+        self.world.history.lock().tables.get_mut(&name).expect("inserted above").created.fate = fate;
+        Ok(())
+    }
+
+    async fn drop_one(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let name = table.definition.name.clone();
+        {
+            let mut history = self.world.history.lock();
+            let change = history.change();
+            let known = history.tables.get_mut(&name).ok_or("a table that nobody made")?;
+            if known.dropped.is_some() {
+                return Ok(());
+            }
+            known.dropped = Some(change);
+        }
+        let fate = self.answer(seat, seat.node.drop_table(table.definition.id)).await;
+        self.count(&format!("drop {name}"), seat, fate);
+        let fate = if fate == Fate::Refused { Fate::Unknown } else { fate };
+        let mut history = self.world.history.lock();
+        let known = history.tables.get_mut(&name).expect("looked up above");
+        if let Some(dropped) = &mut known.dropped {
+            dropped.fate = fate;
+        }
+        Ok(())
+    }
+
+    async fn compact(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let fate = self.answer(seat, seat.node.compact(&table)).await;
+        self.world.note(format_args!("compact at {}: {fate:?}", seat.place + 1));
+        Ok(())
+    }
+
+    /// Forgets the windows of some of the first days.
+    async fn expire(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let name = table.definition.name.clone();
+        let before_us = TIMES_US + self.rng.random_range(0..2 * SPLIT_US);
+        let at = {
+            let mut history = self.world.history.lock();
+            let change = history.change();
+            let expired = &mut history.tables.get_mut(&name).ok_or("a table that nobody made")?.expired;
+            expired.push((before_us, change));
+            expired.len() - 1
+        };
+        let fate = self.answer(seat, seat.node.drop_splits(&table, before_us)).await;
+        self.count(&format!("expire {name}"), seat, fate);
+        let fate = if fate == Fate::Refused { Fate::Unknown } else { fate };
+        let mut history = self.world.history.lock();
+        history.tables.get_mut(&name).expect("looked up above").expired[at].1.fate = fate;
+        Ok(())
+    }
+
+    /// A statement, or with some luck a transaction over two tables.
+    async fn write(&mut self, seat: &Seat, count: usize, payload: usize) -> Result<(), String> {
+        let mut writes = seat.node.begin();
+        let mut written: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
+        let mut batches = Vec::new();
+        for _ in 0..if self.rng.random_bool(0.3) { 2 } else { 1 } {
+            let Some(table) = self.pick(seat) else { return Ok(()) };
+            let first = {
+                let mut next = self.world.next_id.lock();
+                *next += count as i64;
+                *next - count as i64
+            };
+            let (batch, ids) = rows(&mut self.rng, first, count, payload);
+            written.entry(table.definition.name.clone()).or_default().extend(ids);
+            batches.push((table, batch));
+        }
+        let number = self.world.history.lock().begin(written);
+        let statement = async {
+            for (table, batch) in batches {
+                writes.append(&table, batch).await?;
+            }
+            writes.commit().await
+        };
+        let fate = self.answer(seat, statement).await;
+        self.world.history.lock().end(number, fate);
+        self.count(&format!("write {number}"), seat, fate);
+        Ok(())
+    }
+
+    /// Deletes all rows of one statement.
+    async fn delete(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let name = &table.definition.name;
+        let Ok(snapshot) = seat.node.snapshot(&table).await else { return Ok(()) };
+        let Some(shard) = snapshot.shards.first() else { return Ok(()) };
+        // One that lies wholly in memory: its numbers are at hand.
+        let mut found: BTreeMap<usize, BTreeMap<SplitId, Vec<u64>>> = BTreeMap::new();
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for split in &shard.memory {
+            for (id, number) in reading::numbered(split, shard.deleted.get(&split.split))? {
+                let owner = self.world.history.lock().owner(id).ok_or("a row that nobody wrote")?;
+                found.entry(owner).or_default().entry(split.split).or_default().push(number);
+                *counts.entry(owner).or_default() += 1;
+            }
+        }
+        let victim = {
+            let history = self.world.history.lock();
+            let whole = |number: &usize| {
+                let rows = &history.written[*number].rows;
+                rows.len() == 1 && rows.get(name).is_some_and(|rows| rows.len() == counts[number])
+            };
+            let victims: Vec<usize> = found.keys().copied().filter(whole).collect();
+            victims.get(self.rng.random_range(0..victims.len().max(1))).copied()
+        };
+        let Some(victim) = victim else { return Ok(()) };
+        let splits = found.remove(&victim).unwrap_or_default();
+        let splits = splits.into_iter().map(|(split, numbers)| (split, SequenceSet::of(numbers))).collect();
+        let at = {
+            let mut history = self.world.history.lock();
+            let change = history.change();
+            history.written[victim].deleted.push(change);
+            history.written[victim].deleted.len() - 1
+        };
+        let mut writes = seat.node.begin();
+        let statement = async {
+            writes.delete(&table, shard.index, &splits)?;
+            writes.commit().await
+        };
+        let fate = self.answer(seat, statement).await;
+        self.world.history.lock().written[victim].deleted[at].fate = fate;
+        self.count(&format!("delete {victim}"), seat, fate);
+        Ok(())
+    }
+
+    /// A strong read of one table; what it finds is checked.
+    async fn read(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let begun = self.world.history.lock().tick();
+        let mut ended = seat.ended.clone();
+        let found = tokio::select! {
+            biased;
+            _ = ended.wait_for(|ended| *ended) => return Ok(()),
+            found = seat.node.snapshot(&table) => found,
+        };
+        let snapshot = match found {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.world.note(format_args!("no read at {}: {error}", seat.place + 1));
+                return Ok(());
+            }
+        };
+        invariants::windows::check(&snapshot)?;
+        let ids = match reading::ids(&seat.node, &snapshot).await {
+            Ok(ids) => ids,
+            // It may need another node, or have ended meanwhile.
+            Err(reason) => {
+                self.world.note(format_args!("no read at {}: {reason}", seat.place + 1));
+                return Ok(());
+            }
+        };
+        if *seat.ended.borrow() {
+            return Ok(());
+        }
+        let mut history = self.world.history.lock();
+        let ended = history.tick();
+        let read = Read { node: seat.place, table: table.definition.name.clone(), begun, ended, ids };
+        invariants::check_read(&mut history, &read)?;
+        drop(history);
+        self.world.report.lock().reads += 1;
+        self.world.note(format_args!("read {} at {}: {} rows", read.table, seat.place + 1, read.ids.len()));
+        Ok(())
+    }
+}

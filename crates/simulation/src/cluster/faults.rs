@@ -1,0 +1,252 @@
+//! What fails.
+
+use std::time::Duration;
+
+use event::{GroupId, NodeId};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use storage::Disk;
+use storage::disk::Frozen;
+
+use super::machine::address;
+use super::{NODES, PATIENCE, Run};
+
+/// The group that holds the rows.
+const DATA: GroupId = GroupId(1);
+/// The latest sync from now at which the power may fail.
+const SYNCS: u64 = 30;
+/// Bytes that a full disk still takes.
+const SPACE_BYTES: u64 = 40_000;
+/// One hour.
+const HOUR_US: i64 = 3_600_000_000;
+
+/// One kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// A process dies; its unsynced bytes are still there.
+    Kill,
+    /// All processes die at once.
+    KillAll,
+    /// The power of one machine fails.
+    Power,
+    /// The power of all machines fails at once.
+    PowerAll,
+    /// The power of one machine fails within its next syncs.
+    PowerAtSync,
+    /// The next sync of one disk fails.
+    SyncFails,
+    /// One disk is full for a while.
+    DiskFull,
+    /// Some writes and syncs of one disk find no room although it was reserved.
+    NoRoom,
+    /// A bit in a segment turns, on one node of the run.
+    BitFlips,
+    /// One process is stopped, as others see it.
+    Pause,
+    /// One node is cut off, both ways.
+    Isolate,
+    /// Nothing gets to one node, but from it.
+    Deaf,
+    /// Nothing comes from one node, but to it.
+    Mute,
+    /// The link between two nodes is cut.
+    CutLink,
+    /// Messages between two nodes take longer.
+    Delay,
+    /// The clock of one machine jumps.
+    ClockJumps,
+    /// A group is led by another.
+    Transfer,
+    /// A node is stopped in good order and started again.
+    Restart,
+    /// All links are mended.
+    Mend,
+}
+
+const FAULTS: [Fault; 19] = [
+    Fault::Kill,
+    Fault::KillAll,
+    Fault::Power,
+    Fault::PowerAll,
+    Fault::PowerAtSync,
+    Fault::SyncFails,
+    Fault::DiskFull,
+    Fault::NoRoom,
+    Fault::BitFlips,
+    Fault::Pause,
+    Fault::Isolate,
+    Fault::Deaf,
+    Fault::Mute,
+    Fault::CutLink,
+    Fault::Delay,
+    Fault::ClockJumps,
+    Fault::Transfer,
+    Fault::Restart,
+    Fault::Mend,
+];
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill",
+            Fault::KillAll => "kill all",
+            Fault::Power => "power failure",
+            Fault::PowerAll => "power failure of all",
+            Fault::PowerAtSync => "power failure at a sync",
+            Fault::SyncFails => "failed sync",
+            Fault::DiskFull => "full disk",
+            Fault::NoRoom => "no room",
+            Fault::BitFlips => "flipped bit",
+            Fault::Pause => "pause",
+            Fault::Isolate => "isolation",
+            Fault::Deaf => "deaf node",
+            Fault::Mute => "mute node",
+            Fault::CutLink => "cut link",
+            Fault::Delay => "delayed messages",
+            Fault::ClockJumps => "clock jump",
+            Fault::Transfer => "leader transfer",
+            Fault::Restart => "restart",
+            Fault::Mend => "mended links",
+        }
+    }
+}
+
+impl Run {
+    /// One fault, of a kind and at a place that the seed decides.
+    pub(super) async fn fault(&mut self) -> Result<(), String> {
+        let fault = *FAULTS.choose(&mut self.rng).expect("there are kinds");
+        let place = self.rng.random_range(0..NODES);
+        let other = (place + self.rng.random_range(1..NODES)) % NODES;
+        self.world.note(format_args!("{} of {} and {}", fault.name(), place + 1, other + 1));
+        *self.world.report.lock().faults.entry(fault.name()).or_default() += 1;
+        if self.rng.random_bool(0.3) {
+            self.check_leaders().await?;
+        }
+        match fault {
+            Fault::Kill => self.end_one(place, false).await?,
+            Fault::Power => self.end_one(place, true).await?,
+            Fault::KillAll => self.end_all(false).await?,
+            Fault::PowerAll => self.end_all(true).await?,
+            Fault::PowerAtSync => {
+                let disk = &self.machines[place].disk;
+                disk.freeze_at_sync(disk.syncs() + self.rng.random_range(1..=SYNCS), Frozen::Fail);
+                self.machines[place].disk_fails = true;
+            }
+            Fault::SyncFails => {
+                self.machines[place].disk.fail_next_sync();
+                self.machines[place].disk_fails = true;
+            }
+            Fault::DiskFull => self.machines[place].disk.set_space(Some(self.rng.random_range(0..SPACE_BYTES))),
+            Fault::NoRoom => {
+                let (writes, syncs) = (self.rng.random_range(0..3), self.rng.random_range(0..3));
+                self.machines[place].disk.fail_for_lack_of_room(writes, syncs);
+            }
+            Fault::BitFlips => self.flip_bit(place).await,
+            Fault::ClockJumps => {
+                let jump_us = self.rng.random_range(-24 * HOUR_US..24 * HOUR_US);
+                self.machines[place].clock.advance(jump_us);
+            }
+            Fault::Transfer => self.transfer(place, other).await,
+            Fault::Restart => self.restart(place).await?,
+            Fault::Mend => {
+                self.network.mend();
+                self.machines.iter().for_each(|machine| machine.disk.set_space(None));
+            }
+            _ => self.disturb(fault, place, other),
+        }
+        Ok(())
+    }
+
+    /// The faults of the network.
+    fn disturb(&mut self, fault: Fault, place: usize, other: usize) {
+        let (own, peer) = (address(place), address(other));
+        let others = (0..NODES).filter(|other| *other != place).map(address);
+        match fault {
+            Fault::Pause => self.network.hold(&own),
+            Fault::Isolate => others.for_each(|other| self.network.cut(&own, &other)),
+            Fault::Deaf => others.for_each(|other| self.network.cut_from(&other, &own)),
+            Fault::Mute => others.for_each(|other| self.network.cut_from(&own, &other)),
+            Fault::CutLink => self.network.cut(&own, &peer),
+            _ => {
+                let longer = self.rng_ms(1_500);
+                self.network.delay(&own, &peer, longer);
+            }
+        }
+    }
+
+    async fn end_one(&mut self, place: usize, power: bool) -> Result<(), String> {
+        if self.machines[place].is_down() {
+            return Ok(());
+        }
+        self.kill(place, power).await
+    }
+
+    async fn end_all(&mut self, power: bool) -> Result<(), String> {
+        for place in 0..NODES {
+            let seed = self.rng.random();
+            let after = self.rng_ms(1_000);
+            self.world.seats.lock()[place] = None;
+            if !self.machines[place].is_down() {
+                self.machines[place].kill(&self.network, seed, power, after);
+            }
+        }
+        Ok(())
+    }
+
+    /// One node of a run may hold a damaged segment: the others can repair it.
+    async fn flip_bit(&mut self, place: usize) {
+        if self.machines.iter().enumerate().any(|(other, machine)| machine.rotten && other != place) {
+            return;
+        }
+        let disk = self.machines[place].disk.clone();
+        let mut files = Vec::new();
+        let mut dirs = vec!["segments".to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in disk.list(&dir).await.unwrap_or_default() {
+                let path = format!("{dir}/{}", entry.name);
+                if entry.is_dir { dirs.push(path) } else { files.push((path, entry.len)) }
+            }
+        }
+        let Some((path, len)) = files.choose(&mut self.rng).filter(|(_, len)| *len > 0) else { return };
+        let (offset, bit) = (self.rng.random_range(0..*len), self.rng.random_range(0..8));
+        if disk.flip_bit(path, offset, bit).is_ok() {
+            self.machines[place].rotten = true;
+        }
+    }
+
+    async fn transfer(&mut self, place: usize, to: usize) {
+        let group = if self.rng.random_bool(0.3) { GroupId::CATALOG } else { DATA };
+        if let Some(node) = self.machines[place].node().cloned() {
+            let to = NodeId(to as u64 + 1);
+            tokio::spawn(async move { node.transfer_leader(group, to).await });
+        }
+    }
+
+    async fn restart(&mut self, place: usize) -> Result<(), String> {
+        let Some(node) = self.machines[place].node().cloned() else { return Ok(()) };
+        // Clients that ask meanwhile are told that it stops.
+        let stopping = tokio::time::timeout(PATIENCE, node.shutdown());
+        if stopping.await.is_err() {
+            return Err(format!("node {} does not stop", place + 1));
+        }
+        self.kill(place, false).await
+    }
+
+    /// Nothing fails any more, and all nodes come back.
+    pub(super) async fn heal(&mut self) -> Result<(), String> {
+        self.network.mend();
+        for place in 0..NODES {
+            // What was to happen at a later sync happens now.
+            if self.machines[place].disk_fails && !self.machines[place].is_down() {
+                self.kill(place, true).await?;
+            }
+            self.machines[place].disk.set_space(None);
+            self.machines[place].disk.fail_for_lack_of_room(0, 0);
+            self.machines[place].hurry();
+        }
+        self.world.note(format_args!("nothing fails any more"));
+        self.wait("all nodes are back", |run| run.machines.iter().all(|machine| machine.node().is_some())).await?;
+        self.pass(Duration::from_secs(5)).await?;
+        self.check_leaders().await
+    }
+}
