@@ -154,6 +154,12 @@ impl Copies {
             let reply: Reply = Err(Refusal::Failed(error.to_string()));
             stream::once(std::future::ready(pack(&reply))).boxed()
         };
+        // Whoever asks takes the first that answers: what is damaged here is left to others.
+        if let Some(meta) = self.what(&name)
+            && let Err(error) = self.check(&path, meta).await
+        {
+            return refused(error);
+        }
         let object = match self.own.get(&path).await {
             Ok(object) => object,
             Err(error) => return refused(error),
@@ -164,6 +170,12 @@ impl Copies {
         let pieces =
             pieces.filter_map(|piece| std::future::ready(piece.ok())).flat_map(|piece| stream::iter(cut(piece)));
         stream::once(std::future::ready(pack(&reply))).chain(pieces).boxed()
+    }
+
+    /// Reads a segment that is here from end to end.
+    async fn check(&self, path: &Path, meta: SegmentMeta) -> Result<(), StoreError> {
+        let pieces = self.own.get(path).await?.into_stream().map(|piece| piece.map_err(|error| error.to_string()));
+        checked(pieces.boxed(), meta).try_for_each(|_| std::future::ready(Ok(()))).await
     }
 
     fn filled(&self) -> SegmentStore {

@@ -202,6 +202,10 @@ impl Node {
             }
             while let Some(merge) = self.next_merge(data, shard, &table, forced.map(|(_, scope)| scope), known) {
                 let place = (merge.shard, merge.split);
+                // Where another leads by now, the manifests here may be old: the same would be merged again and again, in vain.
+                if !data.group.leads() {
+                    return Err(replication::Error::NoLeader(data.group.id()).into());
+                }
                 match self.merge(data, merge).await {
                     // When they were gone, the next look sees what is there instead.
                     Ok(_swapped) => {}

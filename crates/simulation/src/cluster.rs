@@ -192,10 +192,11 @@ impl Run {
         let now = Instant::now();
         let passed_us = i64::try_from((now - self.clocks_at).as_micros()).unwrap_or(i64::MAX);
         self.clocks_at = now;
+        let any_rotten = self.machines.iter().any(|machine| machine.rotten);
         for place in 0..NODES {
             let machine = &mut self.machines[place];
             machine.clock.advance(passed_us);
-            if let Some(started) = machine.try_rise(&self.world).await? {
+            if let Some(started) = machine.try_rise(&self.world, any_rotten).await? {
                 self.world.note(format_args!("node {} {started}", place + 1));
             }
             if let Some(reason) = self.machines[place].failed() {

@@ -434,3 +434,23 @@ async fn a_leader_waits_before_it_tries_again_to_reach_a_node() {
     let tries = three.network.refused() - before;
     assert!(tries < 400, "{tries} tries to reach one node within two seconds");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_segment_is_fetched_from_a_node_that_has_it_whole() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    insert(three.node(0), &t, rows("s", 0..100)).await.unwrap();
+    three.node(0).flush().await.unwrap();
+    for node in three.nodes.iter().flatten() {
+        eventually("each node holds the segment", || async { !objects(node).await.is_empty() }).await;
+    }
+    let path = format!("segments/{}", objects(three.node(0)).await[0]);
+    // The first that the third node asks has it, but not as it was.
+    three.disks[0].flip_bit(&path, 40, 3).unwrap();
+    three.kill(2).await;
+    storage::Disk::remove(&*three.disks[2], &path).await.unwrap();
+    three.restart(2).await;
+    assert_eq!(read(three.node(2), &t).await, once("s", 0..100));
+    three.stop().await;
+}

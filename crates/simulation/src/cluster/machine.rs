@@ -106,7 +106,7 @@ impl Machine {
     ///
     /// # Errors
     /// A node that does not start although its disk does not fail.
-    pub(super) async fn try_rise(&mut self, world: &World) -> Result<Option<&'static str>, String> {
+    pub(super) async fn try_rise(&mut self, world: &World, any_rotten: bool) -> Result<Option<&'static str>, String> {
         let Process::Starting(starting) = &mut self.process else { return Ok(None) };
         if !starting.is_finished() {
             return Ok(None);
@@ -121,7 +121,9 @@ impl Machine {
             }
             Err(error) => {
                 self.process = Process::Down(Some(Instant::now() + Duration::from_secs(1)));
-                if self.disk_fails {
+                // A node does not start without room, and may not for want of a segment that only others have whole.
+                let is_full = error.to_string().contains("no storage space");
+                if self.disk_fails || is_full || any_rotten {
                     return Ok(Some("could not start"));
                 }
                 Err(format!("node {} does not start: {error}", self.place + 1))
