@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use event::{GroupId, Origin};
+use event::{GroupId, Origin, mutants};
 use parking_lot::RwLock;
 use replication::{MachineCheckpoint, StateMachine};
 use storage::{Command, Entry, Error, Outcome, Shards, ShardsReader, Statement};
@@ -29,6 +29,10 @@ impl DataMachine {
 
     pub(crate) fn held(&self) -> Arc<AtomicU64> {
         self.held.clone()
+    }
+
+    fn held_up_to(&self) -> u64 {
+        if mutants::is_back("purged early") { u64::MAX } else { self.held.load(Ordering::SeqCst) }
     }
 
     pub(crate) fn reader(&self) -> SharedReader {
@@ -121,12 +125,12 @@ impl StateMachine for DataMachine {
     }
 
     fn checkpoint(&self, _applied: u64) -> Result<Option<MachineCheckpoint>, Error> {
-        let checkpoint = self.shards.checkpoint_up_to(self.held.load(Ordering::SeqCst));
+        let checkpoint = self.shards.checkpoint_up_to(self.held_up_to());
         Ok(checkpoint.map(|c| MachineCheckpoint { index: c.seal, state: c.bytes }))
     }
 
     fn checkpoint_index(&self, _applied: u64) -> Option<u64> {
-        self.shards.checkpoint_seal_up_to(self.held.load(Ordering::SeqCst)).filter(|seal| *seal > 0)
+        self.shards.checkpoint_seal_up_to(self.held_up_to()).filter(|seal| *seal > 0)
     }
 
     fn checkpoint_saved(&mut self, index: u64) {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use event::{GroupId, limits};
+use event::{GroupId, limits, mutants};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use storage::command::Install;
@@ -177,7 +177,10 @@ impl Node {
 
     /// Encodes one split on the encode runtime and puts it; the handle keeps the object until a manifest does.
     async fn write_split(&self, data: &DataGroup, seal: u64, split: FrozenSplit) -> Result<SegmentRef, Error> {
-        let FrozenSplit { shard, table, memory } = split;
+        let FrozenSplit { shard, table, mut memory } = split;
+        if mutants::is_back("hole at flush") && memory.batches.len() > 1 {
+            memory.batches.pop();
+        }
         let (term, node) = (data.group.status().term, self.identity.node);
         let name = format!("{}/{shard}/{}/{seal}-{term}-{node}-{}.parquet", table.id, memory.split, self.next_object());
         let place = SegmentPlace { shard, split: memory.split, seal: Some(seal), name };

@@ -22,6 +22,9 @@ pub mod entropy;
 // Every bound, in one file.
 pub mod limits;
 
+// Bugs for the simulation to find.
+pub mod mutants;
+
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use constant::Constant;
 pub use element::ElementType;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use event::GroupId;
+use event::{GroupId, mutants};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::disk::OpenMode;
@@ -184,6 +184,9 @@ impl CheckpointFile {
         let file = self.disk.open(&self.tmp, OpenMode::CreateNew).await?;
         let written = async {
             self.disk.write_at(file, 0, vec![bytes]).await?;
+            if mutants::is_back("torn snapshot") {
+                return Ok(());
+            }
             self.disk.sync(file).await
         };
         let written = written.await;
@@ -194,6 +197,9 @@ impl CheckpointFile {
             return Err(error);
         }
         self.disk.rename(&self.tmp, &self.name).await?;
+        if mutants::is_back("directory not synced") {
+            return Ok(());
+        }
         self.disk.sync_dir(&self.dir).await
     }
 

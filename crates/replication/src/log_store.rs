@@ -9,7 +9,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::{GroupId, limits};
+use event::{GroupId, limits, mutants};
 use futures::stream::{self, Stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, Membership};
@@ -184,6 +184,9 @@ impl<M: StateMachine> RaftLogStorage<Types<M>> for LogStore<M> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if mutants::is_back("vote not synced") {
+            return Ok(());
+        }
         self.log.save_vote(self.group, encode_vote(vote)).await.map_err(io::Error::other)
     }
 
@@ -203,7 +206,12 @@ impl<M: StateMachine> RaftLogStorage<Types<M>> for LogStore<M> {
     {
         let entries: Vec<Entry<M>> = entries.into_iter().collect();
         let records = entries.iter().map(encode_entry).collect();
-        let done = Box::new(move |result| callback.io_completed(result));
+        let done: Box<dyn FnOnce(io::Result<()>) + Send> = if mutants::is_back("acknowledged before sync") {
+            callback.io_completed(Ok(()));
+            Box::new(|_| {})
+        } else {
+            Box::new(move |result| callback.io_completed(result))
+        };
         {
             let mut unapplied = self.unapplied.lock();
             entries.into_iter().for_each(|e| unapplied.push(e));

@@ -8,7 +8,7 @@ use simulation::cluster::{ClusterReport, run};
 use crate::number;
 
 /// Seeds of a run without wishes.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 8;
 
 fn run_seed(seed: u64) -> ClusterReport {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
