@@ -20,6 +20,8 @@ use crate::network::CallError;
 use crate::node::Node;
 use crate::transport::Lane;
 
+/// Between two tries, at least.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Between two tries when no leader is known, at most.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a leader may work.
@@ -195,6 +197,8 @@ impl Node {
         leader: Option<NodeId>,
         hint: Option<NodeId>,
     ) -> Result<(), Error> {
+        // Nodes that take each other for the leader would be asked in turn without a pause.
+        tokio::time::sleep(PAUSE).await;
         let mut stop = self.stop.subscribe();
         if hint.is_some() {
             return Ok(());

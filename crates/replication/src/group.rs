@@ -208,7 +208,26 @@ impl<M: StateMachine> Group<M> {
             mpsc::error::TrySendError::Closed(_) => self.stopping(),
         })?;
         drop(sender);
-        outcome.await.map_err(|_| Error::Unknown { group, reason: "the node stops".into() })?
+        let unknown = |reason: &str| Error::Unknown { group, reason: reason.to_owned() };
+        if !self.leads() {
+            return outcome.await.map_err(|_| unknown("the node stops"))?;
+        }
+        tokio::select! {
+            outcome = outcome => outcome.map_err(|_| unknown("the node stops"))?,
+            // Raft may never say what became of entries of a leader that is none any more: a snapshot may take their place.
+            () = self.deposed() => Err(unknown("the leader changed")),
+        }
+    }
+
+    /// Completes once this node, which leads, does so no longer.
+    async fn deposed(&self) {
+        // These change seldom; the others would wake whoever waits with every entry.
+        let mut seldom = self.raft.server_metrics();
+        while seldom.borrow_watched().current_leader == Some(self.node.0) {
+            if seldom.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Waits until everything acknowledged before the call is applied here, and returns the index that covers it.

@@ -35,7 +35,10 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
 /// The head of the last INSERT of constants, parsed. Who inserts row after row writes the same head again, and to parse it costs more than
 /// to read the row. What a head means does not depend on anything but its text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastHead(Arc<Mutex<Option<(Box<str>, Arc<ast::Statement>)>>>);
+pub(crate) struct LastHead(Arc<Mutex<Option<ParsedHead>>>);
+
+/// The text of a head, and what it means.
+type ParsedHead = (Box<str>, Arc<ast::Statement>);
 
 impl LastHead {
     /// As [`parse`].
