@@ -23,12 +23,18 @@ const BETWEEN: usize = 30;
 /// What writers know.
 #[derive(Default)]
 struct Written {
+    /// Where clients find the nodes; another place after each restart.
+    dsns: Mutex<Vec<String>>,
     begun: AtomicI64,
     acknowledged: Mutex<BTreeSet<i64>>,
     stop: AtomicBool,
 }
 
 impl Written {
+    fn find(&self, cluster: &TestCluster) {
+        *self.dsns.lock().unwrap() = cluster.dsns();
+    }
+
     fn count(&self) -> usize {
         self.acknowledged.lock().unwrap().len()
     }
@@ -43,12 +49,15 @@ impl Written {
 }
 
 /// Writes numbered statements to whichever of the nodes takes them, until told to stop.
-async fn write(dsns: Vec<String>, written: Arc<Written>) {
+async fn write(written: Arc<Written>) {
     let mut at = 0;
     while !written.stop.load(Ordering::Relaxed) {
         at += 1;
-        let Ok((client, connection)) = tokio_postgres::connect(&dsns[at % dsns.len()], tokio_postgres::NoTls).await
-        else {
+        let dsn = {
+            let dsns = written.dsns.lock().unwrap();
+            dsns[at % dsns.len()].clone()
+        };
+        let Ok((client, connection)) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -99,7 +108,8 @@ async fn under_load<F: AsyncFnOnce(&mut TestCluster, &Written)>(blows: F) {
     let mut cluster = TestCluster::start().await;
     let _client = create(&cluster).await;
     let written = Arc::new(Written::default());
-    let writers: Vec<_> = (0..2).map(|_| tokio::spawn(write(cluster.dsns(), Arc::clone(&written)))).collect();
+    written.find(&cluster);
+    let writers: Vec<_> = (0..2).map(|_| tokio::spawn(write(Arc::clone(&written)))).collect();
     written.more(BETWEEN).await;
     blows(&mut cluster, &written).await;
     written.stop.store(true, Ordering::Relaxed);
@@ -118,6 +128,7 @@ async fn the_leader_is_killed_again_and_again() {
             // The two that are left elect one of them and go on.
             written.more(BETWEEN).await;
             cluster.node_mut(leader).restart().await;
+            written.find(cluster);
         }
     })
     .await;
