@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use event::{
-    Check, Column, Compression, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId, TableKind, UniqueKey,
+    Check, Column, Compression, Consistency, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId,
+    TableKind, UniqueKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct TableSpec {
     /// Its CHECK constraints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// How new queries read it.
+    pub consistency: Consistency,
 }
 
 /// Where a shard lives.

@@ -2,7 +2,7 @@
 //!
 //! Without rows and without a change of what shards hold, one entry of the catalog makes all changes. Else there are three: the catalog
 //! prepares the changes, an entry of the data group brings rows and definitions and decides about them, the catalog makes them. Who finds
-//! the first without the third asks the data group.
+//! the first without the third asks the data group. What belongs to other groups as well is prepared in those and decided by the same entry.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +19,7 @@ use crate::catalog::{Catalog, Table, TableSpec, View};
 use crate::ddl::defect;
 use crate::error::Error;
 use crate::hidden::HiddenTable;
+use crate::joint::{Parts, goes_on};
 use crate::node::Node;
 use crate::write::{Commit, WriteSet};
 
@@ -265,7 +266,7 @@ impl CatalogChanges {
             writes.keep_tables(|table| self.catalog.tables.contains_key(&table));
         }
         let writes = writes.filter(|writes| !writes.is_empty());
-        let nothing = Commit { rows: 0, index: 0 };
+        let nothing = Commit::default();
         if self.changes.is_empty() {
             return match writes {
                 Some(writes) => writes.commit().await,
@@ -317,30 +318,24 @@ impl CatalogChanges {
         altered: BTreeMap<ShardId, (GroupId, Arc<TableDefinition>)>,
         writes: Option<WriteSet>,
     ) -> Result<Commit, Error> {
-        let mut groups: Vec<GroupId> = altered.values().map(|(group, _)| *group).collect();
-        groups.extend(writes.as_ref().and_then(WriteSet::group));
-        groups.sort_unstable();
-        groups.dedup();
-        let [group] = groups[..] else {
-            return Err(Error::Limit("cannot change tables of several groups in one transaction".into()));
-        };
-        let puts = altered.into_iter().map(|(shard, (_, table))| Command::Schema(SchemaChange::Put { shard, table }));
-        let puts: Vec<Command> = puts.collect();
+        let mut puts = Parts::new();
+        for (shard, (group, table)) in altered {
+            puts.entry(group).or_default().push(Command::Schema(SchemaChange::Put { shard, table }));
+        }
+        let written = writes.as_ref().map(WriteSet::groups).unwrap_or_default();
+        let group = puts.keys().copied().chain(written).min();
+        let group = group.ok_or_else(|| defect("a transaction that does nothing is decided about".to_owned()))?;
         let transaction = self.transaction;
         self.propose(CatalogCommand::Prepare { transaction, group, changes: self.changes.clone() }).await?;
-        let decision = Command::Decide { transaction, commit: true };
-        let decided = match writes {
-            Some(writes) => writes.commit_with(puts, vec![decision]).await,
-            None => self.node.change_shards(group, puts.into_iter().chain([decision]).collect()).await,
-        };
-        match decided {
+        let writes = writes.unwrap_or_else(|| WriteSet::new(Arc::clone(&self.node), transaction));
+        match writes.commit_with(puts, Some(transaction)).await {
             Ok(commit) => {
                 self.node.end(transaction, group, true).await.map_err(goes_on)?;
                 Ok(commit)
             }
             // The decision that holds is the first; ours may be there all the same.
             Err(error) => match self.node.end_prepared().await {
-                Ok(Some(true)) => Ok(Commit { rows: 0, index: 0 }),
+                Ok(Some(true)) => Ok(Commit::default()),
                 Ok(_) => Err(error),
                 Err(_) => Err(goes_on(error)),
             },
@@ -404,13 +399,5 @@ async fn make(node: Arc<Node>, spec: TableSpec) -> Result<HiddenTable, Error> {
 impl fmt::Debug for CatalogChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CatalogChanges({}, {} of them)", self.transaction, self.changes.len())
-    }
-}
-
-/// What was decided is done by the node or its successor, whatever its client was told.
-fn goes_on(error: Error) -> Error {
-    match error {
-        Error::ShuttingDown(_) | Error::Unknown(_) => error,
-        error => Error::Unknown(format!("the job goes on after: {error}")),
     }
 }

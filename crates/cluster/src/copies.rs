@@ -276,11 +276,9 @@ impl Node {
         self.copies.hold_all(segments).await
     }
 
-    /// Fetches what the manifests of a group name and is not here. What no node has may be named no longer soon.
+    /// Fetches what a group's manifests name, and parts of transactions, and is not here. What no node has may be named no longer soon.
     pub(crate) async fn fetch_missing(&self, data: &DataGroup) -> Result<(), Error> {
-        let reader = data.reader();
-        let snapshots = reader.shards().into_iter().filter_map(|(shard, _)| reader.snapshot(shard));
-        let segments = snapshots.flat_map(|(_, snapshot)| snapshot.segments);
+        let segments = data.reader().segments().into_iter();
         let missing: Vec<SegmentMeta> =
             segments.filter(|segment| !self.copies.is_held(&segment.meta.name)).map(|s| s.meta.clone()).collect();
         self.copies.hold_all(missing).await

@@ -75,6 +75,7 @@ impl StateMachine for DataMachine {
             Command::Seal | Command::Schema(_) | Command::Expire { .. } => 0,
             Command::Truncate { .. } | Command::Expect { .. } => 0,
             Command::Decide { .. } | Command::Settle { .. } => 0,
+            Command::Prepare { .. } | Command::Conclude { .. } => 0,
         };
         statement.commands.iter().map(|command| COMMAND_BYTES + bytes(command)).sum()
     }
@@ -90,6 +91,8 @@ impl StateMachine for DataMachine {
             | Command::Expire { .. }
             | Command::Truncate { .. }
             | Command::Expect { .. }
+            | Command::Prepare { .. }
+            | Command::Conclude { .. }
             | Command::Decide { .. }
             | Command::Settle { .. } => false,
         };

@@ -12,6 +12,7 @@ use crate::catalog::command::{CatalogCommand, CatalogOutcome};
 use crate::catalog::machine::CatalogMachine;
 use crate::catalog::state::Stage;
 use crate::error::Error;
+use crate::joint::COMMIT_WITHIN_US;
 use crate::node::Node;
 use crate::write::Commit;
 
@@ -25,9 +26,7 @@ impl Node {
     pub(crate) async fn resume_jobs(&self) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         self.end_prepared().await?;
-        for (group, transaction) in self.decisions() {
-            self.settle(transaction, group).await?;
-        }
+        self.end_left_transactions().await?;
         for (stage, table) in self.left_tables().await? {
             tracing::info!(table = table.definition.name, ?stage, "dropping what is left of a table");
             if stage == Stage::Hidden {
@@ -41,16 +40,7 @@ impl Node {
 
     pub(crate) async fn has_unfinished_jobs(&self) -> Result<bool, Error> {
         let prepared = self.catalog().prepared.is_some();
-        Ok(prepared || !self.decisions().is_empty() || !self.left_tables().await?.is_empty())
-    }
-
-    /// Decisions of transactions that nobody is about to settle, while no changes are being made.
-    fn decisions(&self) -> Vec<(GroupId, StatementId)> {
-        let of = |group: GroupId| move |transaction: StatementId| (group, transaction);
-        let groups = self.data.iter();
-        groups
-            .flat_map(|(group, data)| data.reader().decisions().keys().copied().map(of(*group)).collect::<Vec<_>>())
-            .collect()
+        Ok(prepared || self.has_left_transactions() || !self.left_tables().await?.is_empty())
     }
 
     /// Tables that nobody sees, and that no node is making.
@@ -82,13 +72,12 @@ impl Node {
         }
         let Some(prepared) = self.catalog.inspect(CatalogMachine::prepared).await? else { return Ok(None) };
         let (transaction, group) = (prepared.transaction, prepared.group);
-        let refuse = vec![Command::Decide { transaction, commit: false }];
-        let commit = match self.propose_to_shards(group, refuse).await?.0 {
-            Outcome::Conflict => true,
-            Outcome::Done { .. } => false,
-            refused => return Err(defect(format!("transaction {transaction}: {refused:?}"))),
-        };
+        let until_us = self.clock.now_us().saturating_add(COMMIT_WITHIN_US);
+        let (commit, _) = self.decide_against(transaction, group, until_us).await?;
         tracing::info!(%transaction, commit, "ending a transaction that was left");
+        if commit {
+            self.conclude_everywhere(transaction, group).await?;
+        }
         self.end(transaction, group, commit).await?;
         Ok(Some(commit))
     }
@@ -109,6 +98,12 @@ impl Node {
         self.end_prepared().await.map(drop)
     }
 
+    /// The decision to commit a transaction that the catalog has prepared.
+    pub(crate) fn decision_for(&self, transaction: StatementId) -> Command {
+        let until_us = self.clock.now_us().saturating_add(COMMIT_WITHIN_US);
+        Command::Decide { transaction, commit: true, until_us, joined: Vec::new() }
+    }
+
     /// Lets the catalog follow the decision about a transaction.
     pub(crate) async fn end(&self, transaction: StatementId, group: GroupId, commit: bool) -> Result<(), Error> {
         match self.propose_catalog(CatalogCommand::End { transaction, commit }).await? {
@@ -121,7 +116,7 @@ impl Node {
         Ok(())
     }
 
-    async fn settle(&self, transaction: StatementId, group: GroupId) -> Result<(), Error> {
+    pub(crate) async fn settle(&self, transaction: StatementId, group: GroupId) -> Result<(), Error> {
         self.change_shards(group, vec![Command::Settle { transaction }]).await.map(drop)
     }
 
@@ -158,7 +153,7 @@ impl Node {
     /// Commands that no shard refuses unless something is wrong, or another decision was first.
     pub(crate) async fn change_shards(&self, group: GroupId, commands: Vec<Command>) -> Result<Commit, Error> {
         match self.propose_to_shards(group, commands).await? {
-            (Outcome::Done { rows }, index) => Ok(Commit { rows, index }),
+            (Outcome::Done { rows }, index) => Ok(Commit { rows, positions: vec![(group, index)] }),
             (Outcome::Conflict, _) => Err(Error::Conflict),
             (refused, _) => Err(defect(format!("a change of shards of group {group}: {refused:?}"))),
         }

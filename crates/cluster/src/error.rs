@@ -55,6 +55,9 @@ pub enum Error {
     /// The statement may or may not have been committed.
     #[error("the outcome of the statement is unknown: {0}")]
     Unknown(String),
+    /// What this node has is, or may be, older than what is asked for.
+    #[error("{0}")]
+    Stale(String),
     /// Another node could not do its part; may work later.
     #[error("{0}")]
     Peer(String),

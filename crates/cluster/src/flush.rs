@@ -130,8 +130,8 @@ impl Node {
         let applied = reader.applied();
         let files_held = self.log.files_held(data.group.id());
         if forced {
-            // An Install follows its Seal; anything more is news.
-            return figures.open_rows > 0 || applied > figures.sealed + 1;
+            // An Install follows its Seal; anything more is news, and so is what a new group begins with.
+            return figures.open_rows > 0 || applied > figures.sealed + u64::from(figures.sealed > 0);
         }
         if figures.seals_outstanding >= limits::SEALS_OUTSTANDING_MAX {
             return false;

@@ -18,8 +18,10 @@ use crate::catalog::Table;
 use crate::compaction::{Deleted, Merge, Occasion, choose, fits_a_merge, is_worth_a_rewrite};
 use crate::ddl::defect;
 use crate::error::Error;
+use crate::joint::Parts;
 use crate::message::Request;
 use crate::node::{DataGroup, Node, TableSnapshot};
+use crate::write::WriteSet;
 
 /// How often it looks without being asked.
 const TICK: Duration = Duration::from_secs(2);
@@ -162,19 +164,18 @@ impl Node {
         Ok(dropped)
     }
 
-    /// Forgets all rows of these tables, at once and in one entry. Who has read them and now wants to change them begins anew.
-    pub async fn truncate(&self, tables: &[Arc<Table>]) -> Result<(), Error> {
-        let mut group = None;
-        let mut commands = Vec::new();
+    /// Forgets all rows of these tables, at once. Who has read them and now wants to change them begins anew.
+    pub async fn truncate(self: &Arc<Self>, tables: &[Arc<Table>]) -> Result<(), Error> {
+        let mut parts = Parts::new();
         for placement in tables.iter().flat_map(|table| &table.shards) {
-            if *group.get_or_insert(placement.group) != placement.group {
-                return Err(Error::Limit("the tables belong to several groups: truncate them one by one".into()));
-            }
-            commands.push(Command::Truncate { shard: placement.shard });
+            parts.entry(placement.group).or_default().push(Command::Truncate { shard: placement.shard });
         }
-        let Some(group) = group else { return Ok(()) };
-        let data = self.data_group(group)?;
-        self.forget(data, commands).await
+        let groups: Vec<GroupId> = parts.keys().copied().collect();
+        self.see_through(WriteSet::new(Arc::clone(self), self.statement_id()).commit_with(parts, None)).await?;
+        for group in groups {
+            self.data_group(group)?.note_garbage(self.clock.now_us());
+        }
+        Ok(())
     }
 
     /// Does what is due, or with a `forced` table all that can be done for it.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use event::{Clock, Entropy, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId};
-use futures::future::{BoxFuture, FutureExt, select_all};
+use futures::future::{BoxFuture, FutureExt, select_all, try_join_all};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use replication::Group;
@@ -27,10 +27,12 @@ use crate::directory::Identity;
 use crate::error::Error;
 use crate::flush::FlushRequest;
 use crate::hold::Hold;
+use crate::joint::JointCut;
 use crate::maintenance::CompactRequest;
 use crate::memory::MemoryBudget;
 use crate::network::Network;
 use crate::numbers::Reserved;
+use crate::reading::Freshness;
 use crate::routing::Asking;
 use crate::transport::{Isolated, Transport};
 use crate::write::WriteSet;
@@ -51,6 +53,8 @@ pub struct NodeOptions {
     pub seal_bytes: usize,
     /// Bytes of a new file of the log; `limits::LOG_FILE_BYTES` unless a test says otherwise.
     pub log_file_bytes: u64,
+    /// Data groups of a cluster that this node founds; `limits::DATA_GROUPS` unless a test or the configuration says otherwise.
+    pub data_groups: usize,
     /// What memtables, uncommitted rows and queries share.
     pub memory: Arc<MemoryBudget>,
     /// Where segments lie when not below the data directory.
@@ -165,6 +169,10 @@ pub struct Node {
     pub(crate) catalog: Arc<Group<CatalogMachine>>,
     pub(crate) published: PublishedCatalog,
     pub(crate) data: BTreeMap<GroupId, Arc<DataGroup>>,
+    /// How new its replicas are.
+    pub(crate) freshness: Freshness,
+    /// Since when this node knows of transactions of several groups that are not ended.
+    pub(crate) open_since: Mutex<BTreeMap<StatementId, tokio::time::Instant>>,
     /// One transaction at a time changes the catalog.
     pub(crate) ddl: Semaphore,
     /// Tables that somebody of this node is making before anybody sees them.
@@ -366,54 +374,91 @@ impl Node {
     /// # Errors
     /// [`Error::SchemaChanged`] when the table is another by now, [`Error::NoSuchTable`].
     pub async fn snapshot(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
-        let mut groups: Vec<GroupId> = table.shards.iter().map(|s| s.group).collect();
-        groups.sort_unstable();
-        groups.dedup();
+        self.cut_of_table(table, true).await
+    }
+
+    /// A cut of the table as this node has it.
+    pub(crate) async fn snapshot_here(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
+        self.cut_of_table(table, false).await
+    }
+
+    async fn cut_of_table(&self, table: &Arc<Table>, newest: bool) -> Result<TableSnapshot, Error> {
+        let mut groups: BTreeMap<GroupId, Vec<ShardId>> = BTreeMap::new();
+        for placement in &table.shards {
+            groups.entry(placement.group).or_default().push(placement.shard);
+        }
+        let mut cut = JointCut::new();
         loop {
-            for group in &groups {
-                self.read_barrier(&self.data_group(*group)?.group).await?;
+            if newest {
+                self.read_barriers(groups.keys().copied()).await?;
             }
             let mut shards = Vec::with_capacity(table.shards.len());
-            for placement in &table.shards {
-                let reader = self.data_group(placement.group)?.reader();
-                let Some((definition, snapshot)) = reader.snapshot(placement.shard) else {
-                    return Err(Error::NoSuchTable(table.definition.name.clone()));
-                };
-                shards.push(follow(snapshot, &definition, &table.definition)?);
+            for (group, wanted) in &groups {
+                let (snapshots, view) = self.data_group(*group)?.reader().cut_of(wanted);
+                cut.add(*group, view);
+                for snapshot in snapshots {
+                    let Some((definition, snapshot)) = snapshot else {
+                        return Err(match newest {
+                            true => Error::NoSuchTable(table.definition.name.clone()),
+                            false => Error::Stale(format!("this node has no table \"{}\" yet", table.definition.name)),
+                        });
+                    };
+                    shards.push((*group, follow(snapshot, &definition, &table.definition)?));
+                }
             }
-            if !self.is_between(&groups)? {
+            if self.is_between(&cut) {
+                self.settle_prepared().await?;
+            } else if cut.make_whole(&mut shards) {
+                // As they are placed.
+                let at = |shard: ShardId| table.shards.iter().position(|placement| placement.shard == shard);
+                shards.sort_by_key(|(_, snapshot)| at(snapshot.shard));
+                let shards = shards.into_iter().map(|(_, snapshot)| snapshot).collect();
                 return Ok(TableSnapshot { table: table.clone(), shards });
             }
-            self.settle_prepared().await?;
+            cut.again().await?;
+        }
+    }
+
+    /// Waits until everything acknowledged before the call is applied in this node's replicas of the groups.
+    pub(crate) async fn read_barriers(&self, groups: impl Iterator<Item = GroupId>) -> Result<(), Error> {
+        let replicas: Vec<&Arc<DataGroup>> = groups.map(|group| self.data_group(group)).collect::<Result<_, _>>()?;
+        match &replicas[..] {
+            [one] => self.read_barrier(&one.group).await.map(drop),
+            several => try_join_all(several.iter().map(|data| self.read_barrier(&data.group))).await.map(drop),
         }
     }
 
     /// Whether rows of a transaction may be there whose changes of the catalog are not.
-    fn is_between(&self, groups: &[GroupId]) -> Result<bool, Error> {
-        let Some(prepared) = self.catalog().prepared else { return Ok(false) };
-        for group in groups {
-            if self.data_group(*group)?.reader().decisions().get(&prepared) == Some(&true) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn is_between(&self, cut: &JointCut) -> bool {
+        let Some(prepared) = self.catalog().prepared else { return false };
+        let is_decided = |data: &Arc<DataGroup>| data.reader().decisions().get(&prepared).is_some_and(|d| d.commit);
+        cut.shows(&prepared) || self.data.values().any(is_decided)
     }
 
-    /// One cut of all tables of `catalog` that are as it says, for a transaction that reads repeatably. Tables of one group are of one
-    /// moment.
+    /// One cut of all tables of `catalog` that are as it says, for a transaction that reads repeatably: of every transaction it shows all or
+    /// nothing.
     pub async fn cut(&self, catalog: &Catalog) -> Result<Vec<TableSnapshot>, Error> {
-        let groups: Vec<GroupId> = self.data.keys().copied().collect();
+        let mut cut = JointCut::new();
         let mut shards = loop {
-            let mut shards = BTreeMap::new();
-            for data in self.data.values() {
-                self.read_barrier(&data.group).await?;
-                let cut = data.reader().cut();
-                shards.extend(cut.into_iter().map(|(definition, snapshot)| (snapshot.shard, (definition, snapshot))));
+            self.read_barriers(self.data.keys().copied()).await?;
+            let (mut snapshots, mut definitions) = (Vec::new(), BTreeMap::new());
+            for (group, data) in &self.data {
+                let (all, view) = data.reader().cut();
+                cut.add(*group, view);
+                for (definition, snapshot) in all {
+                    definitions.insert(snapshot.shard, definition);
+                    snapshots.push((*group, snapshot));
+                }
             }
-            if !self.is_between(&groups)? {
-                break shards;
+            if self.is_between(&cut) {
+                self.settle_prepared().await?;
+            } else if cut.make_whole(&mut snapshots) {
+                let known = snapshots.into_iter().filter_map(|(_, snapshot)| {
+                    Some((snapshot.shard, (definitions.remove(&snapshot.shard)?, snapshot)))
+                });
+                break known.collect::<BTreeMap<_, _>>();
             }
-            self.settle_prepared().await?;
+            cut.again().await?;
         };
         let mut snapshots = Vec::new();
         for table in catalog.tables.values() {

@@ -92,7 +92,14 @@ impl Node {
 
     /// Waits until everything acknowledged before the call is applied in this node's replica.
     pub(crate) async fn read_barrier<M: StateMachine>(&self, group: &Group<M>) -> Result<u64, Error> {
-        let deadline = Instant::now() + Duration::from_millis(limits::LEADER_WAIT_MS);
+        let begun = Instant::now();
+        let index = self.pass_barrier(group, begun).await?;
+        self.freshness.note(group.id(), begun);
+        Ok(index)
+    }
+
+    async fn pass_barrier<M: StateMachine>(&self, group: &Group<M>, begun: Instant) -> Result<u64, Error> {
+        let deadline = begun + Duration::from_millis(limits::LEADER_WAIT_MS);
         let mut hint = None;
         loop {
             let leader = hint.take().or_else(|| group.leader());

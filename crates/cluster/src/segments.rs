@@ -22,9 +22,7 @@ impl Node {
         let lengths = self.objects().await?;
         let mut segments = Vec::new();
         for data in self.data.values() {
-            let reader = data.reader();
-            let shards = reader.shards().into_iter().filter_map(|(shard, _)| reader.snapshot(shard));
-            segments.extend(shards.flat_map(|(_, snapshot)| snapshot.segments));
+            segments.extend(data.reader().segments());
         }
         let check = |s: &SegmentRef| self.check_segment(s.clone(), lengths.get(&s.meta.name).copied()).boxed();
         let checks: Vec<_> = segments.iter().map(check).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use event::{ShardId, SplitId, StatementId, TableDefinition, TableId};
+use event::{ShardId, SplitId, StatementId, TableDefinition};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use storage::encode::{SegmentPlace, encode_segment};
@@ -18,12 +18,14 @@ use crate::error::Error;
 use crate::node::{DataGroup, Node};
 use crate::segments::store_error;
 
-/// Rows of one table that shall become staged segments.
+/// Rows of one shard that shall become staged segments.
 pub(crate) struct StagePart {
     pub(crate) table: Arc<TableDefinition>,
     pub(crate) shard: ShardId,
+    /// Its group.
+    pub(crate) data: Arc<DataGroup>,
     pub(crate) batches: Vec<RecordBatch>,
-    /// The number of the first row among the statement's rows of this table.
+    /// The number of the first row among the statement's rows of this shard.
     pub(crate) first_row: u64,
 }
 
@@ -68,11 +70,10 @@ impl Drop for StagedSegment {
 /// Sorts and encodes rows per split and puts the segments; durable when this returns. Runs on the encode runtime.
 pub(crate) async fn stage(
     node: Arc<Node>,
-    data: Arc<DataGroup>,
     statement: StatementId,
     parts: Vec<StagePart>,
-) -> Result<BTreeMap<TableId, Vec<StagedSegment>>, Error> {
-    let mut staged: BTreeMap<TableId, Vec<StagedSegment>> = BTreeMap::new();
+) -> Result<BTreeMap<ShardId, Vec<StagedSegment>>, Error> {
+    let mut staged: BTreeMap<ShardId, Vec<StagedSegment>> = BTreeMap::new();
     let mut objects = Vec::new();
     for part in parts {
         for (split, batches) in sequence_and_split(&part)? {
@@ -83,8 +84,8 @@ pub(crate) async fn stage(
             let (meta, bytes) = encode_segment(&part.table, &batches, place)?;
             objects.push((Path::from(meta.name.as_str()), PutPayload::from(bytes)));
             node.counters.count_segment(meta.bytes);
-            let (segment, store) = (data.reader().pin(meta), node.store.clone());
-            staged.entry(table).or_default().push(StagedSegment::new(segment, store, node.consensus.clone()));
+            let (segment, store) = (part.data.reader().pin(meta), node.store.clone());
+            staged.entry(part.shard).or_default().push(StagedSegment::new(segment, store, node.consensus.clone()));
         }
     }
     node.store.put_many(objects).await.map_err(store_error)?;

@@ -30,8 +30,6 @@ use crate::network::Network;
 use crate::node::{Counters, DataGroup, Node, NodeOptions, Place, RemoteSegments};
 use crate::peers::Peers;
 
-/// The data groups a cluster is founded with.
-const DATA_GROUPS: [GroupId; 1] = [GroupId(1)];
 /// Between two looks at a catalog that says nothing yet.
 const CATALOG_RETRY: Duration = Duration::from_millis(20);
 
@@ -67,7 +65,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let catalog = Group::open(group_options(GroupId::CATALOG), machine, peers(GroupId::CATALOG)).await?;
     door.open_catalog(catalog.clone());
     options.place.transport.serve(door.clone()).await;
-    let groups = data_groups(&catalog, &identity, &published).await?;
+    let groups = data_groups(&catalog, &identity, &published, options.data_groups).await?;
     let mut data = BTreeMap::new();
     let mut pending: Vec<PendingTasks> = Vec::new();
     for group in groups {
@@ -100,6 +98,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         catalog,
         published,
         data,
+        freshness: crate::reading::Freshness::default(),
+        open_since: Mutex::default(),
         ddl: Semaphore::new(1),
         hidden: Mutex::default(),
         encoder: Arc::new(Semaphore::new(1)),
@@ -158,6 +158,7 @@ async fn data_groups(
     catalog: &Group<CatalogMachine>,
     identity: &Identity,
     published: &PublishedCatalog,
+    wanted: usize,
 ) -> Result<Vec<GroupId>, Error> {
     loop {
         let groups = published.read().groups.clone();
@@ -167,7 +168,8 @@ async fn data_groups(
         if identity.node == FIRST_NODE && catalog.leads() {
             // Its counter is beyond those of all statements that are settled.
             let id = StatementId { node: identity.node, boot: identity.boot, counter: u64::MAX };
-            let command = CatalogCommand::Found { groups: DATA_GROUPS.to_vec() };
+            let groups = (1..=wanted.max(1) as u64).map(GroupId).collect();
+            let command = CatalogCommand::Found { groups };
             catalog.propose(CatalogStatement { origin: Origin { id, settled: 0 }, command }).await?;
         }
         tokio::select! {

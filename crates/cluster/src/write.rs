@@ -1,9 +1,10 @@
 //! One statement or transaction on its way into the log.
 //!
 //! Rows up to `limits::ENTRY_BYTES_MAX` are kept and committed as `Append`s of one entry. What grows beyond goes the bulk way:
-//! every `limits::STAGE_BYTES_MAX` of rows is sorted per split into staged segments, and one `Install` makes all visible.
+//! every `limits::STAGE_BYTES_MAX` of rows is sorted per split into staged segments, and one `Install` makes all visible. Rows of shards of
+//! several groups commit together all the same, see [`crate::joint`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,17 +13,19 @@ use std::time::Duration;
 use arrow::array::Array;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
-use event::{GroupId, SplitId, StatementId, TableDefinition, TableId, limits};
+use event::{GroupId, ShardId, SplitId, StatementId, TableDefinition, TableId, limits};
 use storage::command::{Delete, Install};
+use storage::routing::shard_rows;
 use storage::segment::SegmentRef;
 use storage::sequence::{SEQUENCE_ROW_BITS, sequenced_schema, with_sequence};
 use storage::sequences::OWN_ROW;
 use storage::{Command, Outcome, SegmentMeta, SequenceSet};
 use tokio::task::JoinHandle;
 
-use crate::catalog::Table;
+use crate::catalog::{ShardPlacement, Table};
 use crate::ddl::defect;
 use crate::error::Error;
+use crate::joint::{JointCommit, NotCommitted, Parts};
 use crate::memory::Reservation;
 use crate::node::{DataGroup, Node};
 use crate::stage::{StagePart, StagedSegment, stage};
@@ -35,22 +38,20 @@ const STAGE_BYTES_MIN: usize = 1 << 20;
 const UNFLUSHED_SEALS_MAX: u64 = 4;
 
 /// The receipt of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     /// Rows written.
     pub rows: u64,
-    /// The log index of the entry.
-    pub index: u64,
+    /// The entry of each group from which on it is seen there.
+    pub positions: Vec<(GroupId, u64)>,
 }
 
 /// The uncommitted rows of one statement or transaction. Dropping it discards them; staged objects are deleted.
 pub struct WriteSet {
     node: Arc<Node>,
     id: StatementId,
-    /// The one group all rows belong to.
-    group: Option<GroupId>,
-    tables: BTreeMap<TableId, TableRows>,
-    /// Bytes of all rows in `TableRows::batches`.
+    shards: BTreeMap<ShardId, ShardRows>,
+    /// Bytes of all rows in `ShardRows::batches`.
     buffered: usize,
     /// Those bytes, and the ones being staged.
     memory: Reservation,
@@ -59,11 +60,12 @@ pub struct WriteSet {
     broken: Option<(String, bool)>,
 }
 
-type StageResult = Result<BTreeMap<TableId, Vec<StagedSegment>>, Error>;
+type StageResult = Result<BTreeMap<ShardId, Vec<StagedSegment>>, Error>;
 
-/// The rows of one table.
-struct TableRows {
+/// The rows of one shard.
+struct ShardRows {
     table: Arc<Table>,
+    placement: ShardPlacement,
     rows: u64,
     batches: Vec<Rows>,
     /// Rows on their way into segments, until those are there.
@@ -87,19 +89,21 @@ struct Rows {
 
 /// A place in a [`WriteSet`].
 #[derive(Clone, Debug)]
-pub struct Mark(BTreeMap<TableId, TableMark>);
+pub struct Mark(BTreeMap<ShardId, ShardMark>);
 
-/// What there was of one table.
+/// What there was of one shard.
 #[derive(Clone, Debug)]
-struct TableMark {
+struct ShardMark {
     table: Arc<Table>,
     rows: u64,
     deleted: BTreeMap<SplitId, SequenceSet>,
 }
 
-/// Own, uncommitted rows of one table, for reading inside the transaction.
-#[derive(Clone, Debug, Default)]
+/// Own, uncommitted rows of one shard, for reading inside the transaction.
+#[derive(Clone, Debug)]
 pub struct Uncommitted {
+    /// The shard.
+    pub shard: ShardId,
     /// Rows in memory: the table's columns and `__seq`, which has [`storage::sequences::OWN_ROW`] set.
     pub batches: Vec<RecordBatch>,
     /// Rows already staged. Their numbers have that bit added.
@@ -111,7 +115,7 @@ pub struct Uncommitted {
 impl WriteSet {
     pub(crate) fn new(node: Arc<Node>, id: StatementId) -> WriteSet {
         let memory = Reservation::empty(node.memory.clone());
-        WriteSet { node, id, group: None, tables: BTreeMap::new(), buffered: 0, memory, staging: None, broken: None }
+        WriteSet { node, id, shards: BTreeMap::new(), buffered: 0, memory, staging: None, broken: None }
     }
 
     /// Adds validated rows (the table's columns in order). Waits while staging is behind, and while memory is short.
@@ -119,58 +123,77 @@ impl WriteSet {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        self.check(table)?;
-        self.check_numbers(table, rows.num_rows() as u64)?;
-        let bytes = rows_bytes(&rows);
-        self.make_room(bytes).await?;
-        let entry = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
-        if entry.table.definition.version != table.definition.version {
-            return Err(Error::SchemaChanged(table.definition.name.clone()));
+        self.check()?;
+        let parts = shard_rows(&table.definition, &rows)?;
+        for (at, part) in &parts {
+            self.check_numbers(table, table.shards[*at].shard, part.num_rows() as u64)?;
         }
+        let bytes = parts.iter().map(|(_, part)| rows_bytes(part)).sum();
+        self.make_room(bytes).await?;
         self.buffered += bytes;
-        entry.rows += rows.num_rows() as u64;
-        entry.batches.push(Rows { definition: Arc::clone(&table.definition), batch: rows });
+        for (at, batch) in parts {
+            let entry = self.rows_of(table, at)?;
+            entry.rows += batch.num_rows() as u64;
+            entry.batches.push(Rows { definition: Arc::clone(&table.definition), batch });
+        }
         if self.buffered > limits::STAGE_BYTES_MAX {
             self.stage().await?;
         }
         Ok(())
     }
 
-    /// The rows of `table` written so far.
-    pub fn uncommitted(&self, table: &Table) -> Uncommitted {
-        let Some(rows) = self.tables.get(&table.definition.id) else { return Uncommitted::default() };
-        Uncommitted {
-            batches: rows.numbered(),
-            segments: rows.staged.iter().map(|s| s.segment.clone()).collect(),
-            deleted: rows.deleted.clone(),
+    /// What is written to the shard of that number.
+    fn rows_of(&mut self, table: &Arc<Table>, at: usize) -> Result<&mut ShardRows, Error> {
+        let placement = table.shards[at];
+        let rows = self.shards.entry(placement.shard).or_insert_with(|| ShardRows::new(Arc::clone(table), placement));
+        if rows.table.definition.version != table.definition.version {
+            return Err(Error::SchemaChanged(table.definition.name.clone()));
         }
+        Ok(rows)
+    }
+
+    /// The rows of `table` written so far, by shard.
+    pub fn uncommitted(&self, table: &Table) -> Vec<Uncommitted> {
+        let own = |placement: &ShardPlacement| {
+            let rows = self.shards.get(&placement.shard)?;
+            Some(Uncommitted {
+                shard: placement.shard,
+                batches: rows.numbered(),
+                segments: rows.staged.iter().map(|s| s.segment.clone()).collect(),
+                deleted: rows.deleted.clone(),
+            })
+        };
+        table.shards.iter().filter_map(own).collect()
     }
 
     /// Whether rows were added to tables with keys.
     pub fn is_keyed(&self) -> bool {
-        self.tables.values().any(TableRows::is_keyed)
+        self.shards.values().any(ShardRows::is_keyed)
     }
 
-    /// The tables with keys that rows were added to, in order of their ids.
+    /// The tables with keys that rows were added to, in order of their shards.
     pub fn keyed(&self) -> Vec<Arc<Table>> {
-        self.tables.values().filter(|rows| rows.is_keyed()).map(|rows| Arc::clone(&rows.table)).collect()
+        self.shards.values().filter(|rows| rows.is_keyed()).map(|rows| Arc::clone(&rows.table)).collect()
     }
 
     /// The keys of `table` are unique with what this set does to the snapshot of that index: when rows came since, the commit fails with
     /// [`Error::Conflict`].
     pub fn keys_are_unique(&mut self, table: &Table, index: u64) {
-        if let Some(rows) = self.tables.get_mut(&table.definition.id) {
-            rows.unique = Some(index);
+        // A table with keys has one shard.
+        for placement in &table.shards {
+            if let Some(rows) = self.shards.get_mut(&placement.shard) {
+                rows.unique = Some(index);
+            }
         }
     }
 
     /// A place to go back to.
     pub fn mark(&self) -> Mark {
-        let mark = |rows: &TableRows| {
+        let mark = |rows: &ShardRows| {
             let (table, deleted) = (Arc::clone(&rows.table), rows.deleted.clone());
-            TableMark { table, rows: rows.rows, deleted }
+            ShardMark { table, rows: rows.rows, deleted }
         };
-        Mark(self.tables.iter().map(|(table, rows)| (*table, mark(rows))).collect())
+        Mark(self.shards.iter().map(|(shard, rows)| (*shard, mark(rows))).collect())
     }
 
     /// The transaction has altered a table: rows that were written before are rows of its next definition.
@@ -178,55 +201,56 @@ impl WriteSet {
     /// # Errors
     /// [`Error::Limit`] when some of them are in segments already.
     pub fn follow(&mut self, table: &Arc<Table>) -> Result<(), Error> {
-        let Some(rows) = self.tables.get_mut(&table.definition.id) else { return Ok(()) };
-        if !rows.staged.is_empty() || !rows.staging.is_empty() {
-            return Err(Error::Limit(format!(
-                "cannot alter table \"{}\" in the transaction that has written so many of its rows",
-                rows.table.definition.name
-            )));
+        let written = |rows: &&mut ShardRows| rows.table.definition.id == table.definition.id;
+        for rows in self.shards.values_mut().filter(written) {
+            if !rows.staged.is_empty() || !rows.staging.is_empty() {
+                return Err(Error::Limit(format!(
+                    "cannot alter table \"{}\" in the transaction that has written so many of its rows",
+                    rows.table.definition.name
+                )));
+            }
+            rows.table = Arc::clone(table);
         }
-        rows.table = Arc::clone(table);
         Ok(())
     }
 
     /// Forgets what was done to other tables.
     pub(crate) fn keep_tables(&mut self, keep: impl Fn(TableId) -> bool) {
-        self.tables.retain(|table, _| keep(*table));
+        self.shards.retain(|_, rows| keep(rows.table.definition.id));
         self.measure();
     }
 
-    /// The group that what was written belongs to.
-    pub(crate) fn group(&self) -> Option<GroupId> {
-        self.group
+    /// The groups that what was written belongs to.
+    pub(crate) fn groups(&self) -> BTreeSet<GroupId> {
+        self.shards.values().map(|rows| rows.placement.group).collect()
     }
 
     /// Counts what is buffered after some of it went.
     fn measure(&mut self) {
-        let left = self.tables.values().flat_map(|rows| &rows.batches);
+        let left = self.shards.values().flat_map(|rows| &rows.batches);
         self.buffered = left.map(|rows| rows_bytes(&rows.batch)).sum();
         if self.staging.is_none() {
             self.memory.shrink_to(self.buffered);
         }
     }
 
-    /// Deletes rows of `table`, which were read from the snapshot of index `read` and, those with [`OWN_ROW`], from this set.
+    /// Deletes rows of one shard of `table`, by its number, which were read from the snapshot of index `read` and, those with [`OWN_ROW`],
+    /// from this set.
     ///
     /// # Errors
     /// [`Error::Limit`] when they are too many for one entry.
     pub fn delete(
         &mut self,
         table: &Arc<Table>,
+        shard: usize,
         read: u64,
         splits: &BTreeMap<SplitId, SequenceSet>,
     ) -> Result<(), Error> {
         if splits.values().all(SequenceSet::is_empty) {
             return Ok(());
         }
-        self.check(table)?;
-        let rows = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
-        if rows.table.definition.version != table.definition.version {
-            return Err(Error::SchemaChanged(table.definition.name.clone()));
-        }
+        self.check()?;
+        let rows = self.rows_of(table, shard)?;
         for (split, numbers) in splits {
             let deleted = rows.deleted.entry(*split).or_default();
             *deleted = deleted.union(numbers);
@@ -241,7 +265,7 @@ impl WriteSet {
     }
 
     fn deleted_bytes(&self) -> usize {
-        self.tables.values().flat_map(|rows| rows.deleted.values()).map(SequenceSet::bytes).sum()
+        self.shards.values().flat_map(|rows| rows.deleted.values()).map(SequenceSet::bytes).sum()
     }
 
     /// Takes back what was written since `mark`.
@@ -250,46 +274,36 @@ impl WriteSet {
     /// [`Error::Limit`] when rows have no number of their own.
     pub async fn roll_back_to(&mut self, mark: &Mark) -> Result<(), Error> {
         self.settle().await?;
-        for (table, rows) in &mut self.tables {
-            rows.roll_back_to(mark.0.get(table))?;
+        for (shard, rows) in &mut self.shards {
+            rows.roll_back_to(mark.0.get(shard))?;
         }
-        self.tables.retain(|_, rows| rows.rows > 0 || !rows.deleted.is_empty());
+        self.shards.retain(|_, rows| rows.rows > 0 || !rows.deleted.is_empty());
         self.measure();
         Ok(())
     }
 
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.shards.is_empty()
     }
 
-    /// Commits everything as one entry; answers after commit, fsync and apply.
+    /// Commits everything, as one entry where it is of one group; answers after commit, fsync and apply.
     pub async fn commit(self) -> Result<Commit, Error> {
         if self.is_empty() {
-            return Ok(Commit { rows: 0, index: 0 });
+            return Ok(Commit::default());
         }
         let node = self.node.clone();
         // Once proposed the statement must keep its objects until its fate is known, whoever still waits for it.
-        node.see_through(self.commit_with(Vec::new(), Vec::new())).await
+        node.see_through(self.commit_with(Parts::new(), None)).await
     }
 
-    /// One entry of one group commits as a whole; more would not.
-    fn check(&mut self, table: &Table) -> Result<(), Error> {
-        if let Some(reason) = &self.broken {
-            return Err(not_staged(reason));
-        }
-        let [placement] = table.shards[..] else {
-            return Err(Error::Limit(format!("cannot write to \"{}\": it has several shards", table.definition.name)));
-        };
-        if *self.group.get_or_insert(placement.group) != placement.group {
-            return Err(Error::Limit("cannot write to tables of several groups in one transaction".into()));
-        }
-        Ok(())
+    fn check(&self) -> Result<(), Error> {
+        self.broken.as_ref().map_or(Ok(()), |reason| Err(not_staged(reason)))
     }
 
     /// Rows of one key are told apart by their numbers, of which a statement has so many.
-    fn check_numbers(&self, table: &Table, rows: u64) -> Result<(), Error> {
-        let before = self.tables.get(&table.definition.id).map_or(0, |written| written.rows);
+    fn check_numbers(&self, table: &Table, shard: ShardId, rows: u64) -> Result<(), Error> {
+        let before = self.shards.get(&shard).map_or(0, |written| written.rows);
         if before + rows >= 1 << SEQUENCE_ROW_BITS && !table.definition.dedup().is_none() {
             let message = "too many rows at once for a table that keeps one row of each key: write at most 16777215 of them in a statement or transaction";
             return Err(Error::Limit(message.into()));
@@ -315,22 +329,22 @@ impl WriteSet {
     /// Begins to stage all buffered rows, after those before them are there.
     async fn stage(&mut self) -> Result<(), Error> {
         self.settle().await?;
-        let data = self.data()?.clone();
         let mut parts = Vec::new();
-        for rows in self.tables.values_mut().filter(|rows| !rows.batches.is_empty()) {
+        for rows in self.shards.values_mut().filter(|rows| !rows.batches.is_empty()) {
             let batches = rows.batches.iter().map(|written| written.adapted(&rows.table.definition));
             let batches = batches.collect::<Result<Vec<_>, _>>()?;
             rows.staging = std::mem::take(&mut rows.batches);
             let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
             parts.push(StagePart {
                 table: rows.table.definition.clone(),
-                shard: rows.table.shards[0].shard,
+                shard: rows.placement.shard,
+                data: Arc::clone(self.node.data_group(rows.placement.group)?),
                 batches,
                 first_row: rows.rows - count as u64,
             });
         }
         self.buffered = 0;
-        self.staging = Some(self.node.encode.spawn(stage(self.node.clone(), data, self.id, parts)));
+        self.staging = Some(self.node.encode.spawn(stage(self.node.clone(), self.id, parts)));
         Ok(())
     }
 
@@ -341,41 +355,97 @@ impl WriteSet {
         self.staging = None;
         self.memory.shrink_to(self.buffered);
         let staged = settled.inspect_err(|e| self.broken = Some((e.to_string(), matches!(e, Error::DiskFull(_)))))?;
-        for (table, segments) in staged {
+        for (shard, segments) in staged {
             // A table that was dropped meanwhile needs them no longer.
-            let Some(rows) = self.tables.get_mut(&table) else { continue };
+            let Some(rows) = self.shards.get_mut(&shard) else { continue };
             rows.staged.extend(segments);
             rows.staging.clear();
         }
         Ok(())
     }
 
-    /// The same with commands before and after those of the rows.
-    pub(crate) async fn commit_with(mut self, before: Vec<Command>, after: Vec<Command>) -> Result<Commit, Error> {
-        if let Some(reason) = &self.broken {
-            return Err(not_staged(reason));
-        }
+    /// The same with commands before those of the rows, and with the decision about a transaction that the catalog waits for.
+    pub(crate) async fn commit_with(mut self, before: Parts, decides: Option<StatementId>) -> Result<Commit, Error> {
+        self.check()?;
         let bulk = self.staging.is_some()
             || self.buffered + self.deleted_bytes() > limits::ENTRY_BYTES_MAX
-            || self.tables.values().any(|rows| !rows.staged.is_empty());
+            || self.shards.values().any(|rows| !rows.staged.is_empty());
+        let mut parts = before;
+        let bytes = if bulk { 0 } else { self.buffered as u64 };
         if bulk {
             self.stage().await?;
             self.settle().await?;
-            let commands = self.install()?;
-            let staged = self.tables.values().flat_map(|rows| &rows.staged);
-            let staged: Vec<_> = staged.map(|staged| Arc::clone(&staged.segment)).collect();
-            self.node.share(self.data()?, &staged).await?;
-            self.propose(before.into_iter().chain(commands).chain(after).collect(), 0).await
-        } else {
-            self.node.wait_for_room(self.data()?).await?;
-            let commands = self.appends()?;
-            self.propose(before.into_iter().chain(commands).chain(after).collect(), self.buffered as u64).await
+        }
+        for group in self.groups() {
+            let data = self.node.data_group(group)?;
+            let commands = if bulk {
+                let staged = self.of_group(group).flat_map(|rows| &rows.staged);
+                let staged: Vec<_> = staged.map(|staged| Arc::clone(&staged.segment)).collect();
+                self.node.share(data, &staged).await?;
+                self.install(group)?
+            } else {
+                self.node.wait_for_room(data).await?;
+                self.appends(group)?
+            };
+            parts.entry(group).or_default().extend(commands);
+        }
+        let groups: Vec<GroupId> = parts.keys().copied().collect();
+        let committed = match (parts.len(), decides) {
+            (1, decides) => {
+                let (group, commands) = parts.pop_first().expect("there is one");
+                self.commit_alone(group, commands, decides).await
+            }
+            (_, decides) => {
+                let transaction = decides.unwrap_or(self.id);
+                self.node.commit_jointly(transaction, parts, decides.is_none()).await
+            }
+        };
+        match committed {
+            Ok(JointCommit { rows, positions }) => {
+                self.keep_staged();
+                self.memory.shrink_to(0);
+                for group in &groups {
+                    self.node.count_unflushed(self.node.data_group(*group)?, bytes / groups.len() as u64);
+                }
+                Ok(Commit { rows, positions })
+            }
+            Err(NotCommitted::Unknown(error)) => {
+                self.keep_staged();
+                Err(error)
+            }
+            Err(NotCommitted::Failed(error)) => Err(error),
+            Err(NotCommitted::Refused(Outcome::SchemaMismatch { .. })) => Err(self.schema_error()),
+            Err(NotCommitted::Refused(Outcome::Conflict)) => Err(Error::Conflict),
+            Err(NotCommitted::Refused(refused)) => Err(defect(format!("a write was refused: {refused:?}"))),
         }
     }
 
-    fn appends(&self) -> Result<Vec<Command>, Error> {
-        let mut commands = Vec::with_capacity(self.tables.len());
-        for rows in self.tables.values() {
+    /// Everything in one entry of one group.
+    async fn commit_alone(
+        &self,
+        group: GroupId,
+        mut commands: Vec<Command>,
+        decides: Option<StatementId>,
+    ) -> Result<JointCommit, NotCommitted> {
+        let decision = decides.map(|transaction| self.node.decision_for(transaction));
+        commands.extend(decision);
+        match self.node.propose(group, commands).await {
+            Ok(proposed) => match proposed.outcome {
+                Outcome::Done { rows } => Ok(JointCommit { rows, positions: vec![(group, proposed.index)] }),
+                refused => Err(NotCommitted::Refused(refused)),
+            },
+            Err(error @ Error::Unknown(_)) => Err(NotCommitted::Unknown(error)),
+            Err(error) => Err(NotCommitted::Failed(error)),
+        }
+    }
+
+    fn of_group(&self, group: GroupId) -> impl Iterator<Item = &ShardRows> {
+        self.shards.values().filter(move |rows| rows.placement.group == group)
+    }
+
+    fn appends(&self, group: GroupId) -> Result<Vec<Command>, Error> {
+        let mut commands = Vec::with_capacity(self.shards.len());
+        for rows in self.of_group(group) {
             let definition = &rows.table.definition;
             commands.extend(rows.expect());
             commands.extend(rows.delete(false));
@@ -385,60 +455,31 @@ impl WriteSet {
                 [one] => one.clone(),
                 many => concat_batches(&many[0].schema(), many).map_err(|e| storage::Error::Columns(e.to_string()))?,
             };
-            commands.push(Command::Append {
-                shard: rows.table.shards[0].shard,
-                version: definition.version,
-                rows: all,
-            });
+            commands.push(Command::Append { shard: rows.placement.shard, version: definition.version, rows: all });
         }
         Ok(commands)
     }
 
-    fn install(&self) -> Result<Vec<Command>, Error> {
-        let staged = self.tables.values().flat_map(|rows| &rows.staged);
+    fn install(&self, group: GroupId) -> Result<Vec<Command>, Error> {
+        let staged = self.of_group(group).flat_map(|rows| &rows.staged);
         let install = Install { seal: None, segments: staged.map(|s| s.segment.meta.clone()).collect() };
         check_install(&install)?;
-        let mut commands: Vec<Command> = self.tables.values().filter_map(TableRows::expect).collect();
+        let mut commands: Vec<Command> = self.of_group(group).filter_map(ShardRows::expect).collect();
         commands.push(Command::Install(install));
-        commands.extend(self.tables.values().filter_map(|rows| rows.delete(true)));
+        commands.extend(self.of_group(group).filter_map(|rows| rows.delete(true)));
         Ok(commands)
-    }
-
-    async fn propose(&mut self, commands: Vec<Command>, bytes: u64) -> Result<Commit, Error> {
-        let data = self.data()?.clone();
-        let proposed = match self.node.propose(data.group.id(), commands).await {
-            Ok(proposed) => proposed,
-            Err(error) => {
-                if matches!(error, Error::Unknown(_)) {
-                    self.keep_staged();
-                }
-                return Err(error);
-            }
-        };
-        match proposed.outcome {
-            Outcome::Done { rows } => {
-                self.keep_staged();
-                self.memory.shrink_to(0);
-                self.node.count_unflushed(&data, bytes);
-                Ok(Commit { rows, index: proposed.index })
-            }
-            Outcome::SchemaMismatch { .. } => Err(self.schema_error()),
-            Outcome::Superseded => Err(defect("a write replaces nothing".to_owned())),
-            Outcome::Conflict => Err(Error::Conflict),
-            Outcome::Invalid { reason } => Err(defect(reason)),
-        }
     }
 
     fn keep_staged(&mut self) {
-        self.tables.values_mut().flat_map(|rows| &mut rows.staged).for_each(StagedSegment::keep);
+        self.shards.values_mut().flat_map(|rows| &mut rows.staged).for_each(StagedSegment::keep);
     }
 
     /// Which table is not as it was when the rows were validated.
     fn schema_error(&self) -> Error {
         let catalog = self.node.catalog();
-        for (id, rows) in &self.tables {
+        for rows in self.shards.values() {
             let name = || rows.table.definition.name.clone();
-            match catalog.tables.get(id) {
+            match catalog.tables.get(&rows.table.definition.id) {
                 None => return Error::NoSuchTable(name()),
                 Some(now) if now.definition.version != rows.table.definition.version => {
                     return Error::SchemaChanged(name());
@@ -446,12 +487,8 @@ impl WriteSet {
                 Some(_) => {}
             }
         }
-        let name = self.tables.values().next().map(|rows| rows.table.definition.name.clone());
+        let name = self.shards.values().next().map(|rows| rows.table.definition.name.clone());
         Error::SchemaChanged(name.unwrap_or_default())
-    }
-
-    fn data(&self) -> Result<&Arc<DataGroup>, Error> {
-        self.node.data_group(self.group.expect("a statement with rows has a group"))
     }
 }
 
@@ -485,10 +522,11 @@ impl Node {
     }
 }
 
-impl TableRows {
-    fn new(table: Arc<Table>) -> TableRows {
-        TableRows {
+impl ShardRows {
+    fn new(table: Arc<Table>, placement: ShardPlacement) -> ShardRows {
+        ShardRows {
             table,
+            placement,
             rows: 0,
             batches: Vec::new(),
             staging: Vec::new(),
@@ -535,7 +573,7 @@ impl TableRows {
     }
 
     fn expect(&self) -> Option<Command> {
-        self.unique.map(|index| Command::Expect { shard: self.table.shards[0].shard, index })
+        self.unique.map(|index| Command::Expect { shard: self.placement.shard, index })
     }
 
     /// The command that deletes what is deleted; `own` says whether rows of the statement itself are installed first.
@@ -547,7 +585,7 @@ impl TableRows {
             return None;
         }
         Some(Command::Delete(Delete {
-            shard: self.table.shards[0].shard,
+            shard: self.placement.shard,
             version: self.table.definition.version,
             read: self.read.unwrap_or(u64::MAX),
             splits,
@@ -555,7 +593,7 @@ impl TableRows {
     }
 
     /// Keeps what there was at a place; without one nothing. Rows that are staged already are deleted; the others go.
-    fn roll_back_to(&mut self, mark: Option<&TableMark>) -> Result<(), Error> {
+    fn roll_back_to(&mut self, mark: Option<&ShardMark>) -> Result<(), Error> {
         let kept = mark.map_or(0, |mark| mark.rows);
         let staged = self.rows - self.batches.iter().map(Rows::count).sum::<u64>();
         if let Some(mark) = mark {
@@ -611,7 +649,7 @@ impl Rows {
 
 impl fmt::Debug for WriteSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WriteSet({}, {} tables, {} bytes buffered)", self.id, self.tables.len(), self.buffered)
+        write!(f, "WriteSet({}, {} shards, {} bytes buffered)", self.id, self.shards.len(), self.buffered)
     }
 }
 

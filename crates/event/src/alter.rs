@@ -46,6 +46,7 @@ impl TableDefinition {
             assert!(options.time_column != at && !options.series.contains(&at), "the column orders the rows");
             moved(&mut options.time_column);
             options.series.iter_mut().for_each(moved);
+            options.sharding.by.iter_mut().for_each(moved);
         }
     }
 }
@@ -105,6 +106,7 @@ mod tests {
             kind,
             compression: Compression::Zstd,
             checks: Vec::new(),
+            consistency: crate::Consistency::Strong,
             dropped: Vec::new(),
         }
     }
@@ -138,9 +140,11 @@ mod tests {
             split_interval_us: 1,
             retention_us: None,
             dedup: Dedup::None,
+            sharding: crate::Sharding { shards: 2, by: vec![1] },
         };
         let mut events = table(TableKind::Event(options));
         events.drop_column(0);
+        assert_eq!(events.event().unwrap().sharding.by, [0]);
         assert_eq!((&events.primary_key[..], &events.event().unwrap().sort_key()[..]), (&[1][..], &[0, 1][..]));
 
         let mut rows = table(TableKind::Reference);

@@ -31,8 +31,8 @@ pub use element::ElementType;
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use table::{
-    Check, Column, Compression, Dedup, DroppedColumn, EventOptions, Identity, IdentityKind, TableDefinition, TableKind,
-    UniqueKey,
+    Check, Column, Compression, Consistency, Dedup, DroppedColumn, EventOptions, Identity, IdentityKind, Sharding,
+    TableDefinition, TableKind, UniqueKey,
 };
 pub use types::{ColumnType, UUID_BYTES};
 

@@ -58,6 +58,10 @@ pub const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
 pub const PEER_PIECE_BYTES: usize = 1 << 20;
 /// Sets of segments kept for statements of other nodes that are not committed yet.
 pub const PROMISES_MAX: usize = 1024;
+/// Data groups of a new cluster: as many as there are voters, so that each of those can lead one.
+pub const DATA_GROUPS: usize = 3;
+/// Shards of one table.
+pub const SHARDS_MAX: u32 = 64;
 /// Voters of a group, once there are enough nodes.
 pub const VOTERS: usize = 3;
 /// A voter that its leader has not heard for so long gives its vote to a learner, if there is one.

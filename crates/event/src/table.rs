@@ -110,6 +110,47 @@ pub enum Compression {
     None,
 }
 
+/// How new what a query reads must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// Everything that was acknowledged before the query began, by whatever node.
+    #[default]
+    Strong,
+    /// Everything that the session has written, and what a commit token names.
+    Session,
+    /// Everything that was acknowledged until a bounded time before.
+    Bounded,
+    /// Whatever this node has applied.
+    Eventual,
+}
+
+impl Consistency {
+    /// All of them, the strictest first.
+    pub const ALL: [Consistency; 4] =
+        [Consistency::Strong, Consistency::Session, Consistency::Bounded, Consistency::Eventual];
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Consistency::Strong => "strong",
+            Consistency::Session => "session",
+            Consistency::Bounded => "bounded",
+            Consistency::Eventual => "eventual",
+        }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Consistency> {
+        Consistency::ALL.into_iter().find(|one| one.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether it is the one that nothing is said of.
+    pub fn is_strong(&self) -> bool {
+        *self == Consistency::Strong
+    }
+}
+
 /// Which of several rows with one primary key is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,6 +186,32 @@ pub struct EventOptions {
     /// Which row of a primary key is there. Unless all are, the key consists of the series key and the time column.
     #[serde(default, skip_serializing_if = "Dedup::is_none")]
     pub dedup: Dedup,
+    /// Which shard a row lies in.
+    #[serde(default, skip_serializing_if = "Sharding::is_single")]
+    pub sharding: Sharding,
+}
+
+/// How the rows of a table are spread over its shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharding {
+    /// How many shards there are, at least one.
+    pub shards: u32,
+    /// Positions of the columns whose values together say which shard a row lies in; of the series key, so that rows of one key lie in one
+    /// shard. Empty when there is one shard.
+    pub by: Vec<usize>,
+}
+
+impl Sharding {
+    /// Whether all rows lie in one shard.
+    pub fn is_single(&self) -> bool {
+        self.shards <= 1
+    }
+}
+
+impl Default for Sharding {
+    fn default() -> Sharding {
+        Sharding { shards: 1, by: Vec::new() }
+    }
 }
 
 impl EventOptions {
@@ -189,6 +256,9 @@ pub struct TableDefinition {
     /// CHECK constraints, in the order they were written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// How new queries read it, unless their sessions are content with less.
+    #[serde(default, skip_serializing_if = "Consistency::is_strong")]
+    pub consistency: Consistency,
     /// Columns that were dropped: neither their ids nor their names in files are given again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<DroppedColumn>,

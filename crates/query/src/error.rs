@@ -194,7 +194,9 @@ impl Error {
             cluster::Error::Unknown(_) => Condition::TransactionResolutionUnknown,
             cluster::Error::Storage(storage::Error::Corrupt { .. }) => Condition::DataCorrupted,
             cluster::Error::DataDirectory(_) | cluster::Error::Storage(_) => Condition::Io,
-            cluster::Error::Replication(_) | cluster::Error::Peer(_) => Condition::CannotConnectNow,
+            cluster::Error::Replication(_) | cluster::Error::Peer(_) | cluster::Error::Stale(_) => {
+                Condition::CannotConnectNow
+            }
         };
         let message = error.to_string();
         let hint = (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned());

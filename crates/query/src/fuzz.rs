@@ -66,6 +66,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     };
     let mut decoder = Decoder::new(Arc::new(table), (0..types.len()).collect(), options.clone(), Zone::UTC);
     let mut batches = Vec::new();

@@ -31,6 +31,7 @@ mod statement;
 mod temporary;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod transaction;
 mod truncate;
 mod typed;
@@ -46,7 +47,7 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use cluster::{CatalogChanges, WriteSet};
+use cluster::{CatalogChanges, Positions, WriteSet};
 use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::sqlparser::ast;
@@ -229,6 +230,8 @@ pub struct Session {
     turn: Option<event::TableId>,
     /// See [`Session::committing`].
     committing: Arc<AtomicBool>,
+    /// The entries up to which the session has written.
+    written_up_to: Positions,
     /// Counts the statements that wrote, so that a plan made before one is not run after it.
     written: u64,
     /// When the last block began: `now()` within it.
@@ -274,6 +277,7 @@ impl Session {
             pinned: None,
             turn: None,
             committing: Arc::default(),
+            written_up_to: Positions::new(),
             written: 0,
             started: None,
             statement_began: None,

@@ -322,6 +322,11 @@ impl<M: StateMachine> Group<M> {
         self.raft.metrics().borrow_watched().snapshot.map_or(0, |l| l.index)
     }
 
+    /// The last index applied here.
+    pub fn applied_index(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_applied.map_or(0, |l| l.index)
+    }
+
     /// The leader, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.raft.metrics().borrow_watched().current_leader.map(NodeId)

@@ -226,6 +226,7 @@ async fn open(settings: &Settings, runtimes: &Runtimes, place: Place) -> Result<
         consensus: runtimes.consensus().clone(),
         encode: runtimes.encode().clone(),
         seal_bytes: settings.memory.seal,
+        data_groups: event::limits::DATA_GROUPS,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(settings.memory.node),
         place,

@@ -97,6 +97,7 @@ impl World {
             consensus: tokio::runtime::Handle::current(),
             encode: tokio::runtime::Handle::current(),
             seal_bytes: 256 << 10,
+            data_groups: event::limits::DATA_GROUPS,
             log_file_bytes: LOG_FILE_BYTES,
             memory: cluster::MemoryBudget::new(1 << 30),
             remote: None,

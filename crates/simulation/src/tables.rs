@@ -41,6 +41,7 @@ pub(crate) fn rows(rng: &mut StdRng, first: i64, count: usize, payload: usize) -
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     }
     .arrow_schema();
     (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ends)
@@ -84,8 +85,10 @@ pub(crate) fn spec(name: &str) -> TableSpec {
             split_interval_us: SPLIT_US,
             retention_us: None,
             dedup: event::Dedup::None,
+            sharding: event::Sharding::default(),
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     }
 }

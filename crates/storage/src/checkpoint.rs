@@ -4,14 +4,18 @@
 
 use std::sync::Arc;
 
-use event::{GroupId, ShardId, SplitId, StatementId, TableDefinition};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use event::{GroupId, Origin, ShardId, SplitId, StatementId, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::command::codec::check_definition;
+use crate::command::{Entry, Statement};
 use crate::document::{decode_document, encode_document};
-use crate::segment::SegmentMeta;
+use crate::segment::{SegmentMeta, SegmentPins};
 use crate::sequences::SequenceSet;
+use crate::shards::joint::{Decision, Prepared};
 
 const MAGIC: &[u8; 8] = b"ANNALCKP";
 const VERSION: u16 = 1;
@@ -34,9 +38,54 @@ pub(crate) struct CheckpointBody {
     pub(crate) shards: Vec<ShardBody>,
     /// Shards that never come back, in ascending order.
     pub(crate) dropped: Vec<ShardId>,
-    /// Transactions that were decided about, and whether they are committed, in ascending order.
+    /// Decisions of releases that knew no more of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) decisions: Vec<(StatementId, bool)>,
+    /// Transactions that were decided about, in ascending order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) decided: Vec<(StatementId, Decision)>,
+    /// Parts of transactions that wait for a decision, in ascending order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prepared: Vec<PreparedBody>,
+}
+
+/// A part of a transaction that waits for the decision of another group.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PreparedBody {
+    transaction: StatementId,
+    decider: GroupId,
+    until_us: i64,
+    /// What its shards looked like when it was prepared.
+    definitions: Vec<(ShardId, Arc<TableDefinition>)>,
+    /// Its commands: an entry in base64.
+    commands: String,
+}
+
+impl PreparedBody {
+    pub(crate) fn of(transaction: StatementId, part: &Prepared) -> PreparedBody {
+        let origin = Origin { id: transaction, settled: 0 };
+        let statement = Statement { origin, commands: part.commands.clone() };
+        let entry = Entry { time_us: 0, statements: vec![statement] };
+        let commands = entry.encode().expect("commands that came in an entry fit into one");
+        let definitions = part.definitions.iter().map(|(shard, table)| (*shard, Arc::clone(table))).collect();
+        let commands = BASE64.encode(commands);
+        PreparedBody { transaction, decider: part.decider, until_us: part.until_us, definitions, commands }
+    }
+
+    pub(crate) fn restore(self, pins: &SegmentPins) -> Result<(StatementId, Arc<Prepared>), Error> {
+        let refuse = |reason: String| Error::Decode { what: "checkpoint", reason };
+        let bytes = BASE64.decode(&self.commands).map_err(|error| refuse(error.to_string()))?;
+        let statement = Entry::decode(&bytes.into())?.statements.pop();
+        let commands = statement.ok_or_else(|| refuse("a prepared part without commands".to_owned()))?.commands;
+        let definitions = self.definitions.into_iter().collect();
+        Ok((self.transaction, Arc::new(Prepared::new(self.decider, self.until_us, commands, definitions, pins))))
+    }
+
+    fn segments(&self) -> Result<Vec<SegmentMeta>, Error> {
+        let part = PreparedBody { definitions: Vec::new(), commands: self.commands.clone(), ..*self };
+        let (_, part) = part.restore(&SegmentPins::default())?;
+        Ok(part.segments.iter().map(|segment| segment.meta.clone()).collect())
+    }
 }
 
 /// The manifest of one shard.
@@ -78,8 +127,9 @@ impl CheckpointBody {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let body: Self = decode_document(MAGIC, VERSION, bytes)?;
-        for shard in &body.shards {
-            check_definition(&shard.table)?;
+        let prepared = body.prepared.iter().flat_map(|part| &part.definitions).map(|(_, table)| table);
+        for table in body.shards.iter().map(|shard| &shard.table).chain(prepared) {
+            check_definition(table)?;
         }
         Ok(body)
     }
@@ -91,5 +141,10 @@ impl CheckpointBody {
 /// [`Error::Decode`] when the bytes are no checkpoint.
 pub fn checkpoint_segments(bytes: &[u8]) -> Result<Vec<SegmentMeta>, Error> {
     let body = CheckpointBody::decode(bytes)?;
-    Ok(body.shards.into_iter().flat_map(|shard| shard.segments).collect())
+    let mut segments: Vec<SegmentMeta> = Vec::new();
+    for part in &body.prepared {
+        segments.extend(part.segments()?);
+    }
+    segments.extend(body.shards.into_iter().flat_map(|shard| shard.segments));
+    Ok(segments)
 }

@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use event::{Origin, ShardId, SplitId, StatementId, TableDefinition};
+use event::{GroupId, Origin, ShardId, SplitId, StatementId, TableDefinition};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,19 +77,52 @@ pub enum Command {
         /// The shard.
         shard: ShardId,
     },
-    /// Decides about a transaction that changes the catalog as well: with the statement's other commands, or not at all. The first
-    /// decision holds, a statement with the other one is refused; it is remembered until [`Command::Settle`].
+    /// First command of a statement whose others are one group's part of a transaction of several: they are checked, and kept until
+    /// [`Command::Conclude`]. Meanwhile statements are refused that would change what they were evaluated against.
+    Prepare {
+        /// The transaction.
+        transaction: StatementId,
+        /// The group that decides about it.
+        decider: GroupId,
+        /// Until when that may commit it, by entry time in microseconds.
+        until_us: i64,
+    },
+    /// Applies the part of a transaction that was prepared, or forgets it, as its decider has decided. Without such a part nothing happens.
+    Conclude {
+        /// The transaction.
+        transaction: StatementId,
+        /// Whether it is committed.
+        commit: bool,
+        /// Where it is prepared and decided.
+        joined: Vec<Joined>,
+    },
+    /// Decides about a transaction of several groups, or one that changes the catalog as well: with the statement's other commands, or not
+    /// at all. The first decision holds, a statement with the other one is refused; it is remembered until [`Command::Settle`], and one not
+    /// to commit until nobody can ask for the other any more.
     Decide {
         /// The transaction.
         transaction: StatementId,
         /// Whether it is committed.
         commit: bool,
+        /// Entry time in microseconds after which it is committed no more.
+        until_us: i64,
+        /// Where else it is prepared.
+        joined: Vec<Joined>,
     },
-    /// Forgets the decision about a transaction: the catalog has followed it.
+    /// Forgets the decision to commit a transaction: everybody has followed it.
     Settle {
         /// The transaction.
         transaction: StatementId,
     },
+}
+
+/// The place of a transaction of several groups in one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The group.
+    pub group: GroupId,
+    /// Index of the entry that prepares it there, or decides about it.
+    pub index: u64,
 }
 
 /// What compaction makes of segments.

@@ -102,7 +102,8 @@ mod tests {
         let transaction = StatementId { node: event::NodeId(1), boot: 2, counter: 3 };
         let decisions = vec![(transaction, true)];
         let (shards, dropped) = (vec![shard], vec![ShardId(2)]);
-        let body = CheckpointBody { group: GroupId(1), seal: 9, shards, dropped, decisions };
+        let (decided, prepared) = (Vec::new(), Vec::new());
+        let body = CheckpointBody { group: GroupId(1), seal: 9, shards, dropped, decisions, decided, prepared };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);
     }
 

@@ -1,7 +1,10 @@
-//! Which split each row of a batch belongs to.
+//! Which split each row of a batch belongs to, and which shard.
 
+mod sharding;
 #[cfg(test)]
 mod tests;
+
+pub use self::sharding::{can_shard_by, shard_of, shard_rows};
 
 use arrow::array::{Array, AsArray, UInt32Array};
 use arrow::compute::take_record_batch;

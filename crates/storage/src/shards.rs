@@ -8,6 +8,7 @@
 //! completes the checkpoint of the seal. Seals install in order.
 
 mod apply;
+pub(crate) mod joint;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use event::{GroupId, SchemaVersion, ShardId, StatementId, TableDefinition};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+pub use self::joint::{Decision, JointView, Prepared, Trace};
 use self::state::State;
 use crate::Error;
 use crate::checkpoint::{Checkpoint, CheckpointBody};
@@ -204,15 +206,27 @@ impl ShardsReader {
     }
 
     /// A consistent cut of all shards of the group.
-    pub fn cut(&self) -> Vec<(Arc<TableDefinition>, ShardSnapshot)> {
+    pub fn cut(&self) -> (Vec<(Arc<TableDefinition>, ShardSnapshot)>, JointView) {
         let state = self.state.read();
         let all = state.definitions().into_iter();
-        all.filter_map(|(shard, _)| state.snapshot(shard)).collect()
+        (all.filter_map(|(shard, _)| state.snapshot(shard)).collect(), state.joint())
     }
 
-    /// Transactions that were decided about and that the catalog may not have followed yet, and whether they are committed.
-    pub fn decisions(&self) -> Arc<BTreeMap<StatementId, bool>> {
+    /// Transactions that were decided about and that not everybody may have followed yet.
+    pub fn decisions(&self) -> Arc<BTreeMap<StatementId, Decision>> {
         Arc::clone(&self.state.read().decisions)
+    }
+
+    /// What the group knows of transactions of several groups.
+    pub fn joint(&self) -> JointView {
+        self.state.read().joint()
+    }
+
+    /// Cuts of some shards at one moment, and what the group knows then of transactions of several groups. `None` stands for a shard that
+    /// is not there.
+    pub fn cut_of(&self, shards: &[ShardId]) -> (Vec<Option<(Arc<TableDefinition>, ShardSnapshot)>>, JointView) {
+        let state = self.state.read();
+        (shards.iter().map(|shard| state.snapshot(*shard)).collect(), state.joint())
     }
 
     /// The shards of the group with their definitions, in ascending order.
@@ -244,11 +258,19 @@ impl ShardsReader {
     /// The segments that the newest complete checkpoint names, with its seal.
     pub fn checkpoint_segments(&self) -> Option<(u64, Vec<SegmentRef>)> {
         let (_, captured) = self.state.read().newest_checkpoint(u64::MAX)?;
-        let segments = captured.manifests.values().flat_map(|manifest| manifest.segments.iter().cloned());
-        Some((captured.seal, segments.collect()))
+        let segments = captured.manifests.values().flat_map(|manifest| &manifest.segments);
+        let waiting = captured.prepared.values().flat_map(|part| &part.segments);
+        Some((captured.seal, segments.chain(waiting).cloned().collect()))
     }
 
-    /// What is known of the segment of that name, when a live manifest names it.
+    /// The segments that live manifests name, and those that parts of transactions will install.
+    pub fn segments(&self) -> Vec<SegmentRef> {
+        let state = self.state.read();
+        let live = state.shards.values().flat_map(|shard| &shard.manifest.segments);
+        live.chain(state.prepared.values().flat_map(|part| &part.segments)).cloned().collect()
+    }
+
+    /// What is known of the segment of that name, when a live manifest or the part of a transaction names it.
     pub fn segment(&self, name: &str) -> Option<SegmentRef> {
         self.state.read().segment(name)
     }

@@ -49,6 +49,7 @@ pub(crate) fn table(id: u64, columns: &[(&str, ColumnType, bool)], kind: TableKi
         kind,
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     }
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn small_table(id: u64) -> TableDefinition {
         split_interval_us: INTERVAL_US,
         retention_us: None,
         dedup: event::Dedup::None,
+        sharding: event::Sharding::default(),
     };
     table(id, &columns, TableKind::Event(options))
 }
@@ -117,6 +119,7 @@ pub(crate) fn wide_table() -> TableDefinition {
         split_interval_us: INTERVAL_US,
         retention_us: None,
         dedup: event::Dedup::None,
+        sharding: event::Sharding::default(),
     };
     let numeric = |precision, scale| ColumnType::Numeric { precision, scale };
     let columns = [

@@ -250,14 +250,24 @@ impl CatalogState {
 
     fn create(&mut self, spec: &TableSpec, maker: Option<(NodeId, u64)>) -> Arc<Table> {
         let id = self.take_id();
-        let shard = ShardId(self.next_shard);
-        self.next_shard += 1;
-        assert!(!self.groups.is_empty(), "the catalog is founded before its first table");
-        let group = self.groups[(shard.0 % self.groups.len() as u64) as usize];
         let definition = Arc::new(define(id, spec));
-        let table = Arc::new(Table { definition, shards: vec![ShardPlacement { shard, group }] });
+        let table = Arc::new(Table { shards: self.place(&definition), definition });
         self.tables.insert(id, TableState { stage: Stage::Hidden, table: Arc::clone(&table), maker });
         table
+    }
+
+    /// Takes shards out for a new table. Those of event tables go from group to group; reference tables lie in the first, so that a transaction
+    /// over several of them is one entry.
+    fn place(&mut self, table: &TableDefinition) -> Vec<ShardPlacement> {
+        assert!(!self.groups.is_empty(), "the catalog is founded before its first table");
+        let count = table.event().map_or(1, |options| u64::from(options.sharding.shards));
+        let first = self.next_shard;
+        self.next_shard += count;
+        let group = |shard: u64| match table.event() {
+            Some(_) => self.groups[(shard % self.groups.len() as u64) as usize],
+            None => self.groups[0],
+        };
+        (first..first + count).map(|shard| ShardPlacement { shard: ShardId(shard), group: group(shard) }).collect()
     }
 
     /// A table that somebody else has made, in a copy of the state from before that.
@@ -505,5 +515,6 @@ fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
         kind: spec.kind.clone(),
         compression: spec.compression,
         checks: spec.checks.clone(),
+        consistency: spec.consistency,
     }
 }

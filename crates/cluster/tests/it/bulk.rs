@@ -46,8 +46,8 @@ async fn a_statement_beyond_the_memory_bound_is_staged_and_read_by_its_own_trans
     for from in (0..2 * STAGED_ROWS).step_by(1000) {
         statement.append(&table, wide_rows(from..from + 1000, WIDE_BYTES)).await.unwrap();
         let own = statement.uncommitted(&table);
-        let in_memory: usize = own.batches.iter().map(|b| b.num_rows()).sum();
-        let staged: u64 = own.segments.iter().map(|s| s.meta.rows).sum();
+        let in_memory: usize = own[0].batches.iter().map(|b| b.num_rows()).sum();
+        let staged: u64 = own[0].segments.iter().map(|s| s.meta.rows).sum();
         assert_eq!(in_memory as i64 + staged as i64, from + 1000, "own rows are read once");
         assert!((in_memory * WIDE_BYTES) < 3 * event::limits::STAGE_BYTES_MAX, "memory stays bounded");
     }

@@ -7,10 +7,13 @@ use cluster::{Error, Node};
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
 
-use crate::support::{events, find, insert, objects, once, read, rows, start, start_small_log, wide_rows};
+use crate::support::{
+    events, find, insert, objects, once, one_of_each, read, rows, spread, start, start_small_log, wide_rows,
+};
 
 const BULK_ROWS: i64 = 1200;
 const BULK_BYTES: usize = 4000;
+const SENSORS: usize = 8;
 
 fn block_on<F: Future>(work: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
@@ -22,6 +25,8 @@ struct Told {
     created: bool,
     /// Statements by name: whether they were acknowledged while the disk still kept what was synced.
     statements: BTreeMap<String, bool>,
+    /// The same for statements over the shards of a table, by their value.
+    over_shards: BTreeMap<i64, bool>,
     /// Log files used again.
     recycled: u64,
 }
@@ -30,6 +35,7 @@ struct Told {
 async fn work(disk: &Arc<SimulatedDisk>, told: &mut Told) -> Result<(), Error> {
     let node = start_small_log(disk.clone()).await?;
     let table = node.create_table(events("t")).await?;
+    let over_shards = node.create_table(spread("u", 2)).await?;
     told.created = !disk.is_frozen();
     for round in 0..3 {
         for statement in 0..2 {
@@ -38,6 +44,9 @@ async fn work(disk: &Arc<SimulatedDisk>, told: &mut Told) -> Result<(), Error> {
             insert(&node, &table, rows(&name, 0..5)).await?;
             told.statements.insert(name, !disk.is_frozen());
         }
+        told.over_shards.insert(round, false);
+        insert(&node, &over_shards, one_of_each(SENSORS, round)).await?;
+        told.over_shards.insert(round, !disk.is_frozen());
         if round == 1 {
             let name = "x".repeat(BULK_BYTES);
             told.statements.insert(name.clone(), false);
@@ -79,6 +88,17 @@ async fn check_node(node: &Arc<Node>, told: &Told) -> BTreeMap<(String, i64), u6
     };
     let found = read(node, &table).await;
     check(told, &found);
+    let Some(table) = find(node, "u") else {
+        assert!(!told.created, "the acknowledged table is lost");
+        return found;
+    };
+    let over_shards = read(node, &table).await;
+    for (value, acknowledged) in &told.over_shards {
+        let there = over_shards.iter().filter(|((_, other), times)| other == value && **times == 1).count();
+        assert!(there == 0 || there == SENSORS, "{there} rows of the statement of value {value}");
+        assert!(!acknowledged || there > 0, "the acknowledged statement of value {value} is lost");
+    }
+    assert!(over_shards.values().all(|times| *times == 1));
     found
 }
 
@@ -106,12 +126,13 @@ fn crash_at_every_sync(then: Frozen) {
             // Whatever was under way is taken up: flushing again changes nothing that is read.
             node.flush().await.unwrap();
             assert_eq!(check_node(&node, &told).await.len(), found.len(), "sync {n}");
-            if let Some(table) = find(&node, "t") {
+            let mut named = 0;
+            for table in ["t", "u"].iter().filter_map(|name| find(&node, name)) {
                 let snapshot = node.snapshot(&table).await.unwrap();
-                let named = snapshot.shards[0].segments.len();
-                assert_eq!(objects(&node).await.len(), named, "sync {n}: orphans are left");
-                assert!(snapshot.shards[0].memory.is_empty());
+                named += snapshot.shards.iter().map(|shard| shard.segments.len()).sum::<usize>();
+                assert!(snapshot.shards.iter().all(|shard| shard.memory.is_empty()));
             }
+            assert_eq!(objects(&node).await.len(), named, "sync {n}: orphans are left");
             node.shutdown().await.unwrap();
             found
         });

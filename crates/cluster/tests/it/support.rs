@@ -50,6 +50,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes: event::limits::SEAL_BYTES,
+        data_groups: event::limits::DATA_GROUPS,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(memory_bytes),
         remote: None,
@@ -101,10 +102,26 @@ pub(crate) fn events(name: &str) -> TableSpec {
             split_interval_us: HOUR_US,
             retention_us: None,
             dedup: event::Dedup::None,
+            sharding: event::Sharding::default(),
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     }
+}
+
+/// The same with its rows spread over `shards` shards by their sensor.
+pub(crate) fn spread(name: &str, shards: u32) -> TableSpec {
+    let mut spec = events(name);
+    let TableKind::Event(options) = &mut spec.kind else { unreachable!("it has events") };
+    options.sharding = event::Sharding { shards, by: vec![1] };
+    spec
+}
+
+/// One row of each of `sensors` sensors, all with that value.
+pub(crate) fn one_of_each(sensors: usize, value: i64) -> RecordBatch {
+    let all: Vec<RecordBatch> = (0..sensors).map(|sensor| rows(&format!("s{sensor:02}"), value..value + 1)).collect();
+    arrow::compute::concat_batches(&all[0].schema(), &all).unwrap()
 }
 
 /// Rows `values`, one a second from `START_US` + the value, all of one sensor.
@@ -135,15 +152,20 @@ pub(crate) async fn count(node: &Arc<Node>, snapshot: &TableSnapshot) -> BTreeMa
     let mut found = BTreeMap::new();
     let store = node.segment_store();
     for shard in &snapshot.shards {
-        for batch in shard.memory.iter().flat_map(|m| &m.batches) {
-            add(&mut found, batch);
+        let there = |split: event::SplitId, batch: &RecordBatch, base: u64| match shard.deleted.get(&split) {
+            Some(deleted) => deleted.filter(batch, base).unwrap(),
+            None => batch.clone(),
+        };
+        for memory in &shard.memory {
+            memory.batches.iter().for_each(|batch| add(&mut found, &there(memory.split, batch, 0)));
         }
         for segment in &shard.segments {
             let object = store.get(&Path::from(segment.meta.name.as_str())).await.unwrap();
             let bytes = object.bytes().await.unwrap();
             storage::encode::verify_segment(&segment.meta, &bytes).unwrap();
             for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
-                add(&mut found, &batch.unwrap());
+                let meta = &segment.meta;
+                add(&mut found, &there(meta.split, &batch.unwrap(), meta.sequence_base));
             }
         }
     }

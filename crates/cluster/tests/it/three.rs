@@ -18,20 +18,27 @@ const SEAL_BYTES: usize = 256 << 10;
 pub(crate) struct Three {
     pub(crate) network: SimulatedNetwork,
     pub(crate) clock: Arc<SimulatedClock>,
+    groups: usize,
     disks: Vec<Arc<SimulatedDisk>>,
     pub(crate) nodes: Vec<Option<Arc<Node>>>,
 }
 
-fn address(place: usize) -> String {
+pub(crate) fn address(place: usize) -> String {
     format!("node-{}", place + 1)
 }
 
 impl Three {
-    /// Starts them, and waits until all vote.
+    /// Starts them with one data group, and waits until all vote.
     pub(crate) async fn start() -> Three {
+        Three::with_groups(1).await
+    }
+
+    /// The same with several.
+    pub(crate) async fn with_groups(groups: usize) -> Three {
         let disks = (0..3).map(|seed| Arc::new(SimulatedDisk::new(seed))).collect();
         let clock = Arc::new(SimulatedClock::at(START_US));
-        let mut three = Three { network: SimulatedNetwork::default(), clock, disks, nodes: vec![None, None, None] };
+        let (network, nodes) = (SimulatedNetwork::default(), vec![None, None, None]);
+        let mut three = Three { network, clock, groups, disks, nodes };
         three.nodes[0] = Some(three.open(0).await.unwrap());
         let (second, third) = tokio::join!(three.open(1), three.open(2));
         three.nodes[1] = Some(second.unwrap());
@@ -55,7 +62,8 @@ impl Three {
         let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
         let options = options(disk, 1 << 30);
         let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
-        Node::start(NodeOptions { place, entropy, clock: self.clock.clone(), seal_bytes: SEAL_BYTES, ..options }).await
+        let (clock, data_groups) = (self.clock.clone(), self.groups);
+        Node::start(NodeOptions { place, entropy, clock, seal_bytes: SEAL_BYTES, data_groups, ..options }).await
     }
 
     pub(crate) fn node(&self, place: usize) -> &Arc<Node> {
@@ -92,7 +100,7 @@ impl Three {
         self.nodes[place] = Some(self.open(place).await.unwrap());
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         for node in self.nodes.into_iter().flatten() {
             node.shutdown().await.unwrap();
         }

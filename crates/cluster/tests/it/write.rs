@@ -75,7 +75,7 @@ async fn concurrent_statements_are_atomic_and_seen_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_over_two_tables_is_one_entry() {
+async fn a_transaction_over_two_tables_is_whole() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(real_disk(&dir)).await.unwrap();
     let one = node.create_table(events("one")).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_transaction_over_two_tables_is_one_entry() {
     statement.append(&one, rows("a", 0..3)).await.unwrap();
     statement.append(&two, rows("b", 0..4)).await.unwrap();
     statement.append(&one, rows("a", 3..5)).await.unwrap();
-    assert_eq!(statement.uncommitted(&one).batches.iter().map(|b| b.num_rows()).sum::<usize>(), 5);
+    assert_eq!(statement.uncommitted(&one)[0].batches.iter().map(|b| b.num_rows()).sum::<usize>(), 5);
     assert!(read(&node, &one).await.is_empty());
     assert_eq!(statement.commit().await.unwrap().rows, 9);
     assert_eq!(read(&node, &one).await, once("a", 0..5));

@@ -248,6 +248,7 @@ mod tests {
             kind: TableKind::Reference,
             compression: Compression::Zstd,
             checks: Vec::new(),
+            consistency: event::Consistency::Strong,
         };
         TupleDecoder::new(Arc::new(table), vec![0, 1])
     }

@@ -226,7 +226,17 @@ impl Session {
         at: usize,
         column_type: ColumnType,
     ) -> Result<(), Error> {
+        let says_shard = table.event().is_some_and(|options| options.sharding.by.contains(&at));
         let column = &mut table.columns[at];
+        let is_whole =
+            |column_type| matches!(column_type, ColumnType::SmallInt | ColumnType::Integer | ColumnType::BigInt);
+        if says_shard && !(is_whole(column.column_type) && is_whole(column_type)) {
+            return Err(Error::hinted(
+                Condition::FeatureNotSupported,
+                format!("cannot alter type of column \"{}\": it says the shard of each row", column.name),
+                "Create another table and INSERT INTO it what SELECT gives.",
+            ));
+        }
         if !column.column_type.widens_to(column_type) {
             return Err(Error::hinted(
                 Condition::FeatureNotSupported,
@@ -302,7 +312,7 @@ fn set_options(table: &mut TableDefinition, written: &[SqlOption]) -> Result<(),
         return Err(Error::hinted(
             Condition::FeatureNotSupported,
             format!("option \"{name}\" of an existing table cannot be changed"),
-            "Options that can be changed are retention and compression.",
+            "Options that can be changed are retention, compression and consistency.",
         ));
     }
     let given = |value: &str| value != "default";
@@ -313,6 +323,9 @@ fn set_options(table: &mut TableDefinition, written: &[SqlOption]) -> Result<(),
             TableKind::Event(event) => event.retention_us = retention_us,
             TableKind::Reference => return Err(ddl::needs_time("retention")),
         }
+    }
+    if let Some(said) = &options.consistency {
+        table.consistency = ddl::consistency(Some(said.as_str()).filter(|value| given(value)))?;
     }
     if let Some(said) = &options.compression {
         table.compression = ddl::compression(Some(said.as_str()).filter(|value| given(value)))?;

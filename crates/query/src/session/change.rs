@@ -13,7 +13,7 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{FieldRef, TimestampMicrosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
-use cluster::Table;
+use cluster::{Table, TableSnapshot, WriteSet};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, ObjectName, SelectItem, SetExpr, Statement as Ast,
@@ -22,6 +22,7 @@ use datafusion::sql::sqlparser::ast::{
 use event::{IdentityKind, SplitId, TableDefinition};
 use futures::StreamExt;
 use storage::SequenceSet;
+use storage::routing::shard_of;
 use storage::sequence::SEQUENCE_ROW_BITS;
 
 use super::ddl::{folded, relation};
@@ -68,9 +69,10 @@ pub(super) fn is_change(ast: &Ast) -> bool {
 #[derive(Default)]
 pub(super) struct Found {
     rows: u64,
-    /// The numbers there were so far, when a row may come several times: it is changed once.
-    seen: Option<HashSet<u64>>,
-    pub(super) splits: BTreeMap<SplitId, SequenceSet>,
+    /// The shards and numbers there were so far, when a row may come several times: it is changed once.
+    seen: Option<HashSet<(usize, u64)>>,
+    /// The numbers by number of the shard.
+    pub(super) shards: BTreeMap<usize, BTreeMap<SplitId, SequenceSet>>,
 }
 
 impl Session {
@@ -137,8 +139,7 @@ impl Session {
             }
         }
         let read = reads.snapshot(&table).await.map_err(|error| self.worded(error, statement))?;
-        let index = read.shards.iter().map(|shard| shard.index).min().unwrap_or(0);
-        writes.delete(&table, index, &found.splits)?;
+        found.delete_from(&mut writes, &table, &read)?;
         let Some(items) = change.returning else {
             self.finish_write(writes).await?;
             return Ok(Outcome::Done(format!("{} {}", change.word, found.rows)));
@@ -302,6 +303,20 @@ impl<'a> Change<'a> {
 }
 
 impl Found {
+    /// Deletes what was found, which was read from `read`.
+    pub(super) fn delete_from(
+        &self,
+        writes: &mut WriteSet,
+        table: &Arc<Table>,
+        read: &TableSnapshot,
+    ) -> Result<(), Error> {
+        for (shard, splits) in &self.shards {
+            let index = read.shards.get(*shard).map_or(0, |snapshot| snapshot.index);
+            writes.delete(table, *shard, index, splits)?;
+        }
+        Ok(())
+    }
+
     /// Takes the numbers in, and gives the columns behind them.
     pub(super) fn take(&mut self, definition: &TableDefinition, batch: &RecordBatch) -> Result<RecordBatch, Error> {
         let internal = |message: String| Error::report(Condition::Internal, message);
@@ -312,11 +327,16 @@ impl Found {
             let message = "rows of a statement that wrote more than 16777215 of them cannot be told apart";
             return Err(Error::hinted(Condition::ProgramLimitExceeded, message, "Drop the table instead."));
         }
+        let mut shards = shards_in(definition, batch)?;
         let first = self.seen.as_mut().map(|seen| {
-            let first: BooleanArray = numbers.values().iter().map(|number| Some(seen.insert(*number))).collect();
+            let rows = shards.iter().zip(numbers.values());
+            let first: BooleanArray = rows.map(|(shard, number)| Some(seen.insert((*shard, *number)))).collect();
             filter_record_batch(batch, &first)
         });
         let first = first.transpose().map_err(|error| internal(error.to_string()))?;
+        if let Some(first) = &first {
+            shards = shards_in(definition, first)?;
+        }
         let batch = first.as_ref().unwrap_or(batch);
         let numbers = batch.column(0).as_primitive::<UInt64Type>();
         // Those that are there, among others of their keys.
@@ -325,24 +345,24 @@ impl Found {
         let visible =
             visible.map(|visible| visible.ok_or_else(|| internal("rows without a mark".to_owned()))).transpose()?;
         self.rows += visible.map_or(batch.num_rows(), BooleanArray::true_count) as u64;
-        let mut splits: BTreeMap<SplitId, Vec<u64>> = BTreeMap::new();
+        let mut found: BTreeMap<(usize, SplitId), Vec<u64>> = BTreeMap::new();
         let mut skipped = 1;
         match definition.event() {
             Some(event) => {
-                skipped += 1;
+                skipped += 1 + shard_columns(definition).len();
                 let times = batch.column(1).as_primitive_opt::<TimestampMicrosecondType>();
                 let times = times.ok_or_else(|| internal("rows without times".to_owned()))?;
-                for (time, number) in times.values().iter().zip(numbers.values()) {
+                for ((time, number), shard) in times.values().iter().zip(numbers.values()).zip(shards) {
                     let split = event::split::split_of(*time, event.split_interval_us);
-                    splits.entry(split).or_default().push(*number);
+                    found.entry((shard, split)).or_default().push(*number);
                 }
             }
             None => {
-                splits.insert(SplitId(0), numbers.values().to_vec());
+                found.insert((0, SplitId(0)), numbers.values().to_vec());
             }
         }
-        for (split, numbers) in splits {
-            let found = self.splits.entry(split).or_default();
+        for ((shard, split), numbers) in found {
+            let found = self.shards.entry(shard).or_default().entry(split).or_default();
             *found = found.union(&SequenceSet::of(numbers));
         }
         let rest: Vec<usize> = (skipped..batch.num_columns() - usize::from(visible.is_some())).collect();
@@ -352,6 +372,21 @@ impl Found {
             None => Ok(rest),
         }
     }
+}
+
+/// What a query of rows to change gives after number and time: the columns that say in which of several shards a row lies.
+pub(super) fn shard_columns(definition: &TableDefinition) -> &[usize] {
+    definition.event().map(|options| &options.sharding.by[..]).unwrap_or_default()
+}
+
+/// The number of the shard of each row.
+fn shards_in(definition: &TableDefinition, batch: &RecordBatch) -> Result<Vec<usize>, Error> {
+    let Some(sharding) = definition.event().map(|options| &options.sharding).filter(|by| !by.is_single()) else {
+        return Ok(vec![0; batch.num_rows()]);
+    };
+    let by: Vec<_> = batch.columns().iter().skip(2).take(sharding.by.len()).collect();
+    let shards = shard_of(&by, batch.num_rows(), sharding.shards);
+    shards.map_err(|error| Error::report(Condition::Internal, error.to_string()))
 }
 
 /// The value of each assigned column by its position.

@@ -341,8 +341,7 @@ impl Session {
             updated.push(self.aside(move || target.rows(&values)).await?);
         }
         let read = reads.snapshot(table).await.map_err(|error| self.worded(error, statement))?;
-        let index = read.shards.iter().map(|shard| shard.index).min().unwrap_or(0);
-        self.take_writes().await.delete(table, index, &found.splits)?;
+        found.delete_from(&mut *self.take_writes().await, table, &read)?;
         concat_batches(&definition.arrow_schema(), &updated).map_err(internal)
     }
 

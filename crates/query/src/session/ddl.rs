@@ -7,8 +7,10 @@ use datafusion::sql::sqlparser::ast::{
     TableConstraint, TimezoneInfo, Value,
 };
 use event::{
-    Column, ColumnId, ColumnType, Compression, Dedup, EventOptions, Identity, IdentityKind, TableKind, UniqueKey,
+    Column, ColumnId, ColumnType, Compression, Consistency, Dedup, EventOptions, Identity, IdentityKind, Sharding,
+    TableKind, UniqueKey, limits,
 };
+use storage::routing::can_shard_by;
 
 use super::checks;
 use super::report::nearest;
@@ -16,12 +18,14 @@ use crate::error::{Condition, Error};
 
 /// Width of a split when nothing is said.
 const SPLIT_INTERVAL_US: i64 = 86_400_000_000;
+/// What a cluster keeps of every table, once it has so many nodes.
+const REPLICAS: &str = "3";
 /// How PostgreSQL would split a table.
 const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
 const RESERVED: [&str; 1] = ["__seq"];
 /// Options of this release, with TimescaleDB's names for them.
-const OPTIONS: [(&str, &str); 14] = [
+const OPTIONS: [(&str, &str); 17] = [
     ("time_column", "time_column"),
     ("tsdb.partition_column", "time_column"),
     ("series", "series"),
@@ -32,6 +36,9 @@ const OPTIONS: [(&str, &str); 14] = [
     ("tsdb.chunk_interval", "split_interval"),
     ("dedup", "dedup"),
     ("retention", "retention"),
+    ("shards", "shards"),
+    ("shard_by", "shard_by"),
+    ("consistency", "consistency"),
     ("compression", "compression"),
     ("replicas", "replicas"),
     ("tsdb.hypertable", "hypertable"),
@@ -45,8 +52,11 @@ pub(super) struct Options {
     series: Option<String>,
     split_interval: Option<String>,
     dedup: Option<String>,
+    shards: Option<String>,
+    shard_by: Option<String>,
     pub(super) retention: Option<String>,
     pub(super) compression: Option<String>,
+    pub(super) consistency: Option<String>,
 }
 
 impl Options {
@@ -57,6 +67,8 @@ impl Options {
             ("series", &self.series),
             ("split_interval", &self.split_interval),
             ("dedup", &self.dedup),
+            ("shards", &self.shards),
+            ("shard_by", &self.shard_by),
         ];
         fixed.into_iter().find(|(_, value)| value.is_some()).map(|(name, _)| name)
     }
@@ -116,7 +128,8 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     refuse_as_keys(&columns, keys)?;
     let compression = compression(options.compression.as_deref())?;
     let checks = checks::stated(create, &name, &columns)?;
-    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
+    let consistency = consistency(options.consistency.as_deref())?;
+    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks, consistency })
 }
 
 /// The table that CREATE TABLE AS asks for, with the columns of its query.
@@ -136,7 +149,8 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
     let kind = kind(&options, &columns, &[])?;
     let compression = compression(options.compression.as_deref())?;
     let (primary_key, unique, checks) = Default::default();
-    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks })
+    let consistency = consistency(options.consistency.as_deref())?;
+    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks, consistency })
 }
 
 /// Rows are not ordered by some types as PostgreSQL orders them.
@@ -480,13 +494,16 @@ pub(super) fn options(list: &[SqlOption]) -> Result<Options, Error> {
             "series" => &mut options.series,
             "split_interval" => &mut options.split_interval,
             "dedup" => &mut options.dedup,
+            "shards" => &mut options.shards,
+            "shard_by" => &mut options.shard_by,
             "retention" => &mut options.retention,
             "compression" => &mut options.compression,
-            "replicas" if value != "1" => {
+            "consistency" => &mut options.consistency,
+            "replicas" if !["1", REPLICAS].contains(&value.as_str()) => {
                 return Err(Error::hinted(
                     Condition::FeatureNotSupported,
                     format!("{value} replicas are not supported"),
-                    "This cluster has one node; leave the option out or say replicas = 1.",
+                    "Every table has three replicas once the cluster has three nodes; leave the option out.",
                 ));
             }
             // A table with these is what it says anyway.
@@ -520,7 +537,8 @@ fn unknown_option(name: &str) -> Error {
     let hint = match nearest(name, known) {
         Some(near) => format!("Perhaps you meant \"{near}\"."),
         None => {
-            "Options are time_column, series, split_interval, dedup, retention, compression and replicas.".to_owned()
+            "Options are time_column, series, split_interval, dedup, retention, shards, shard_by, compression, consistency and replicas."
+                .to_owned()
         }
     };
     Error::hinted(Condition::FeatureNotSupported, format!("table option \"{name}\" is not supported"), hint)
@@ -540,6 +558,8 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
             ("series", &options.series),
             ("split_interval", &options.split_interval),
             ("dedup", &options.dedup),
+            ("shards", &options.shards),
+            ("shard_by", &options.shard_by),
             ("retention", &options.retention),
         ];
         for (option, written) in of_events {
@@ -558,12 +578,65 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         None => SPLIT_INTERVAL_US,
     };
     let retention_us = options.retention.as_ref().map(|text| interval_us("retention", text)).transpose()?;
-    let options =
-        EventOptions { time_column, series, split_interval_us, retention_us, dedup: dedup(options.dedup.as_deref())? };
+    let sharding = sharding(options, columns, &series)?;
+    let dedup = dedup(options.dedup.as_deref())?;
+    let options = EventOptions { time_column, series, split_interval_us, retention_us, dedup, sharding };
     if !options.dedup.is_none() {
         check_key(&options, columns, primary_key)?;
     }
     Ok(TableKind::Event(options))
+}
+
+/// How new queries read the table.
+pub(super) fn consistency(written: Option<&str>) -> Result<Consistency, Error> {
+    let Some(written) = written else { return Ok(Consistency::default()) };
+    Consistency::named(written)
+        .ok_or_else(|| invalid_option("consistency", written, "strong, session, bounded and eventual"))
+}
+
+/// Over how many shards rows are spread, and by which columns: those of the series key when nothing is said.
+fn sharding(options: &Options, columns: &[Column], series: &[usize]) -> Result<Sharding, Error> {
+    let invalid = |message: String, hint: &str| Err(Error::hinted(Condition::InvalidTableDefinition, message, hint));
+    let shards = match options.shards.as_deref().map(str::parse::<u32>) {
+        None => 1,
+        Some(Ok(shards)) if (1..=limits::SHARDS_MAX).contains(&shards) => shards,
+        Some(_) => {
+            let written = options.shards.as_deref().unwrap_or_default();
+            return Err(invalid_option("shards", written, "the numbers from 1 to 64"));
+        }
+    };
+    let by = match &options.shard_by {
+        None => series.to_vec(),
+        Some(list) => {
+            let mut by = Vec::new();
+            for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                let Some(at) = position(columns, name) else {
+                    let message = format!("shard column \"{name}\" does not exist");
+                    return Err(Error::report(Condition::UndefinedColumn, message));
+                };
+                if !series.contains(&at) || by.contains(&at) {
+                    let message =
+                        format!("column \"{name}\" cannot say the shard: it is not in the series key, or named twice");
+                    return invalid(message, "Rows of one series lie in one shard: name columns of the series key.");
+                }
+                by.push(at);
+            }
+            by
+        }
+    };
+    if shards == 1 {
+        return Ok(Sharding::default());
+    }
+    if by.is_empty() {
+        let message = "a table with several shards needs columns that say the shard of a row".to_owned();
+        return invalid(message, "For example, series = 'device'.");
+    }
+    if let Some(at) = by.iter().find(|at| !can_shard_by(columns[**at].column_type)) {
+        let Column { name, column_type, .. } = &columns[*at];
+        let message = format!("column \"{name}\" of type {column_type} cannot say the shard of a row");
+        return invalid(message, "Name columns of text, whole numbers, uuid, boolean, dates or times as shard_by.");
+    }
+    Ok(Sharding { shards, by })
 }
 
 /// Which row of a key is to be there, all when nothing is said.

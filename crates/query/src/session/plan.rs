@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use cluster::{Catalog, Table};
+use cluster::{Catalog, ReadLevel, Table};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, DataFusionError, ParamValues, ScalarValue};
 use datafusion::execution::TaskContext;
@@ -16,6 +17,7 @@ use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, Statement as Ast};
+use event::Consistency;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
@@ -23,8 +25,9 @@ use super::change::is_change;
 use super::insert::{Source, cell_types, text_parameter};
 use super::report::{self, Known};
 use super::returning::Returning;
+use super::settings::duration_ms;
 use super::view::add_views;
-use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog};
+use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog, tokens};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, Snapshots, StatementCatalog};
@@ -44,6 +47,7 @@ pub(super) struct Planned {
     plan: LogicalPlan,
     state: SessionState,
     moment: Moment,
+    reads: Arc<Reads>,
 }
 
 impl Planned {
@@ -95,8 +99,31 @@ impl Session {
         self.state_over(Arc::new(self.reads())).0
     }
 
-    /// What a statement reads now.
+    /// What a query reads now: as new as its tables say, or as little new as the session is content with.
     pub(super) fn reads(&self) -> Reads {
+        let snapshots = match &self.pinned {
+            Some(pinned) => Arc::clone(pinned),
+            None => Arc::new(Snapshots::new(Arc::clone(self.engine.node())).at_least_as_new_as(self.read_level())),
+        };
+        Reads::new(snapshots, self.own_rows(&self.visible()))
+    }
+
+    fn read_level(&self) -> ReadLevel {
+        let settings = self.settings.lock();
+        let get = |name: &str| settings.get(name).unwrap_or_default();
+        let mut at_least = tokens::read(&get("annal.min_commit")).unwrap_or_default();
+        for (group, index) in &self.written_up_to {
+            tokens::add(&mut at_least, *group, *index);
+        }
+        ReadLevel {
+            consistency: Consistency::named(&get("annal.consistency")).unwrap_or_default(),
+            max_staleness: Duration::from_millis(duration_ms(&get("annal.max_staleness"))),
+            at_least,
+        }
+    }
+
+    /// What a statement reads that writes: always the newest there is.
+    pub(super) fn newest_reads(&self) -> Reads {
         let snapshots = match &self.pinned {
             Some(pinned) => Arc::clone(pinned),
             None => Arc::new(Snapshots::new(Arc::clone(self.engine.node()))),
@@ -116,7 +143,7 @@ impl Session {
         (state, list)
     }
 
-    pub(super) fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, cluster::Uncommitted> {
+    pub(super) fn own_rows(&self, catalog: &Catalog) -> BTreeMap<event::TableId, Vec<cluster::Uncommitted>> {
         // While a statement writes nothing is planned.
         let Some(writes) = self.writes.as_ref().and_then(|writes| writes.try_lock().ok()) else {
             return BTreeMap::new();
@@ -126,7 +153,7 @@ impl Session {
         let any = |rows: &cluster::Uncommitted| {
             !rows.batches.is_empty() || !rows.segments.is_empty() || !rows.deleted.is_empty()
         };
-        all.filter(|(_, rows)| any(rows)).collect()
+        all.filter(|(_, shards)| shards.iter().any(any)).collect()
     }
 
     /// Names a mistyped one could have meant.
@@ -212,7 +239,7 @@ impl Session {
         names::name_columns(&mut ast);
         let catalog = self.visible();
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
-        let (state, list) = self.state_over(reads);
+        let (state, list) = self.state_over(Arc::clone(&reads));
         let moment = self.moment();
         let planned = self.engine.work(async move {
             let ast = DfStatement::Statement(Box::new(ast));
@@ -227,7 +254,7 @@ impl Session {
                 Err(_) if !plan.get_parameter_types()?.is_empty() => plan,
                 Err(error) => return Err(error),
             };
-            Ok(Planned { plan, state, moment })
+            Ok(Planned { plan, state, moment, reads })
         });
         planned.await.map_err(|error| self.worded(error, statement))
     }
@@ -261,7 +288,7 @@ impl Session {
     pub(super) async fn made_ready(
         &self,
         statement: &super::Statement,
-        Planned { plan, state, .. }: Planned,
+        Planned { plan, state, reads, .. }: Planned,
         parameters: &[ScalarValue],
     ) -> Result<Runnable, Error> {
         let parameters = parameters.to_vec();
@@ -274,7 +301,13 @@ impl Session {
             let plan = state.create_physical_plan(&plan).await?;
             Ok(Runnable { plan, context: state.task_ctx() })
         });
-        runnable.await.map_err(|error| self.worded(error, statement))
+        let runnable = runnable.await.map_err(|error| self.worded(error, statement))?;
+        let staleness = match reads.staleness() {
+            Some(age) => format!("{}ms", age.as_millis()),
+            None => "unknown".to_owned(),
+        };
+        self.settings.lock().tell("annal.last_staleness", staleness);
+        Ok(runnable)
     }
 
     /// The types of a plan's parameters.

@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 use cluster::{Table, TableSnapshot, Uncommitted};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{Insert, SelectItem, Statement as Ast, TableWithJoins};
+use event::ShardId;
 use event::limits::RETURNING_BYTES_MAX;
 use futures::{StreamExt, stream};
 use storage::sequence::{sequenced_schema, with_sequence};
@@ -96,8 +97,9 @@ impl Session {
         let batches = batches.map_err(|error| Error::report(Condition::Internal, error.to_string()))?;
         let nothing = TableSnapshot { table: Arc::clone(table), shards: Vec::new() };
         let snapshots = Snapshots::pinned(Arc::clone(self.engine().node()), vec![nothing]);
-        let own = Uncommitted { batches, ..Uncommitted::default() };
-        let reads = Reads::new(Arc::new(snapshots), BTreeMap::from([(table.definition.id, own)]));
+        let shard = table.shards.first().map_or(ShardId(0), |placement| placement.shard);
+        let own = Uncommitted { shard, batches, segments: Vec::new(), deleted: BTreeMap::new() };
+        let reads = Reads::new(Arc::new(snapshots), BTreeMap::from([(table.definition.id, vec![own])]));
         // What the statement wrote, whatever became of it.
         Ok(reads.with_all_rows())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::tokens;
 use crate::error::{Condition, Report};
 use crate::text::{Refused, Zone, refused};
 
@@ -18,6 +19,8 @@ enum Rule {
     Milliseconds,
     /// A time zone.
     Zone,
+    /// A commit token.
+    Positions,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// Only what is true of this server: the default is the one value that is accepted.
@@ -26,11 +29,18 @@ enum Rule {
     ReadOnly,
 }
 
+/// How new queries read, as settings spell it.
+const CONSISTENCIES: &[&str] = &["strong", "session", "bounded", "eventual"];
 /// Isolation levels, as settings spell them.
 const ISOLATIONS: &[&str] = &["read uncommitted", "read committed", "repeatable read"];
 
 /// Name as SHOW spells it, default, rule, whether the client is told of changes.
 const KNOWN: &[(&str, &str, Rule, bool)] = &[
+    ("annal.consistency", "strong", Rule::OneOf(CONSISTENCIES), false),
+    ("annal.last_commit", "", Rule::ReadOnly, false),
+    ("annal.last_staleness", "", Rule::ReadOnly, false),
+    ("annal.max_staleness", "5s", Rule::Milliseconds, false),
+    ("annal.min_commit", "", Rule::Positions, false),
     ("application_name", "", Rule::Text, true),
     ("bytea_output", "hex", Rule::Only, false),
     ("client_encoding", "UTF8", Rule::Only, true),
@@ -238,6 +248,7 @@ impl Settings {
             },
             Rule::Integer => value.trim().parse::<i32>().map(|number| number.to_string()).map_err(|_| invalid()),
             Rule::Milliseconds => milliseconds(value).map(|ms| ms.to_string()).ok_or_else(invalid),
+            Rule::Positions => tokens::read(value).map(|_| value.trim().to_owned()).ok_or_else(invalid),
             Rule::Zone => zone_named(value).map(|_| value.to_owned()).ok_or_else(invalid),
             Rule::OneOf(words) => {
                 let word = value.to_ascii_lowercase();
@@ -249,6 +260,11 @@ impl Settings {
                 Err(refused(Condition::InvalidParameterValue, message))
             }
         }
+    }
+
+    /// Sets a value that only the server changes; no transaction takes it back.
+    pub(crate) fn tell(&mut self, key: &str, value: String) {
+        self.values.insert(key.to_owned(), value);
     }
 
     /// How often any setting was changed.
@@ -367,6 +383,11 @@ mod tests {
         check("datestyle", "german", Err("value \"german\" of parameter \"DateStyle\" is not supported"));
         check("server_version", "16", Err("parameter \"server_version\" cannot be changed"));
         check("my.own", "x", Ok("x"));
+        check("annal.consistency", "BOUNDED", Ok("bounded"));
+        check("annal.consistency", "weak", Err("invalid value for parameter \"annal.consistency\": \"weak\""));
+        check("annal.min_commit", "1:7,3:12", Ok("1:7,3:12"));
+        check("annal.min_commit", "7", Err("invalid value for parameter \"annal.min_commit\": \"7\""));
+        check("annal.last_commit", "1:7", Err("parameter \"annal.last_commit\" cannot be changed"));
         check(
             "datafusion.execution.batch_size",
             "1",

@@ -8,14 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cluster::{CatalogChanges, ChangesMark, Mark, WriteSet};
+use cluster::{CatalogChanges, ChangesMark, Commit, Mark, WriteSet};
 use datafusion::sql::sqlparser::ast::{
     ObjectType, SetExpr, Statement as Ast, TransactionAccessMode, TransactionIsolationLevel, TransactionMode,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::settings::Settings;
-use super::{Block, Outcome, Session};
+use super::{Block, Outcome, Session, tokens};
 use crate::error::{Condition, Error};
 use crate::table::Snapshots;
 
@@ -344,12 +344,25 @@ impl Session {
         let writes = writes.map(free).transpose()?.filter(|writes| !writes.is_empty());
         self.committing.store(true, Ordering::SeqCst);
         let outcome = match (changes, writes) {
-            (Some(changes), writes) => Box::pin(changes.commit(writes)).await.map(drop),
-            (None, Some(writes)) => writes.commit().await.map(drop),
-            (None, None) => Ok(()),
+            (Some(changes), writes) => Box::pin(changes.commit(writes)).await,
+            (None, Some(writes)) => writes.commit().await,
+            (None, None) => Ok(Commit::default()),
         };
         self.committing.store(false, Ordering::SeqCst);
-        Ok(outcome?)
+        self.note_commit(&outcome?);
+        Ok(())
+    }
+
+    /// What was committed is seen by this session from now on, and by those that are given its token.
+    fn note_commit(&mut self, commit: &Commit) {
+        if commit.positions.is_empty() {
+            return;
+        }
+        for (group, index) in &commit.positions {
+            tokens::add(&mut self.written_up_to, *group, *index);
+        }
+        let last = commit.positions.iter().copied().collect();
+        self.settings.lock().tell("annal.last_commit", tokens::write(&last));
     }
 }
 

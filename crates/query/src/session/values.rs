@@ -317,6 +317,7 @@ mod tests {
             kind: TableKind::Reference,
             compression: Compression::Zstd,
             checks: Vec::new(),
+            consistency: event::Consistency::Strong,
         };
         Arc::new(Table { definition: Arc::new(definition), shards: Vec::new() })
     }

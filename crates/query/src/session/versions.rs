@@ -17,6 +17,7 @@ use event::TableDefinition;
 use storage::segment::SEQUENCE_COLUMN;
 
 use super::Session;
+use super::change::shard_columns;
 use super::keys::quoted;
 use crate::error::Error;
 use crate::table::Reads;
@@ -47,7 +48,7 @@ pub(super) struct ToChange<'a> {
 }
 
 impl Session {
-    /// `SELECT __seq, time, columns … FROM table WHERE …`, with what is assigned in place of the columns. In a table that keeps one row of
+    /// `SELECT __seq, time, shard columns, columns … FROM table WHERE …`, with what is assigned in place of the columns. In a table that keeps one row of
     /// each key the rows of that key come along, and a last column says which of them is there.
     pub(super) async fn query_of(&self, change: ToChange<'_>) -> Result<Ast, Error> {
         let ToChange { definition, own, from, others, columns, assigned, selection, with } = change;
@@ -58,6 +59,7 @@ impl Session {
             None => format!("{own}.{SEQUENCE_COLUMN}"),
         }];
         wanted.extend(definition.event().map(|options| of_own(options.time_column)));
+        wanted.extend(shard_columns(definition).iter().map(|at| of_own(*at)));
         let before = wanted.len();
         if columns {
             wanted.extend((0..definition.columns.len()).map(of_own));
@@ -91,7 +93,7 @@ impl Session {
 
     /// What a statement that changes rows of `table` reads.
     pub(super) fn reads_to_change(&self, table: &Arc<Table>) -> Reads {
-        let reads = self.reads().with_numbers(table.definition.id);
+        let reads = self.newest_reads().with_numbers(table.definition.id);
         if table.definition.dedup().is_none() {
             return reads;
         }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cluster::{Node, Table, TableSnapshot, Uncommitted};
+use cluster::{Node, ReadLevel, Table, TableSnapshot, Uncommitted};
 use datafusion::datasource::TableProvider;
 use datafusion::error::{DataFusionError, Result};
 use event::TableId;
@@ -15,13 +16,33 @@ use tokio::sync::OnceCell;
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     node: Arc<Node>,
+    /// What the session is content with; a table may be content with less.
+    level: ReadLevel,
+    /// How old what was read may be, when all of that is known.
+    staleness: Mutex<Option<Duration>>,
     opened: Mutex<BTreeMap<TableId, Arc<OnceCell<Arc<TableSnapshot>>>>>,
 }
 
 impl Snapshots {
     /// Nothing opened yet.
     pub(crate) fn new(node: Arc<Node>) -> Snapshots {
-        Snapshots { node, opened: Mutex::default() }
+        Snapshots {
+            node,
+            level: ReadLevel::strong(),
+            staleness: Mutex::new(Some(Duration::ZERO)),
+            opened: Mutex::default(),
+        }
+    }
+
+    /// The same, read at a level.
+    pub(crate) fn at_least_as_new_as(mut self, level: ReadLevel) -> Snapshots {
+        self.level = level;
+        self
+    }
+
+    /// How old what was read so far may be; `None` when that is not known.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        *self.staleness.lock()
     }
 
     /// All tables of one moment, for a transaction that reads repeatably. A table made later is opened when it is needed.
@@ -30,14 +51,22 @@ impl Snapshots {
             (snapshot.table.definition.id, Arc::new(OnceCell::new_with(Some(Arc::new(snapshot)))))
         };
         let opened = snapshots.into_iter().map(cell).collect();
-        Snapshots { node, opened: Mutex::new(opened) }
+        Snapshots { opened: Mutex::new(opened), ..Snapshots::new(node) }
     }
 
     async fn of(&self, table: &Arc<Table>) -> Result<Arc<TableSnapshot>> {
         let cell = Arc::clone(self.opened.lock().entry(table.definition.id).or_default());
         let snapshot = cell
             .get_or_try_init(|| async {
-                self.node.snapshot(table).await.map(Arc::new).map_err(|e| DataFusionError::External(Box::new(e)))
+                let level = ReadLevel {
+                    consistency: self.level.consistency.max(table.definition.consistency),
+                    ..self.level.clone()
+                };
+                let snapshot = self.node.snapshot_at(table, &level).await;
+                let (snapshot, age) = snapshot.map_err(|e| DataFusionError::External(Box::new(e)))?;
+                let mut oldest = self.staleness.lock();
+                *oldest = oldest.zip(age).map(|(a, b)| a.max(b));
+                Ok::<_, DataFusionError>(Arc::new(snapshot))
             })
             .await?;
         if snapshot.table.definition.version == table.definition.version {
@@ -52,7 +81,7 @@ impl Snapshots {
 #[derive(Clone, Debug)]
 pub(crate) struct Reads {
     snapshots: Arc<Snapshots>,
-    uncommitted: BTreeMap<TableId, Uncommitted>,
+    uncommitted: BTreeMap<TableId, Vec<Uncommitted>>,
     /// The table whose rows are given with their sequence numbers.
     numbered: Option<TableId>,
     /// Whether rows are given that others of their key took the place of.
@@ -63,7 +92,7 @@ pub(crate) struct Reads {
 
 impl Reads {
     /// `uncommitted` are the transaction's own rows, by table.
-    pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Uncommitted>) -> Reads {
+    pub(crate) fn new(snapshots: Arc<Snapshots>, uncommitted: BTreeMap<TableId, Vec<Uncommitted>>) -> Reads {
         Reads { snapshots, uncommitted, numbered: None, all: false, named: BTreeMap::new() }
     }
 
@@ -105,8 +134,13 @@ impl Reads {
         self.snapshots.of(table).await
     }
 
-    /// The transaction's own rows of `table`.
-    pub(crate) fn uncommitted(&self, table: TableId) -> Option<&Uncommitted> {
-        self.uncommitted.get(&table)
+    /// How old what was read so far may be; `None` when that is not known.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        self.snapshots.staleness()
+    }
+
+    /// The transaction's own rows of `table`, by shard.
+    pub(crate) fn uncommitted(&self, table: TableId) -> &[Uncommitted] {
+        self.uncommitted.get(&table).map(Vec::as_slice).unwrap_or_default()
     }
 }

@@ -95,7 +95,7 @@ pub(crate) struct Wanted<'a> {
 pub(crate) fn plan_scan(
     state: &dyn Session,
     snapshot: &TableSnapshot,
-    own: Option<&Uncommitted>,
+    own: &[Uncommitted],
     segments: &Arc<SegmentSource>,
     Wanted { schema, projection, filters, limit, all }: Wanted<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>> {

@@ -74,9 +74,11 @@ fn definition() -> TableDefinition {
             split_interval_us: HOUR_US,
             retention_us: None,
             dedup: event::Dedup::None,
+            sharding: event::Sharding::default(),
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     }
 }
 
@@ -121,6 +123,10 @@ struct World {
     own: Uncommitted,
 }
 
+fn nothing() -> Uncommitted {
+    Uncommitted { shard: ShardId(1), batches: Vec::new(), segments: Vec::new(), deleted: BTreeMap::new() }
+}
+
 impl World {
     fn new() -> World {
         World::with_memory(64 << 20)
@@ -131,7 +137,7 @@ impl World {
         let store = SegmentStore::from(futures::executor::block_on(opened).unwrap());
         let memory = crate::memory::QueryMemory::new(bytes, cluster::MemoryBudget::new(1 << 30));
         let environment = Environment::new(store.clone(), memory, 2, Functions::pure());
-        World { store, environment, segments: Vec::new(), memory: Vec::new(), own: Uncommitted::default() }
+        World { store, environment, segments: Vec::new(), memory: Vec::new(), own: nothing() }
     }
 
     /// Adds a segment for each split that `rows` lie in.
@@ -235,7 +241,7 @@ impl TableProvider for Pinned {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = Wanted { schema: &self.schema(), projection, filters, limit, all: false };
-        plan_scan(state, &self.snapshot, Some(&self.own), &self.segments, wanted)
+        plan_scan(state, &self.snapshot, std::slice::from_ref(&self.own), &self.segments, wanted)
     }
 }
 

@@ -94,14 +94,14 @@ impl ScanUnit {
 /// read with its rows' sequence numbers.
 pub(crate) fn units_of(
     snapshot: &TableSnapshot,
-    own: Option<&Uncommitted>,
+    own: &[Uncommitted],
     numbered: bool,
 ) -> Result<Vec<ScanUnit>, storage::Error> {
     let definition = &snapshot.table.definition;
     let nothing = BTreeMap::new();
-    let own_deleted = own.map_or(&nothing, |own| &own.deleted);
     let mut units = Vec::new();
     for shard in &snapshot.shards {
+        let own_deleted = own.iter().find(|own| own.shard == shard.shard).map_or(&nothing, |own| &own.deleted);
         let deleted = |split: SplitId| match (shard.deleted.get(&split), own_deleted.get(&split)) {
             (Some(committed), None) => Some(Arc::clone(committed)),
             (committed, Some(own)) => Some(Arc::new(committed.map_or_else(|| own.clone(), |rows| rows.union(own)))),
@@ -120,18 +120,19 @@ pub(crate) fn units_of(
             }
         }
     }
-    if let Some(own) = own {
+    let mut in_memory = Vec::new();
+    for own in own {
         for segment in &own.segments {
-            let deleted = own_deleted.get(&segment.meta.split).map(|rows| Arc::new(rows.clone()));
+            let deleted = own.deleted.get(&segment.meta.split).map(|rows| Arc::new(rows.clone()));
             units.push(of_segment(segment, deleted, OWN_ROW, numbered));
         }
-        let deleted = own_deleted.values().fold(SequenceSet::default(), |all, rows| all.union(rows));
-        let filter = |batch: &RecordBatch| deleted.filter(batch, 0);
-        let batches: Result<Vec<_>, _> = own.batches.iter().map(filter).collect();
-        let batches = batches.map_err(|error| storage::Error::Columns(error.to_string()))?;
-        if batches.iter().any(|batch| batch.num_rows() > 0) {
-            units.push(ScanUnit::Uncommitted(batches));
+        let deleted = own.deleted.values().fold(SequenceSet::default(), |all, rows| all.union(rows));
+        for batch in &own.batches {
+            in_memory.push(deleted.filter(batch, 0).map_err(|error| storage::Error::Columns(error.to_string()))?);
         }
+    }
+    if in_memory.iter().any(|batch| batch.num_rows() > 0) {
+        units.push(ScanUnit::Uncommitted(in_memory));
     }
     Ok(units)
 }

@@ -244,7 +244,7 @@ impl Client {
         };
         let mut writes = seat.node.begin();
         let statement = async {
-            writes.delete(&table, shard.index, &splits)?;
+            writes.delete(&table, 0, shard.index, &splits)?;
             writes.commit().await
         };
         let fate = self.answer(seat, statement).await;

@@ -93,6 +93,7 @@ impl Machine {
             consensus: tokio::runtime::Handle::current(),
             encode: tokio::runtime::Handle::current(),
             seal_bytes: SEAL_BYTES,
+            data_groups: event::limits::DATA_GROUPS,
             log_file_bytes: LOG_FILE_BYTES,
             memory: MemoryBudget::new(1 << 30),
             remote: None,

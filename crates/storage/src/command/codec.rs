@@ -10,12 +10,12 @@ use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use event::{NodeId, Origin, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
+use event::{GroupId, NodeId, Origin, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
 use serde::Deserialize;
 
 use super::columns::{COMPRESS_BYTES_MIN, decode_rows, decode_schema, encode_rows, encode_schema};
 use super::fields::{Fields, len_u32, pad, put_sized};
-use super::{Command, Entry, SchemaChange, Statement};
+use super::{Command, Entry, Joined, SchemaChange, Statement};
 use crate::Error;
 
 /// Version 1 said nothing of what was settled.
@@ -33,8 +33,12 @@ const EXPIRE: u8 = 7;
 const DELETE: u8 = 8;
 const TRUNCATE: u8 = 9;
 const EXPECT: u8 = 10;
-const DECIDE: u8 = 11;
+/// A decision without a time until which it can be made.
+const DECIDE_ANY_TIME: u8 = 11;
 const SETTLE: u8 = 12;
+const DECIDE: u8 = 13;
+const PREPARE: u8 = 14;
+const CONCLUDE: u8 = 15;
 
 /// Rows of one shard and schema version, from any statement of the entry.
 struct Block<'a> {
@@ -116,10 +120,24 @@ fn encode_statement<'a>(statement: &'a Statement, blocks: &mut Vec<Block<'a>>, o
                 out.extend_from_slice(&shard.0.to_le_bytes());
                 out.extend_from_slice(&index.to_le_bytes());
             }
-            Command::Decide { transaction, commit } => {
+            Command::Decide { transaction, commit, until_us, joined } => {
                 out.push(DECIDE);
                 put_statement_id(*transaction, out);
                 out.push(u8::from(*commit));
+                out.extend_from_slice(&until_us.to_le_bytes());
+                put_joined(joined, out)?;
+            }
+            Command::Prepare { transaction, decider, until_us } => {
+                out.push(PREPARE);
+                put_statement_id(*transaction, out);
+                out.extend_from_slice(&decider.0.to_le_bytes());
+                out.extend_from_slice(&until_us.to_le_bytes());
+            }
+            Command::Conclude { transaction, commit, joined } => {
+                out.push(CONCLUDE);
+                put_statement_id(*transaction, out);
+                out.push(u8::from(*commit));
+                put_joined(joined, out)?;
             }
             Command::Settle { transaction } => {
                 out.push(SETTLE);
@@ -134,6 +152,20 @@ fn put_statement_id(id: StatementId, out: &mut Vec<u8>) {
     out.extend_from_slice(&id.node.0.to_le_bytes());
     out.extend_from_slice(&id.boot.to_le_bytes());
     out.extend_from_slice(&id.counter.to_le_bytes());
+}
+
+fn put_joined(joined: &[Joined], out: &mut Vec<u8>) -> Result<(), Error> {
+    out.extend_from_slice(&len_u32(joined.len())?.to_le_bytes());
+    for Joined { group, index } in joined {
+        out.extend_from_slice(&group.0.to_le_bytes());
+        out.extend_from_slice(&index.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn joined(input: &mut Fields<'_>) -> Result<Vec<Joined>, Error> {
+    // Each takes bytes, so that a count too large ends with them.
+    (0..input.u32()?).map(|_| Ok(Joined { group: GroupId(input.u64()?), index: input.u64()? })).collect()
 }
 
 fn statement_id(input: &mut Fields<'_>) -> Result<StatementId, Error> {
@@ -275,7 +307,26 @@ fn decode_command(input: &mut Fields<'_>, blocks: &[(ShardId, SchemaVersion, Rec
         EXPIRE => Command::Expire { shard: ShardId(input.u64()?), before_us: input.i64()? },
         TRUNCATE => Command::Truncate { shard: ShardId(input.u64()?) },
         EXPECT => Command::Expect { shard: ShardId(input.u64()?), index: input.u64()? },
-        DECIDE => Command::Decide { transaction: statement_id(input)?, commit: input.u8()? != 0 },
+        DECIDE_ANY_TIME => Command::Decide {
+            transaction: statement_id(input)?,
+            commit: input.u8()? != 0,
+            until_us: i64::MAX,
+            joined: Vec::new(),
+        },
+        DECIDE => Command::Decide {
+            transaction: statement_id(input)?,
+            commit: input.u8()? != 0,
+            until_us: input.i64()?,
+            joined: joined(input)?,
+        },
+        PREPARE => Command::Prepare {
+            transaction: statement_id(input)?,
+            decider: GroupId(input.u64()?),
+            until_us: input.i64()?,
+        },
+        CONCLUDE => {
+            Command::Conclude { transaction: statement_id(input)?, commit: input.u8()? != 0, joined: joined(input)? }
+        }
         SETTLE => Command::Settle { transaction: statement_id(input)? },
         tag => return Err(refuse(format!("command {tag} is not known"))),
     })
@@ -290,7 +341,9 @@ pub(crate) fn check_definition(table: &TableDefinition) -> Result<(), Error> {
         sound &= time.is_some_and(|column| column.column_type.is_time() && !column.nullable)
             && options.series.iter().all(known)
             && options.split_interval_us > 0
-            && options.retention_us.is_none_or(|retention| retention > 0);
+            && options.retention_us.is_none_or(|retention| retention > 0)
+            && options.sharding.shards >= 1
+            && options.sharding.by.iter().all(|by| options.series.contains(by));
     }
     for column in &table.columns {
         if let event::ColumnType::Numeric { precision, scale } = column.column_type {

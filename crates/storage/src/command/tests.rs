@@ -1,6 +1,6 @@
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use event::{ColumnId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
+use event::{ColumnId, GroupId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -86,6 +86,8 @@ fn every_command_survives() {
     let splits = vec![(SplitId(-1), numbers.clone())];
     let replace =
         Replace { shard: ShardId(1), split: SplitId(0), inputs: vec![], outputs: vec![meta()], purged: numbers };
+    let transaction = entry.statements[0].origin.id;
+    let joined = vec![Joined { group: GroupId(2), index: 9 }, Joined { group: GroupId(1), index: u64::MAX }];
     entry.statements.push(statement(
         8,
         vec![
@@ -94,8 +96,10 @@ fn every_command_survives() {
             Command::Expire { shard: ShardId(1), before_us: -1 },
             Command::Truncate { shard: ShardId(2) },
             Command::Expect { shard: ShardId(3), index: 4 },
-            Command::Decide { transaction: entry.statements[0].origin.id, commit: true },
-            Command::Settle { transaction: entry.statements[0].origin.id },
+            Command::Decide { transaction, commit: true, until_us: 8, joined: joined.clone() },
+            Command::Prepare { transaction, decider: GroupId(3), until_us: -1 },
+            Command::Conclude { transaction, commit: true, joined },
+            Command::Settle { transaction },
         ],
     ));
     assert_equal(&Entry::decode(&entry.encode().unwrap()).unwrap(), &entry);

@@ -211,6 +211,7 @@ fn columns_are_encoded_by_type_and_values() {
         split_interval_us: 1 << 40,
         retention_us: None,
         dedup: event::Dedup::None,
+        sharding: event::Sharding::default(),
     };
     let table = table(5, &columns, TableKind::Event(options));
     let noise = |n: i64| (n as f64).sin();

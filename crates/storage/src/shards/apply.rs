@@ -1,15 +1,16 @@
 //! From entry to state: each statement is checked as a whole, and only then applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use event::split::window_of;
-use event::{SchemaVersion, ShardId, SplitId, StatementId, TableDefinition, mutants};
+use event::{GroupId, SchemaVersion, ShardId, SplitId, StatementId, TableDefinition, mutants};
 
 use super::Outcome;
+use super::joint::{AddedRows, Decision, Prepared, Trace, remember, shards_of};
 use super::state::{FrozenShard, Manifest, PendingSeal, Shard, State, adapt_rows, can_adapt};
-use crate::command::{Command, Delete, Entry, Install, Replace, SchemaChange, Statement};
+use crate::command::{Command, Delete, Entry, Install, Joined, Replace, SchemaChange, Statement};
 use crate::memtable::Memtable;
 use crate::routing::{SplitRows, split_rows};
 use crate::segment::{SegmentMeta, SegmentPins};
@@ -20,6 +21,8 @@ use crate::sequences::{OWN_ROW, SequenceSet};
 enum Step {
     Append {
         shard: ShardId,
+        /// Its first row's number.
+        first: u64,
         rows: u64,
         splits: Vec<SplitRows>,
     },
@@ -52,9 +55,17 @@ enum Step {
     },
     Decide {
         transaction: StatementId,
-        commit: bool,
+        decision: Decision,
     },
     Settle {
+        transaction: StatementId,
+    },
+    Prepare {
+        transaction: StatementId,
+        part: Prepared,
+    },
+    /// The part of a transaction is prepared no longer; it is applied by the steps beside this one, or forgotten.
+    Conclude {
         transaction: StatementId,
     },
 }
@@ -70,6 +81,18 @@ struct Check<'a> {
     /// Sequence number of the first staged row of this statement, by shard.
     staged: BTreeMap<ShardId, u64>,
     installs_seal: bool,
+    /// Whether the part of a transaction is applied that was checked before: it is not refused any more.
+    concludes: bool,
+    time_us: i64,
+    pins: &'a SegmentPins,
+}
+
+/// What a statement comes to.
+#[derive(Default)]
+struct Steps {
+    steps: Vec<Step>,
+    /// The transaction of several groups that they belong to, and where else that has a part.
+    joint: Option<(StatementId, Vec<Joined>)>,
 }
 
 impl State {
@@ -97,11 +120,17 @@ impl State {
                 rows: rows.clone(),
                 staged: BTreeMap::new(),
                 installs_seal: false,
+                concludes: false,
+                time_us: entry.time_us,
+                pins,
             };
             let outcome = match check.statement(statement) {
-                Ok(steps) => {
+                Ok(Steps { steps, joint }) => {
                     rows = check.rows;
                     seals |= steps.iter().any(|step| matches!(step, Step::Seal));
+                    if let Some((transaction, joined)) = joint {
+                        remember(&mut self.traces, trace(transaction, joined, &steps));
+                    }
                     let done = steps.into_iter().map(|step| self.take(step, index, entry.time_us, pins)).sum();
                     Outcome::Done { rows: done }
                 }
@@ -125,7 +154,7 @@ impl State {
     /// Takes one step; answers with the rows it brought.
     fn take(&mut self, step: Step, index: u64, time_us: i64, pins: &SegmentPins) -> u64 {
         match step {
-            Step::Append { shard, rows, splits } => {
+            Step::Append { shard, rows, splits, .. } => {
                 let shard = self.shards.get_mut(&shard).expect("the check found the shard");
                 for part in splits {
                     shard.open.entry(part.split).or_insert_with(|| Memtable::new(time_us)).append(part);
@@ -160,12 +189,26 @@ impl State {
             Step::Replace(replace) => self.replace(replace, index, pins),
             Step::Expire { shard, before_us } => self.expire(shard, before_us),
             Step::Truncate { shard } => self.truncate(shard, index),
-            Step::Decide { transaction, commit } => {
-                Arc::make_mut(&mut self.decisions).insert(transaction, commit);
+            Step::Decide { transaction, decision } => {
+                let decisions = Arc::make_mut(&mut self.decisions);
+                // Those that nobody can contradict any more.
+                decisions.retain(|_, decision| decision.commit || decision.until_us >= time_us);
+                decisions.insert(transaction, decision);
                 0
             }
             Step::Settle { transaction } => {
-                Arc::make_mut(&mut self.decisions).remove(&transaction);
+                let decisions = Arc::make_mut(&mut self.decisions);
+                decisions.retain(|known, decision| {
+                    *known != transaction || (!decision.commit && decision.until_us >= time_us)
+                });
+                0
+            }
+            Step::Prepare { transaction, part } => {
+                Arc::make_mut(&mut self.prepared).insert(transaction, Arc::new(part));
+                0
+            }
+            Step::Conclude { transaction } => {
+                Arc::make_mut(&mut self.prepared).remove(&transaction);
                 0
             }
         }
@@ -299,12 +342,112 @@ impl State {
 }
 
 impl Check<'_> {
-    fn statement(&mut self, statement: &Statement) -> Result<Vec<Step>, Outcome> {
-        let mut steps = Vec::with_capacity(statement.commands.len());
-        for command in &statement.commands {
+    fn statement(&mut self, statement: &Statement) -> Result<Steps, Outcome> {
+        match &statement.commands[..] {
+            [Command::Prepare { transaction, decider, until_us }, commands @ ..] => {
+                let step = self.prepare(*transaction, (*decider, *until_us), commands)?;
+                Ok(Steps { steps: step.into_iter().collect(), joint: None })
+            }
+            [Command::Conclude { transaction, commit, joined }] => self.conclude(*transaction, *commit, joined),
+            commands => {
+                let steps = self.commands(commands)?;
+                let joint = commands.iter().find_map(|command| match command {
+                    Command::Decide { transaction, commit: true, joined, .. } if !joined.is_empty() => {
+                        Some((*transaction, joined.clone()))
+                    }
+                    _ => None,
+                });
+                Ok(Steps { steps, joint })
+            }
+        }
+    }
+
+    fn commands(&mut self, commands: &[Command]) -> Result<Vec<Step>, Outcome> {
+        let mut steps = Vec::with_capacity(commands.len());
+        for command in commands {
+            if !self.concludes && self.state.prepared.values().any(|part| part.conflicts_with(command)) {
+                return Err(Outcome::Conflict);
+            }
             steps.extend(self.command(command)?);
         }
         Ok(steps)
+    }
+
+    /// Checks the part of a transaction as if it were applied now, and keeps it instead. The same part again is there already.
+    fn prepare(
+        &mut self,
+        transaction: StatementId,
+        (decider, until_us): (GroupId, i64),
+        commands: &[Command],
+    ) -> Result<Option<Step>, Outcome> {
+        let fits = |command: &Command| match command {
+            Command::Append { .. } | Command::Delete(_) | Command::Expect { .. } | Command::Truncate { .. } => true,
+            Command::Schema(_) => true,
+            Command::Install(install) => install.seal.is_none(),
+            _ => false,
+        };
+        if !commands.iter().all(fits) {
+            return Err(invalid("such a command cannot wait for a decision".to_owned()));
+        }
+        if self.state.prepared.contains_key(&transaction) {
+            return Ok(None);
+        }
+        if self.time_us > until_us {
+            return Err(Outcome::Conflict);
+        }
+        let rows = self.rows.clone();
+        self.commands(commands)?;
+        // They get their numbers when they are applied.
+        self.rows = rows;
+        let mut definitions = BTreeMap::new();
+        for shard in commands.iter().flat_map(shards_of) {
+            definitions.extend(self.definition(shard).map(|table| (shard, table)));
+        }
+        let part = Prepared::new(decider, until_us, commands.to_vec(), definitions, self.pins);
+        Ok(Some(Step::Prepare { transaction, part }))
+    }
+
+    /// Applies a part that was prepared, as far as its tables are still there. What was not prepared, or is concluded already, is nothing.
+    fn conclude(&mut self, transaction: StatementId, commit: bool, joined: &[Joined]) -> Result<Steps, Outcome> {
+        let state = self.state;
+        let Some(part) = state.prepared.get(&transaction) else { return Ok(Steps::default()) };
+        let mut steps = vec![Step::Conclude { transaction }];
+        if !commit {
+            return Ok(Steps { steps, joint: None });
+        }
+        self.concludes = true;
+        for command in &part.commands {
+            if let Some(command) = self.brought_up(command, part)? {
+                steps.extend(self.command(&command)?);
+            }
+        }
+        Ok(Steps { steps, joint: Some((transaction, joined.to_vec())) })
+    }
+
+    /// A command that was checked against an older definition, for the one there is now; `None` when its table is gone.
+    fn brought_up(&self, command: &Command, part: &Prepared) -> Result<Option<Command>, Outcome> {
+        let now = |shard: &ShardId| self.definition(*shard);
+        Ok(match command {
+            Command::Append { shard, version, rows } => match (now(shard), part.definitions.get(shard)) {
+                (Some(to), Some(from)) if to.version > *version && from.version == *version => {
+                    let rows = adapt_rows(rows, from, &to, &to.arrow_schema()).map_err(|e| invalid(e.to_string()))?;
+                    Some(Command::Append { shard: *shard, version: to.version, rows })
+                }
+                (Some(_), _) => Some(command.clone()),
+                (None, _) => None,
+            },
+            Command::Delete(delete) => {
+                now(&delete.shard).map(|to| Command::Delete(Delete { version: to.version, ..delete.clone() }))
+            }
+            Command::Install(install) => {
+                let there = |meta: &&SegmentMeta| now(&meta.shard).is_some();
+                let segments = install.segments.iter().filter(there).cloned().collect();
+                Some(Command::Install(Install { seal: None, segments }))
+            }
+            // It was looked at when the part was prepared, and nobody could change it since.
+            Command::Expect { .. } => None,
+            other => Some(other.clone()),
+        })
     }
 
     /// The step for a command, `None` when there is nothing left to do.
@@ -334,11 +477,19 @@ impl Check<'_> {
                 let there = self.definition(*shard).is_some() && self.state.shards.contains_key(shard);
                 there.then_some(Step::Truncate { shard: *shard })
             }
-            Command::Decide { transaction, commit } => match self.state.decisions.get(transaction) {
-                Some(decided) if decided != commit => return Err(Outcome::Conflict),
+            Command::Decide { transaction, commit, until_us, joined } => match self.state.decisions.get(transaction) {
+                Some(decided) if decided.commit != *commit => return Err(Outcome::Conflict),
                 Some(_) => None,
-                None => Some(Step::Decide { transaction: *transaction, commit: *commit }),
+                // That it is not to be may have been decided, and forgotten since.
+                None if *commit && self.time_us > *until_us => return Err(Outcome::Conflict),
+                None => {
+                    let decision = Decision { commit: *commit, until_us: *until_us, joined: joined.clone() };
+                    Some(Step::Decide { transaction: *transaction, decision })
+                }
             },
+            Command::Prepare { .. } | Command::Conclude { .. } => {
+                return Err(invalid("a part of a transaction comes in a statement of its own".to_owned()));
+            }
             Command::Settle { transaction } => Some(Step::Settle { transaction: *transaction }),
         })
     }
@@ -377,7 +528,8 @@ impl Check<'_> {
         let sequenced =
             with_sequence(&schema, rows, sequence_base(self.index), first).map_err(|e| invalid(e.to_string()))?;
         let splits = split_rows(&table, &sequenced).map_err(|error| invalid(error.to_string()))?;
-        Ok(Step::Append { shard, rows: rows.num_rows() as u64, splits })
+        let first = sequence_base(self.index) + first.min((1 << SEQUENCE_ROW_BITS) - 1);
+        Ok(Step::Append { shard, first, rows: rows.num_rows() as u64, splits })
     }
 
     /// The Install of a seal that is done already does nothing: its segments are in the checkpoint this state came from.
@@ -420,7 +572,11 @@ impl Check<'_> {
 
     fn install_staged(&mut self, segments: &[SegmentMeta]) -> Result<Step, Outcome> {
         for meta in segments {
-            let table = self.definition_of(meta.shard, meta.version)?;
+            let table = match self.definition(meta.shard) {
+                // Its rows are read as those of the definition there is.
+                Some(table) if self.concludes && meta.version <= table.version => table,
+                _ => self.definition_of(meta.shard, meta.version)?,
+            };
             if table.id != meta.table || meta.sequence_base != 0 {
                 return Err(invalid(format!("segment \"{}\" is not staged for table \"{}\"", meta.name, table.name)));
             }
@@ -463,7 +619,7 @@ impl Check<'_> {
         for (split, rows) in &delete.splits {
             let (own, rows) = rows.split_at(OWN_ROW);
             let before = manifest.and_then(|manifest| manifest.deleted.get(split));
-            if before.is_some_and(|before| before.overlaps(&rows)) {
+            if !self.concludes && before.is_some_and(|before| before.overlaps(&rows)) {
                 return Err(Outcome::Conflict);
             }
             let own = match self.staged.get(&delete.shard) {
@@ -473,7 +629,7 @@ impl Check<'_> {
             };
             splits.push((*split, rows.union(&own)));
         }
-        if manifest.is_some_and(|manifest| delete.read < manifest.purged) {
+        if !self.concludes && manifest.is_some_and(|manifest| delete.read < manifest.purged) {
             return Err(Outcome::Conflict);
         }
         Ok(Step::Delete { shard: delete.shard, splits })
@@ -529,6 +685,35 @@ impl Check<'_> {
         self.changed.insert(shard, Some(Arc::clone(table)));
         Ok(Some(Step::Put { shard, table: Arc::clone(table) }))
     }
+}
+
+/// What the steps of a transaction of several groups add, for [`super::Trace::hide`].
+fn trace(transaction: StatementId, joined: Vec<Joined>, steps: &[Step]) -> Trace {
+    let last = |first: u64, count: u64| {
+        let base = first >> SEQUENCE_ROW_BITS << SEQUENCE_ROW_BITS;
+        (first + count.saturating_sub(1)).min(base + (1 << SEQUENCE_ROW_BITS) - 1)
+    };
+    let (mut rows, mut changes) = (Vec::new(), false);
+    for step in steps {
+        match step {
+            Step::Append { shard, first, rows: count, splits } => rows.push(AddedRows {
+                shard: *shard,
+                splits: splits.iter().map(|part| part.split).collect(),
+                numbers: (*first, last(*first, *count)),
+            }),
+            Step::InstallStaged { segments } => {
+                for shard in segments.iter().map(|meta| meta.shard).collect::<BTreeSet<_>>() {
+                    let own = || segments.iter().filter(|meta| meta.shard == shard);
+                    let first = own().map(|meta| meta.sequence_base).min().unwrap_or_default();
+                    let numbers = (first, last(first, own().map(|meta| meta.rows).sum()));
+                    rows.push(AddedRows { shard, splits: own().map(|meta| meta.split).collect(), numbers });
+                }
+            }
+            Step::Decide { .. } | Step::Conclude { .. } => {}
+            _ => changes = true,
+        }
+    }
+    Trace { transaction, joined, rows, changes }
 }
 
 fn in_window(table: &TableDefinition, meta: &SegmentMeta) -> bool {

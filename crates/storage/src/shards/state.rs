@@ -10,9 +10,10 @@ use arrow::error::ArrowError;
 use event::split::window_of;
 use event::{GroupId, ShardId, SplitId, StatementId, TableDefinition};
 
+use super::joint::{Decision, JointView, Prepared, Trace};
 use super::{Figures, FrozenSeal, FrozenSplit};
 use crate::Error;
-use crate::checkpoint::{Checkpoint, CheckpointBody, ShardBody};
+use crate::checkpoint::{Checkpoint, CheckpointBody, PreparedBody, ShardBody};
 use crate::memtable::Memtable;
 use crate::segment::{SegmentMeta, SegmentPins, SegmentRef};
 use crate::sequence::sequenced_schema;
@@ -27,8 +28,12 @@ pub(super) struct State {
     pub(super) shards: BTreeMap<ShardId, Shard>,
     /// Shards that never come back, so that a late `Put` does not revive one.
     pub(super) dropped: Arc<BTreeSet<ShardId>>,
-    /// Transactions that were decided about and that the catalog may not have followed yet, and whether they are committed.
-    pub(super) decisions: Arc<BTreeMap<StatementId, bool>>,
+    /// Transactions that were decided about and that not everybody may have followed yet.
+    pub(super) decisions: Arc<BTreeMap<StatementId, Decision>>,
+    /// Parts of transactions that wait for the decision of another group.
+    pub(super) prepared: Arc<BTreeMap<StatementId, Arc<Prepared>>>,
+    /// Transactions of several groups that were applied lately; readers alone ask for them, and a restart forgets them.
+    pub(super) traces: Arc<Vec<Arc<Trace>>>,
     /// Seals without their Install, oldest first.
     pub(super) seals: VecDeque<PendingSeal>,
     /// Complete checkpoints, oldest first; all but the newest wait until that is saved.
@@ -108,7 +113,8 @@ pub(super) struct Captured {
     pub(super) seal: u64,
     pub(super) manifests: BTreeMap<ShardId, Arc<Manifest>>,
     pub(super) dropped: Arc<BTreeSet<ShardId>>,
-    pub(super) decisions: Arc<BTreeMap<StatementId, bool>>,
+    pub(super) decisions: Arc<BTreeMap<StatementId, Decision>>,
+    pub(super) prepared: Arc<BTreeMap<StatementId, Arc<Prepared>>>,
 }
 
 /// A seal whose rows are still in memory.
@@ -139,8 +145,11 @@ impl Captured {
             appended: manifest.appended,
         });
         let dropped = self.dropped.iter().copied().collect();
-        let decisions = self.decisions.iter().map(|(transaction, commit)| (*transaction, *commit)).collect();
-        CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped, decisions }.encode()
+        let decided = self.decisions.iter().map(|(transaction, decision)| (*transaction, decision.clone())).collect();
+        let prepared = self.prepared.iter().map(|(id, part)| PreparedBody::of(*id, part)).collect();
+        let decisions = Vec::new();
+        CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped, decisions, decided, prepared }
+            .encode()
     }
 }
 
@@ -159,6 +168,8 @@ impl State {
             shards: BTreeMap::new(),
             dropped: Arc::default(),
             decisions: Arc::default(),
+            prepared: Arc::default(),
+            traces: Arc::default(),
             seals: VecDeque::new(),
             checkpoints: VecDeque::new(),
             rows_applied: 0,
@@ -173,7 +184,11 @@ impl State {
         let mut state = State::new(group);
         state.applied = body.seal;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
-        state.decisions = Arc::new(body.decisions.into_iter().collect());
+        let any_time = |commit| Decision { commit, until_us: i64::MAX, joined: Vec::new() };
+        let older = body.decisions.into_iter().map(|(transaction, commit)| (transaction, any_time(commit)));
+        state.decisions = Arc::new(older.chain(body.decided).collect());
+        let prepared = body.prepared.into_iter().map(|part| part.restore(pins));
+        state.prepared = Arc::new(prepared.collect::<Result<_, Error>>()?);
         for ShardBody { shard, table, segments, expired_us, deleted, purged, truncated, appended } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
             let deleted = deleted.into_iter().collect();
@@ -190,7 +205,7 @@ impl State {
     pub(super) fn capture(&self, seal: u64) -> Captured {
         let manifests = self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest))).collect();
         let (dropped, decisions) = (Arc::clone(&self.dropped), Arc::clone(&self.decisions));
-        Captured { seal, manifests, dropped, decisions }
+        Captured { seal, manifests, dropped, decisions, prepared: Arc::clone(&self.prepared) }
     }
 
     /// Whether the segment's rows were forgotten after that seal froze them, or may have been.
@@ -258,7 +273,8 @@ impl State {
     }
 
     pub(super) fn segment(&self, name: &str) -> Option<SegmentRef> {
-        let mut segments = self.shards.values().flat_map(|shard| &shard.manifest.segments);
+        let waiting = self.prepared.values().flat_map(|part| &part.segments);
+        let mut segments = self.shards.values().flat_map(|shard| &shard.manifest.segments).chain(waiting);
         segments.find(|segment| segment.meta.name == name).cloned()
     }
 
@@ -266,12 +282,24 @@ impl State {
         self.checkpoints.retain(|captured| captured.seal >= seal);
     }
 
+    /// What a reader of several groups needs beside snapshots of the same moment.
+    pub(super) fn joint(&self) -> JointView {
+        JointView {
+            applied: self.applied,
+            prepared: Arc::clone(&self.prepared),
+            decisions: Arc::clone(&self.decisions),
+            traces: Arc::clone(&self.traces),
+        }
+    }
+
     pub(super) fn live_segments(&self) -> Vec<String> {
         let live = self.shards.values().map(|shard| &shard.manifest);
         let captured = self.seals.iter().map(|seal| &seal.captured).chain(&self.checkpoints);
+        let prepared = captured.clone().map(|captured| &captured.prepared).chain([&self.prepared]);
+        let waiting = prepared.flat_map(|parts| parts.values()).flat_map(|part| &part.segments);
         let manifests = live.chain(captured.flat_map(|captured| captured.manifests.values()));
-        let names: BTreeSet<&str> =
-            manifests.flat_map(|manifest| &manifest.segments).map(|segment| segment.meta.name.as_str()).collect();
+        let segments = manifests.flat_map(|manifest| &manifest.segments).chain(waiting);
+        let names: BTreeSet<&str> = segments.map(|segment| segment.meta.name.as_str()).collect();
         names.into_iter().map(str::to_owned).collect()
     }
 

@@ -1,5 +1,6 @@
 //! Scenarios. What a random log leads to, and what a restart makes of it, is in `replay`.
 
+mod joint;
 mod replay;
 mod world;
 
@@ -493,7 +494,12 @@ fn truncate_takes_all_rows_that_came_before_wherever_they_are() {
 fn the_first_decision_about_a_transaction_holds_until_it_is_settled() {
     let mut world = world();
     let transaction = |counter| event::StatementId { node: event::NodeId(1), boot: 1, counter };
-    let decide = |counter, commit| Command::Decide { transaction: transaction(counter), commit };
+    let decide = |counter, commit| Command::Decide {
+        transaction: transaction(counter),
+        commit,
+        until_us: 1_000_000,
+        joined: Vec::new(),
+    };
     // What it decides about goes with it.
     let both = |counter, commit| append(1, 1, &[1]).into_iter().chain([decide(counter, commit)]).collect::<Vec<_>>();
     assert_eq!(world.run(both(1, true)), Outcome::Done { rows: 1 });
@@ -504,7 +510,8 @@ fn the_first_decision_about_a_transaction_holds_until_it_is_settled() {
     let rows =
         |world: &World| world.reader().snapshot(ShardId(1)).unwrap().1.memory.iter().map(|m| m.rows).sum::<u64>();
     assert_eq!(rows(&world), 1, "a refused decision brings no rows");
-    let decisions = BTreeMap::from([(transaction(1), true), (transaction(2), false)]);
+    let decided = |commit| Decision { commit, until_us: 1_000_000, joined: Vec::new() };
+    let decisions = BTreeMap::from([(transaction(1), decided(true)), (transaction(2), decided(false))]);
     assert_eq!(*world.reader().decisions(), decisions);
 
     // A checkpoint keeps them, and the log behind it goes on from there.
@@ -513,7 +520,7 @@ fn the_first_decision_about_a_transaction_holds_until_it_is_settled() {
     world.install();
     let restored = Shards::restore(GroupId(1), &world.reader().checkpoint().unwrap().bytes).unwrap();
     assert_eq!(*restored.reader().decisions(), decisions);
-    assert_eq!(*world.reader().decisions(), BTreeMap::from([(transaction(2), false)]));
+    assert_eq!(*world.reader().decisions(), BTreeMap::from([(transaction(2), decided(false))]));
     world.run(vec![Command::Settle { transaction: transaction(2) }]);
-    assert_eq!(world.run(both(2, true)), Outcome::Done { rows: 1 });
+    assert_eq!(world.run(both(2, true)), Outcome::Conflict, "it could still come, and was refused for good");
 }

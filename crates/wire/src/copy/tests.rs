@@ -87,6 +87,7 @@ fn table() -> Arc<TableDefinition> {
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     })
 }
 

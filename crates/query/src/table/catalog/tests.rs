@@ -29,6 +29,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         consensus: Handle::current(),
         encode: Handle::current(),
         seal_bytes: event::limits::SEAL_BYTES,
+        data_groups: event::limits::DATA_GROUPS,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
         remote: None,
@@ -61,9 +62,11 @@ async fn table(engine: &Engine) -> Arc<Table> {
             split_interval_us: HOUR_US,
             retention_us: None,
             dedup: event::Dedup::None,
+            sharding: event::Sharding::default(),
         }),
         compression: Compression::Zstd,
         checks: Vec::new(),
+        consistency: event::Consistency::Strong,
     };
     engine.node().create_table(spec).await.unwrap()
 }
@@ -86,7 +89,11 @@ async fn insert(engine: &Engine, table: &Arc<Table>, values: std::ops::Range<i64
     writing(engine, table, values).await.commit().await.unwrap();
 }
 
-async fn sql_with(engine: &Arc<Engine>, own: BTreeMap<TableId, Uncommitted>, sql: &str) -> Result<Vec<RecordBatch>> {
+async fn sql_with(
+    engine: &Arc<Engine>,
+    own: BTreeMap<TableId, Vec<Uncommitted>>,
+    sql: &str,
+) -> Result<Vec<RecordBatch>> {
     let reads = Arc::new(Reads::new(Arc::new(Snapshots::new(Arc::clone(engine.node()))), own));
     let search_path = vec!["public".to_owned(), "annal".to_owned()];
     let catalog = StatementCatalog::new(engine, "annal", engine.node().catalog(), search_path, reads);

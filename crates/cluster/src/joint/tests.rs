@@ -1,0 +1,155 @@
+//! Coordinators that die between two steps.
+
+use event::{Entropy, SchemaVersion, SimulatedClock};
+use storage::SimulatedDisk;
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::catalog::{Table, TableSpec};
+use crate::memory::MemoryBudget;
+use crate::node::{NodeOptions, Place};
+
+const START_US: i64 = 1_356_998_400_000_000;
+
+async fn start(disk: Arc<SimulatedDisk>) -> Arc<Node> {
+    let options = NodeOptions {
+        disk,
+        clock: Arc::new(SimulatedClock::at(START_US)),
+        entropy: Arc::new(Entropy::seeded(7)),
+        consensus: Handle::current(),
+        encode: Handle::current(),
+        seal_bytes: event::limits::SEAL_BYTES,
+        data_groups: 2,
+        log_file_bytes: event::limits::LOG_FILE_BYTES,
+        memory: MemoryBudget::new(1 << 28),
+        remote: None,
+        place: Place::alone(),
+    };
+    Node::start(options).await.unwrap()
+}
+
+/// A table of one bigint over two shards, one in each group.
+fn spec() -> TableSpec {
+    let column = |name: &str, column_type, nullable| event::Column {
+        id: event::ColumnId(0),
+        name: name.to_owned(),
+        stored: None,
+        column_type,
+        nullable,
+        default: None,
+        initial: None,
+        identity: None,
+    };
+    let options = event::EventOptions {
+        time_column: 0,
+        series: vec![1],
+        split_interval_us: 3_600_000_000,
+        retention_us: None,
+        dedup: event::Dedup::None,
+        sharding: event::Sharding { shards: 2, by: vec![1] },
+    };
+    TableSpec {
+        namespace: "public".to_owned(),
+        name: "t".to_owned(),
+        columns: vec![column("ts", event::ColumnType::Timestamp, false), column("n", event::ColumnType::BigInt, true)],
+        primary_key: Vec::new(),
+        unique: Vec::new(),
+        kind: event::TableKind::Event(options),
+        compression: event::Compression::Zstd,
+        checks: Vec::new(),
+        consistency: event::Consistency::Strong,
+    }
+}
+
+/// A row for each shard of the table, whatever shard its values belong to: the parts of a transaction.
+fn parts(table: &Table) -> Parts {
+    use arrow::array::{ArrayRef, Int64Array, TimestampMicrosecondArray};
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(TimestampMicrosecondArray::from(vec![START_US])), Arc::new(Int64Array::from(vec![1]))];
+    let rows = arrow::array::RecordBatch::try_new(table.definition.arrow_schema(), columns).unwrap();
+    let append = |shard| vec![Command::Append { shard, version: SchemaVersion(1), rows: rows.clone() }];
+    table.shards.iter().map(|placement| (placement.group, append(placement.shard))).collect()
+}
+
+async fn rows(node: &Node, table: &Arc<Table>) -> u64 {
+    let snapshot = node.snapshot(table).await.unwrap();
+    let memory = snapshot.shards.iter().flat_map(|shard| &shard.memory);
+    let there: u64 = memory.map(|split| split.rows).sum();
+    let hidden: u64 = snapshot.shards.iter().flat_map(|shard| shard.deleted.values()).map(|rows| rows.len()).sum();
+    there - hidden
+}
+
+async fn ended(node: &Node) {
+    for _ in 0..1500 {
+        if !node.has_left_transactions() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("a transaction was left: {:?} {:?}", node.prepared_parts(), node.open_decisions());
+}
+
+/// Prepares all parts but the first, and answers with what the first group is to be told.
+async fn prepare(node: &Node, transaction: StatementId, parts: &mut Parts, until_us: i64) -> (GroupId, Vec<Command>) {
+    let (decider, mut own) = parts.pop_first().unwrap();
+    let prepared = node.prepare_parts(transaction, (decider, until_us), parts).await;
+    let joined = prepared.unwrap_or_else(|_| panic!("the parts are prepared"));
+    own.push(Command::Decide { transaction, commit: true, until_us, joined });
+    (decider, own)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_dies_before_the_decision_has_done_nothing() {
+    let node = start(Arc::new(SimulatedDisk::new(1))).await;
+    let table = node.create_table(spec()).await.unwrap();
+    let transaction = node.statement_id();
+    let (decider, own) = prepare(&node, transaction, &mut parts(&table), START_US + COMMIT_WITHIN_US).await;
+    assert_eq!(rows(&node, &table).await, 0);
+    assert!(node.has_left_transactions());
+    ended(&node).await;
+    // It was only paused.
+    assert_eq!(node.propose(decider, own).await.unwrap().outcome, Outcome::Conflict, "others have given it up");
+    assert_eq!(rows(&node, &table).await, 0);
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_dies_after_the_decision_has_done_all_of_it() {
+    let disk = Arc::new(SimulatedDisk::new(2));
+    let node = start(disk.clone()).await;
+    let table = node.create_table(spec()).await.unwrap();
+    let transaction = node.statement_id();
+    let (decider, own) = prepare(&node, transaction, &mut parts(&table), START_US + COMMIT_WITHIN_US).await;
+    assert_eq!(node.propose(decider, own).await.unwrap().outcome, Outcome::Done { rows: 1 });
+    assert_eq!(rows(&node, &table).await, 0, "it is not seen in part");
+    // Power is lost, and whoever starts again ends it.
+    let again = disk.restart(3);
+    drop(node);
+    let node = start(Arc::new(again)).await;
+    let table = node.catalog().tables.values().next().unwrap().clone();
+    assert!([0, 2].contains(&rows(&node, &table).await));
+    ended(&node).await;
+    assert_eq!(rows(&node, &table).await, 2);
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_is_refused_takes_the_others_back() {
+    let node = start(Arc::new(SimulatedDisk::new(4))).await;
+    let table = node.create_table(spec()).await.unwrap();
+    for refusing in 0..2 {
+        let mut parts = parts(&table);
+        let group = table.shards[refusing].group;
+        let Some(Command::Append { version, .. }) = parts.get_mut(&group).and_then(|part| part.first_mut()) else {
+            unreachable!("a part appends")
+        };
+        *version = SchemaVersion(9);
+        let refused = node.commit_jointly(node.statement_id(), parts, true).await;
+        assert!(matches!(refused, Err(NotCommitted::Refused(Outcome::SchemaMismatch { .. }))));
+        assert!(node.prepared_parts().is_empty() && node.open_decisions().is_empty());
+        assert_eq!(rows(&node, &table).await, 0);
+    }
+    assert!(node.commit_jointly(node.statement_id(), parts(&table), true).await.is_ok_and(|done| done.rows == 2));
+    assert_eq!(rows(&node, &table).await, 2);
+    node.shutdown().await.unwrap();
+}
