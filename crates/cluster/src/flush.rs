@@ -118,6 +118,9 @@ impl Node {
     /// What a replica does that does not lead: it gets the segments of its manifests, and checkpoints by itself.
     async fn follow(&self, data: &DataGroup) -> Result<(), Error> {
         self.measure(data);
+        if mutants::is_back("purged early") {
+            return self.checkpoint(data, false).await;
+        }
         if let Err(error) = self.fetch_missing(data).await {
             tracing::debug!(group = %data.group.id(), %error, "could not get a segment; trying again");
         }
@@ -203,7 +206,11 @@ impl Node {
         let saved = data.group.checkpointed();
         let mut newer = false;
         if let Some((seal, segments)) = data.reader().checkpoint_segments().filter(|(seal, _)| *seal > saved) {
-            match self.copies.hold_all(segments.iter().map(|segment| segment.meta.clone()).collect()).await {
+            let mut needed: Vec<_> = segments.iter().map(|segment| segment.meta.clone()).collect();
+            if mutants::is_back("purged early") {
+                needed.clear();
+            }
+            match self.copies.hold_all(needed).await {
                 Ok(()) => {
                     data.held.fetch_max(seal, Ordering::SeqCst);
                     data.group.checkpoint().await?;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +120,8 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
             let mut input = input;
             let Some(first) = input.next().await else { return Ok(stream::empty().boxed() as RaftStream<'s, _>) };
             let input = stream::once(std::future::ready(first)).chain(input);
+            let stale = Arc::new(AtomicBool::new(false));
+            let input = until_stale(input, stale.clone());
             let unanswered = Arc::new(AtomicUsize::new(0));
             let counted = unanswered.clone();
             let requests = input.map(move |request| {
@@ -130,6 +132,10 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
             let opened = self.network.stream_at(self.node, &self.address, self.lane, &opening, requests.boxed()).await;
             let answers = opened.map_err(|error| unreachable::<M>(&error))?;
             let answers = impatient(answers, unanswered, option.hard_ttl());
+            let end = stream::once(async move { stale.load(Ordering::SeqCst) });
+            let end = end.filter(|stale| std::future::ready(*stale));
+            let purged = || Err(CallError::Unreachable("the entries that follow are purged".into()));
+            let answers = answers.chain(end.map(move |_| purged()));
             let answers = answers.map(|answer| match answer {
                 Ok(bytes) => unpack(&bytes).map_err(|reason| Unreachable::from_string(reason).into()),
                 Err(error) => Err(unreachable::<M>(&error)),
@@ -181,6 +187,25 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
     ) -> Result<TransferLeaderResponse<Types<M>>, RPCError<Types<M>>> {
         self.call(Lane::Heartbeat, RaftCall::TransferLeader, &req, option.soft_ttl()).await
     }
+}
+
+/// Ends a stream of requests once one says no more than the one before, and notes that.
+///
+/// Raft sends requests without entries when the commit index changes, and when the entries that it wants to send are purged: those without end,
+/// from where the stream once began, although it has sent a snapshot meanwhile and knows what comes after it. It looks for that when a stream
+/// fails.
+fn until_stale<M: StateMachine>(
+    requests: impl Stream<Item = AppendEntriesRequest<Types<M>>> + Send,
+    stale: Arc<AtomicBool>,
+) -> impl Stream<Item = AppendEntriesRequest<Types<M>>> + Send {
+    let mut before = None;
+    requests.take_while(move |request| {
+        let said = request.entries.is_empty().then_some((request.prev_log_id, request.leader_commit));
+        let is_stale = said.is_some() && said == before;
+        before = said;
+        stale.fetch_or(is_stale, Ordering::SeqCst);
+        std::future::ready(!is_stale)
+    })
 }
 
 /// Ends a stream that leaves a request unanswered for so long, or for ever: with an error, after which Raft waits before the next one.
@@ -262,4 +287,30 @@ pub(crate) fn receive_stream<M: StateMachine>(
         .filter_map(|a| async { a.ok() })
         .map(|a| pack(&a))
         .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::impls::leader_id_adv::LeaderId;
+    use openraft::{LogId, Vote};
+
+    use super::*;
+    use crate::catalog::machine::CatalogMachine;
+
+    /// Without entries: the commit index, after an entry that the other side has.
+    fn request(prev: u64, commit: u64) -> AppendEntriesRequest<Types<CatalogMachine>> {
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        let at = |index| Some(LogId { leader_id, index });
+        let vote = Vote { leader_id, committed: true };
+        AppendEntriesRequest { vote, prev_log_id: at(prev), leader_commit: at(commit), entries: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_repeats_itself_ends() {
+        let said = [(3, 5), (3, 6), (4, 6), (4, 6), (4, 7)];
+        let stale = Arc::new(AtomicBool::new(false));
+        let requests = stream::iter(said).map(|(prev, commit)| request(prev, commit));
+        assert_eq!(until_stale(requests, stale.clone()).count().await, 3);
+        assert!(stale.load(Ordering::SeqCst));
+    }
 }

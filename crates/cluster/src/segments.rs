@@ -29,7 +29,8 @@ impl Node {
         stream::iter(checks).buffer_unordered(limits::DISK_CALLS_MAX).try_collect().await
     }
 
-    /// What is missing or damaged here is fetched, if another node has it.
+    /// What is missing or damaged here is fetched, if another node has it. When none can be reached that has it, the node starts all the same:
+    /// its vote may be what the others wait for, and the segment is asked for again before a checkpoint names it and when somebody reads it.
     async fn check_segment(&self, segment: SegmentRef, length: Option<u64>) -> Result<(), Error> {
         let checked = self.look_at_segment(&segment, length).await;
         if checked.is_err() && !self.network.others().is_empty() {
@@ -37,7 +38,10 @@ impl Node {
                 segment = segment.meta.name,
                 "a segment is not as it was left, and is fetched from another node"
             );
-            return Ok(self.store.verify(&segment.meta).await?);
+            if let Err(error) = self.store.verify(&segment.meta).await {
+                tracing::warn!(segment = segment.meta.name, %error, "could not get a segment; trying again later");
+            }
+            return Ok(());
         }
         if checked.is_ok() {
             self.copies.note_held(&segment.meta.name);

@@ -5,8 +5,9 @@
 
 // What can go wrong.
 mod error;
-// What a group is made of: the machine its entries drive, and the types Raft is told of.
+// What a group is made of: the machine its entries drive, and the runtime and types Raft is told of.
 mod machine;
+mod runtime;
 mod types;
 // Its parts on disk and in memory: log, applied state with the statements it remembers, checkpoint.
 mod checkpoint;
@@ -22,4 +23,5 @@ pub use error::Error;
 pub use group::{Group, GroupOptions, GroupStatus};
 pub use machine::{MachineCheckpoint, StateMachine};
 pub use proposer::Proposed;
+pub use runtime::seed_elections;
 pub use types::{Peer, SnapshotBytes, Types};

@@ -13,6 +13,7 @@ use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::StateMachine;
+use crate::runtime::Runtime;
 
 /// Another node as Raft's membership knows it.
 pub type Peer = openraft::BasicNode;
@@ -41,9 +42,7 @@ impl<M: StateMachine> RaftTypeConfig for Types<M> {
     type Vote = Vote;
     type Payload = Payload<M>;
     type Entry = openraft::Entry<<LeaderId as RaftLeaderId>::Committed, Payload<M>>;
-    // Its new home is a crate of its own; this name goes with the alpha.
-    #[allow(deprecated)]
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = OnCompletion<T>
     where

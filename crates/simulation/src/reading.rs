@@ -35,7 +35,7 @@ pub async fn read(node: &Arc<Node>, table: &Arc<Table>) -> Result<Vec<i64>, Stri
     ids(node, &snapshot).await
 }
 
-/// The column `id` of what a snapshot holds. A segment that is not what its manifest says is not read.
+/// The column `id` of what a snapshot holds. A segment that is not what its manifest says is fetched from another node first, as a query does.
 ///
 /// # Errors
 /// What could not be read, in words.
@@ -50,6 +50,7 @@ pub async fn ids(node: &Arc<Node>, snapshot: &TableSnapshot) -> Result<Vec<i64>,
         for segment in &shard.segments {
             let name = &segment.meta.name;
             let failed = |e: &dyn std::fmt::Display| format!("segment {name}: {e}");
+            store.verify(&segment.meta).await.map_err(|e| failed(&e))?;
             let object = store.get(&Path::from(name.as_str())).await.map_err(|e| failed(&e))?;
             let bytes = object.bytes().await.map_err(|e| failed(&e))?;
             storage::encode::verify_segment(&segment.meta, &bytes).map_err(|e| failed(&e))?;

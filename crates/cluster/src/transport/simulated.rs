@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Answers, Lane, Messages, Transport, TransportError};
 use crate::door::Door;
@@ -20,6 +22,7 @@ pub struct SimulatedNetwork {
     state: Arc<Mutex<State>>,
     /// Bumped with every change of the links, so that who waits looks again.
     changes: watch::Sender<u64>,
+    begun: Instant,
 }
 
 #[derive(Default)]
@@ -37,11 +40,13 @@ struct State {
     held: BTreeSet<String>,
     /// Messages and streams that were not delivered because nothing gets to their address.
     refused: u64,
+    /// Follows from all messages that arrived.
+    trace: DefaultHasher,
 }
 
 impl Default for SimulatedNetwork {
     fn default() -> Self {
-        Self { state: Arc::default(), changes: watch::Sender::new(0) }
+        Self { state: Arc::default(), changes: watch::Sender::new(0), begun: Instant::now() }
     }
 }
 
@@ -109,6 +114,17 @@ impl SimulatedNetwork {
     /// How often somebody found an address unreachable.
     pub fn refused(&self) -> u64 {
         self.state.lock().refused
+    }
+
+    /// Follows from every message that arrived: when, from where, where, and what it said.
+    pub fn trace(&self) -> u64 {
+        self.state.lock().trace.finish()
+    }
+
+    fn arrived(&self, from: &str, to: &str, message: &[u8]) {
+        let at = self.begun.elapsed();
+        let what = (at, from, to, message.len(), crc32c::crc32c(message));
+        what.hash(&mut self.state.lock().trace);
     }
 
     fn change(&self) {
@@ -191,6 +207,7 @@ impl Link {
             let link = link.clone();
             async move {
                 link.go().await;
+                link.network.arrived(&link.from, &link.to, &message);
                 message
             }
         });
@@ -244,8 +261,10 @@ impl Transport for SimulatedTransport {
             if !way.is_there() {
                 return None;
             }
+            way.network.arrived(&way.from, &way.to, &message);
             let answer = door.call(message).await;
             way.come_back().await;
+            way.network.arrived(&way.to, &way.from, &answer);
             Some(answer)
         });
         let broken = async {

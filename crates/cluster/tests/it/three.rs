@@ -462,3 +462,27 @@ async fn a_damaged_segment_is_fetched_from_a_node_that_has_it_whole() {
     assert_eq!(read(three.node(2), &t).await, once("s", 0..100));
     three.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_starts_without_a_segment_that_nobody_gives_it_yet() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    insert(three.node(0), &t, rows("s", 0..100)).await.unwrap();
+    three.node(0).flush().await.unwrap();
+    for node in three.nodes.iter().flatten() {
+        eventually("each node holds the segment", || async { !objects(node).await.is_empty() }).await;
+    }
+    let path = format!("segments/{}", objects(three.node(0)).await[0]);
+    // The second has it no more, nor the third, whose vote is enough to go on; the first has it and is not there.
+    for at in 0..3 {
+        three.kill(at).await;
+    }
+    storage::Disk::remove(&*three.disks[1], &path).await.unwrap();
+    storage::Disk::remove(&*three.disks[2], &path).await.unwrap();
+    let (second, third) = tokio::join!(three.open(1), three.open(2));
+    (three.nodes[1], three.nodes[2]) = (Some(second.unwrap()), Some(third.unwrap()));
+    three.restart(0).await;
+    assert_eq!(read(three.node(2), &t).await, once("s", 0..100));
+    three.stop().await;
+}

@@ -28,11 +28,13 @@ const TABLES: usize = 3;
 pub(super) struct Client {
     world: Arc<World>,
     rng: StdRng,
+    /// It never writes: where writes find no leader and wait, it goes on.
+    only_reads: bool,
 }
 
 impl Client {
-    pub(super) fn new(world: Arc<World>, seed: u64) -> Client {
-        Client { world, rng: StdRng::seed_from_u64(seed) }
+    pub(super) fn new(world: Arc<World>, seed: u64, only_reads: bool) -> Client {
+        Client { world, rng: StdRng::seed_from_u64(seed), only_reads }
     }
 
     /// Asks until it is told to stop, or something is wrong.
@@ -54,6 +56,7 @@ impl Client {
     async fn statement(&mut self, seat: &Seat) -> Result<(), String> {
         let tables = seat.node.catalog().tables.len();
         match self.rng.random_range(0..100) {
+            _ if self.only_reads => self.read(seat).await,
             _ if tables == 0 => self.create(seat).await,
             0..4 if tables < TABLES => self.create(seat).await,
             4..5 => self.drop_one(seat).await,

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use event::{GroupId, NodeId};
+use event::GroupId;
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use storage::Disk;
 use storage::disk::Frozen;
 
-use super::machine::address;
+use super::machine::{Machine, address};
 use super::{NODES, PATIENCE, Run};
 
 /// The group that holds the rows.
@@ -39,8 +38,12 @@ enum Fault {
     DiskFull,
     /// Some writes and syncs of one disk find no room although it was reserved.
     NoRoom,
-    /// A bit in a segment turns, on one node of the run.
-    BitFlips,
+    /// A bit in a segment turns.
+    SegmentRots,
+    /// A bit in the log turns, which then is to be replaced as a whole.
+    LogRots,
+    /// A disk is lost, and its node with it; an empty one takes its place.
+    DiskLost,
     /// One process is stopped, as others see it.
     Pause,
     /// One node is cut off, both ways.
@@ -63,7 +66,7 @@ enum Fault {
     Mend,
 }
 
-const FAULTS: [Fault; 19] = [
+const FAULTS: [Fault; 21] = [
     Fault::Kill,
     Fault::KillAll,
     Fault::Power,
@@ -72,7 +75,9 @@ const FAULTS: [Fault; 19] = [
     Fault::SyncFails,
     Fault::DiskFull,
     Fault::NoRoom,
-    Fault::BitFlips,
+    Fault::SegmentRots,
+    Fault::LogRots,
+    Fault::DiskLost,
     Fault::Pause,
     Fault::Isolate,
     Fault::Deaf,
@@ -96,7 +101,9 @@ impl Fault {
             Fault::SyncFails => "failed sync",
             Fault::DiskFull => "full disk",
             Fault::NoRoom => "no room",
-            Fault::BitFlips => "flipped bit",
+            Fault::SegmentRots => "rotten segment",
+            Fault::LogRots => "rotten log",
+            Fault::DiskLost => "lost disk",
             Fault::Pause => "pause",
             Fault::Isolate => "isolation",
             Fault::Deaf => "deaf node",
@@ -141,7 +148,9 @@ impl Run {
                 let (writes, syncs) = (self.rng.random_range(0..3), self.rng.random_range(0..3));
                 self.machines[place].disk.fail_for_lack_of_room(writes, syncs);
             }
-            Fault::BitFlips => self.flip_bit(place).await,
+            Fault::SegmentRots => self.rot_segment(place).await,
+            Fault::LogRots => self.rot_log(place).await?,
+            Fault::DiskLost => self.lose_disk(place).await?,
             Fault::ClockJumps => {
                 let jump_us = self.rng.random_range(-24 * HOUR_US..24 * HOUR_US);
                 self.machines[place].clock.advance(jump_us);
@@ -193,31 +202,9 @@ impl Run {
         Ok(())
     }
 
-    /// One node of a run may hold a damaged segment: the others can repair it.
-    async fn flip_bit(&mut self, place: usize) {
-        if self.machines.iter().enumerate().any(|(other, machine)| machine.rotten && other != place) {
-            return;
-        }
-        let disk = self.machines[place].disk.clone();
-        let mut files = Vec::new();
-        let mut dirs = vec!["segments".to_owned()];
-        while let Some(dir) = dirs.pop() {
-            for entry in disk.list(&dir).await.unwrap_or_default() {
-                let path = format!("{dir}/{}", entry.name);
-                if entry.is_dir { dirs.push(path) } else { files.push((path, entry.len)) }
-            }
-        }
-        let Some((path, len)) = files.choose(&mut self.rng).filter(|(_, len)| *len > 0) else { return };
-        let (offset, bit) = (self.rng.random_range(0..*len), self.rng.random_range(0..8));
-        if disk.flip_bit(path, offset, bit).is_ok() {
-            self.machines[place].rotten = true;
-        }
-    }
-
     async fn transfer(&mut self, place: usize, to: usize) {
         let group = if self.rng.random_bool(0.3) { GroupId::CATALOG } else { DATA };
-        if let Some(node) = self.machines[place].node().cloned() {
-            let to = NodeId(to as u64 + 1);
+        if let (Some(node), Some(to)) = (self.machines[place].node().cloned(), self.machines[to].id) {
             tokio::spawn(async move { node.transfer_leader(group, to).await });
         }
     }
@@ -237,7 +224,7 @@ impl Run {
         self.network.mend();
         for place in 0..NODES {
             // What was to happen at a later sync happens now.
-            if self.machines[place].disk_fails && !self.machines[place].is_down() {
+            if self.machines[place].disk_fails {
                 self.kill(place, true).await?;
             }
             self.machines[place].disk.set_space(None);
@@ -245,7 +232,8 @@ impl Run {
             self.machines[place].hurry();
         }
         self.world.note(format_args!("nothing fails any more"));
-        self.wait("all nodes are back", |run| run.machines.iter().all(|machine| machine.node().is_some())).await?;
+        self.wait("all nodes are back, and vote", |run| run.machines.iter().all(Machine::votes) && !run.lacks_votes())
+            .await?;
         self.pass(Duration::from_secs(5)).await?;
         self.check_leaders().await
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Error, MemoryBudget, Node, NodeOptions, Place, SimulatedNetwork};
-use event::{Entropy, SimulatedClock};
+use event::{Entropy, NodeId, SimulatedClock};
 use futures::FutureExt;
 use storage::SimulatedDisk;
 use storage::disk::Frozen;
@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{CLOCK_US, LOG_FILE_BYTES, SEAL_BYTES, World};
+use super::damage::Damage;
+use super::{CLOCK_US, LOG_FILE_BYTES, NODES, SEAL_BYTES, SYNC_TIME, World};
 
 /// A node that clients may ask, until it ends.
 #[derive(Clone, Debug)]
@@ -39,8 +40,10 @@ pub(super) struct Machine {
     process: Process,
     ended: watch::Sender<bool>,
     entropy: u64,
-    /// A bit of a segment was flipped.
-    pub(super) rotten: bool,
+    /// The node that its disk holds, as far as it was seen to run.
+    pub(super) id: Option<NodeId>,
+    /// What was done to its data.
+    pub(super) damage: Option<Damage>,
     /// The disk was told to fail, so the process may end by itself.
     pub(super) disk_fails: bool,
 }
@@ -49,16 +52,23 @@ pub(super) fn address(place: usize) -> String {
     format!("node-{}", place + 1)
 }
 
+/// A disk whose syncs take time.
+fn slow(disk: SimulatedDisk) -> Arc<SimulatedDisk> {
+    disk.set_sync_time(SYNC_TIME);
+    Arc::new(disk)
+}
+
 impl Machine {
     pub(super) fn new(place: usize, seed: u64) -> Machine {
         Machine {
             place,
-            disk: Arc::new(SimulatedDisk::new(seed)),
+            disk: slow(SimulatedDisk::new(seed)),
             clock: Arc::new(SimulatedClock::at(CLOCK_US)),
             process: Process::Down(None),
             ended: watch::Sender::new(false),
             entropy: seed,
-            rotten: false,
+            id: None,
+            damage: None,
             disk_fails: false,
         }
     }
@@ -81,7 +91,9 @@ impl Machine {
     }
 
     pub(super) fn start(&mut self, network: &SimulatedNetwork) {
-        let join = if self.place == 0 { Vec::new() } else { vec![address(0)] };
+        let others = (0..NODES).filter(|other| *other != self.place).map(address);
+        let founds = self.place == 0 && !matches!(self.damage, Some(Damage::Lost(_)));
+        let join = if founds { Vec::new() } else { others.collect() };
         let address = address(self.place);
         let sql_address = format!("sql-{}", self.place + 1);
         let place = Place { transport: network.at(&address), address, sql_address, join, wanted: None };
@@ -106,26 +118,40 @@ impl Machine {
     /// Notices that a start has come to its end; says how.
     ///
     /// # Errors
-    /// A node that does not start although its disk does not fail.
-    pub(super) async fn try_rise(&mut self, world: &World, any_rotten: bool) -> Result<Option<&'static str>, String> {
+    /// A node that does not start although its disk does not fail, or does although its log is not what it wrote.
+    pub(super) async fn try_rise(&mut self, world: &World) -> Result<Option<String>, String> {
         let Process::Starting(starting) = &mut self.process else { return Ok(None) };
         if !starting.is_finished() {
             return Ok(None);
         }
         let started = starting.await.map_err(|e| format!("node {} panicked: {e}", self.place + 1))?;
         match started {
+            Ok(_) if matches!(self.damage, Some(Damage::Log(_))) => {
+                Err(format!("node {} has started, and its log rots", self.place + 1))
+            }
             Ok(node) => {
+                self.id = Some(node.id());
                 let seat = Seat { node: node.clone(), place: self.place, ended: self.ended.subscribe() };
                 world.seats.lock()[self.place] = Some(seat);
                 self.process = Process::Up(node);
-                Ok(Some("has started"))
+                Ok(Some("has started".to_owned()))
             }
             Err(error) => {
                 self.process = Process::Down(Some(Instant::now() + Duration::from_secs(1)));
-                // A node does not start without room, and may not for want of a segment that only others have whole.
-                let is_full = error.to_string().contains("no storage space");
-                if self.disk_fails || is_full || any_rotten {
-                    return Ok(Some("could not start"));
+                let error = error.to_string();
+                if matches!(&self.damage, Some(Damage::Log(file)) if error.contains(file)) {
+                    self.replace_disk(self.entropy);
+                    return Ok(Some(format!("could not start and gets another disk: {error}")));
+                }
+                let told = format!("could not start: {error}");
+                if self.disk_fails {
+                    self.disk = self.disk_after(self.entropy, false);
+                    self.disk_fails = false;
+                    return Ok(Some(told));
+                }
+                // Nor does one start without room. A segment that rots, here or on the only node that has it, hinders none.
+                if error.contains("no storage space") {
+                    return Ok(Some(told));
                 }
                 Err(format!("node {} does not start: {error}", self.place + 1))
             }
@@ -148,7 +174,7 @@ impl Machine {
 
     /// Ends the process at once, to be started again after a while.
     pub(super) fn kill(&mut self, network: &SimulatedNetwork, seed: u64, power: bool, after: Duration) {
-        let image = if power || self.disk.is_frozen() { self.disk.crash(seed) } else { self.disk.restart(seed) };
+        let image = self.disk_after(seed, power);
         network.leave(&address(self.place));
         self.ended.send_replace(true);
         // Whatever still runs finds a disk that takes nothing any more.
@@ -156,8 +182,26 @@ impl Machine {
         if let Process::Up(node) = std::mem::replace(&mut self.process, Process::Down(Some(Instant::now() + after))) {
             tokio::spawn(async move { node.shutdown().await });
         }
-        self.disk = Arc::new(image);
+        self.disk = image;
         self.disk_fails = false;
+    }
+
+    /// The disk as the next process finds it.
+    fn disk_after(&self, seed: u64, power: bool) -> Arc<SimulatedDisk> {
+        let lost_power = power || self.disk.is_frozen();
+        slow(if lost_power { self.disk.crash(seed) } else { self.disk.restart(seed) })
+    }
+
+    /// Puts an empty disk in the place of one that can be used no more. What runs on the machine has ended before.
+    pub(super) fn replace_disk(&mut self, seed: u64) {
+        self.disk = slow(SimulatedDisk::new(seed));
+        self.damage = Some(Damage::Lost(self.id.take()));
+    }
+
+    /// Whether it runs and votes in all groups, and each has a leader.
+    pub(super) fn votes(&self) -> bool {
+        let replicas = self.node().map(|node| node.replica_status()).unwrap_or_default();
+        !replicas.is_empty() && replicas.iter().all(|replica| replica.votes && replica.leader.is_some())
     }
 
     /// Starts as soon as possible.

@@ -51,12 +51,7 @@ impl Run {
             let snapshot = node.snapshot(table).await.map_err(|e| failed(&e))?;
             windows::check(&snapshot)?;
             segments += snapshot.shards.iter().map(|shard| shard.segments.len() as u64).sum::<u64>();
-            let ids = match reading::ids(node, &snapshot).await {
-                Ok(ids) => ids,
-                // It refuses what is damaged on its own disk.
-                Err(_) if self.machines[place].rotten => continue,
-                Err(reason) => return Err(failed(&reason)),
-            };
+            let ids = reading::ids(node, &snapshot).await.map_err(|reason| failed(&reason))?;
             let mut history = self.world.history.lock();
             let ended = history.tick();
             let read = Read { node: place, table: table.definition.name.clone(), begun, ended, ids };

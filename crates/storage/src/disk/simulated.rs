@@ -1,12 +1,13 @@
 //! A disk in memory that can lose power: what was synced survives, of the rest each sector and directory entry survives
 //! or not as a seed decides.
 //!
-//! Everything is deterministic and happens within the call; only a sync may yield a few times first, so that other
+//! Everything is deterministic and happens within the call; only a sync may yield a few times first, or take its time, so that other
 //! tasks get between a write and its sync as they do on a real disk. Files are sparse: an untouched page costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -47,6 +48,8 @@ struct State {
     open: BTreeMap<FileId, Handle>,
     next_handle: u64,
     yields: StdRng,
+    /// A sync takes at most so long.
+    sync_time: Duration,
     syncs: u64,
     freeze_at: Option<(u64, Frozen)>,
     fail_sync: bool,
@@ -118,6 +121,7 @@ impl SimulatedDisk {
             open: BTreeMap::new(),
             next_handle: 0,
             yields: StdRng::seed_from_u64(seed),
+            sync_time: Duration::ZERO,
             syncs: 0,
             freeze_at: None,
             fail_sync: false,
@@ -135,6 +139,12 @@ impl SimulatedDisk {
     /// Files open now.
     pub fn open_files(&self) -> usize {
         self.state.lock().open.len()
+    }
+
+    /// From now on each sync takes a time of at most so long, as the seed decides. Without it a sync takes none, and one who waits only for
+    /// syncs may do so for ever where time passes only when nobody has anything to do.
+    pub fn set_sync_time(&self, at_most: Duration) {
+        self.state.lock().sync_time = at_most;
     }
 
     /// From the `n`-th sync on (the first is 1) nothing becomes durable.
@@ -477,7 +487,7 @@ impl Disk for SimulatedDisk {
     }
 
     async fn sync(&self, file: FileId) -> io::Result<()> {
-        self.yield_some().await;
+        self.take_time().await;
         let mut state = self.state.lock();
         let inode = state.handle(file)?.inode;
         match state.begin_sync() {
@@ -517,7 +527,7 @@ impl Disk for SimulatedDisk {
     }
 
     async fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.yield_some().await;
+        self.take_time().await;
         let mut state = self.state.lock();
         if state.image.names.get(dir) != Some(&Name::Dir) {
             return Err(io::ErrorKind::NotFound.into());
@@ -581,9 +591,18 @@ impl Disk for SimulatedDisk {
 }
 
 impl SimulatedDisk {
-    /// Lets other tasks run a few times, as the seed decides.
-    async fn yield_some(&self) {
-        let times = self.state.lock().yields.random_range(0..SYNC_YIELDS);
+    /// Lets other tasks run a few times, or time pass, as the seed decides.
+    async fn take_time(&self) {
+        let (times, time) = {
+            let mut state = self.state.lock();
+            let times = state.yields.random_range(0..SYNC_YIELDS);
+            let at_most_us = state.sync_time.as_micros() as u64;
+            let time_us = if at_most_us > 0 { state.yields.random_range(0..=at_most_us) } else { 0 };
+            (times, Duration::from_micros(time_us))
+        };
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
         for _ in 0..times {
             let mut yielded = false;
             std::future::poll_fn(|context| {
