@@ -231,7 +231,7 @@ impl Node {
         for segment in segments {
             self.copies.note_held(&segment.meta.name);
         }
-        let voters = data.group.status().voters;
+        let voters = data.group.voters();
         let majority = voters.len() / 2 + 1;
         let mut needed = majority.saturating_sub(usize::from(voters.contains(&self.identity.node)));
         if needed == 0 || segments.is_empty() {

@@ -391,7 +391,7 @@ impl Node {
 }
 
 async fn hand_over<M: StateMachine>(group: &Group<M>, to: NodeId) -> Result<(), Error> {
-    if !group.status().voters.contains(&to) {
+    if !group.voters().contains(&to) {
         return Err(Error::Limit(format!("node {to} does not vote in group {}", group.id())));
     }
     group.transfer_leader(to).await?;

@@ -242,7 +242,7 @@ impl Node {
     /// Waits until the other nodes have followed the catalog to `index`, as far as they can be reached: what one connection has changed,
     /// another finds, wherever it is connected.
     pub(crate) async fn wait_for_followers(&self) {
-        let index = self.catalog.status().applied;
+        let index = self.catalog.applied_index();
         let others = self.network.others();
         let request = Request::Applied { group: GroupId::CATALOG, index };
         let follow = others.iter().map(|node| self.network.call(*node, Lane::Heartbeat, &request, FOLLOW_WAIT));

@@ -215,18 +215,7 @@ impl<M: StateMachine> Group<M> {
         tokio::select! {
             outcome = outcome => outcome.map_err(|_| unknown("the node stops"))?,
             // Raft may never say what became of entries of a leader that is none any more: a snapshot may take their place.
-            () = self.deposed() => Err(unknown("the leader changed")),
-        }
-    }
-
-    /// Completes once this node, which leads, does so no longer.
-    async fn deposed(&self) {
-        // These change seldom; the others would wake whoever waits with every entry.
-        let mut seldom = self.raft.server_metrics();
-        while seldom.borrow_watched().current_leader == Some(self.node.0) {
-            if seldom.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+            () = self.leader_changes_from(Some(self.node)) => Err(unknown("the leader changed")),
         }
     }
 
@@ -268,7 +257,7 @@ impl<M: StateMachine> Group<M> {
             Box::pin(async move { index })
         });
         let Some(index) = index.await.map_err(|e| fatal(e.to_string()))? else {
-            return Ok(self.status().checkpoint);
+            return Ok(self.checkpointed());
         };
         loop {
             self.raft.trigger().snapshot().await.map_err(|e| fatal(e.to_string()))?;
@@ -322,19 +311,34 @@ impl<M: StateMachine> Group<M> {
         self.raft.metrics().borrow_watched().snapshot.map_or(0, |l| l.index)
     }
 
+    /// The last index applied, 0 without one.
+    pub fn applied_index(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_applied.map_or(0, |l| l.index)
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Who votes, by the newest membership known.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        let seldom = self.raft.server_metrics();
+        let seldom = seldom.borrow_watched();
+        seldom.membership_config.membership().voter_ids().map(NodeId).collect()
+    }
+
     /// The leader, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
     }
 
     /// Completes when the leader that this node knows is another than `leader`, at once when it is so already.
     pub async fn leader_changes_from(&self, leader: Option<NodeId>) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if metrics.borrow_watched().current_leader.map(NodeId) != leader {
-                return;
-            }
-            if metrics.changed().await.is_err() {
+        // These change seldom; Raft's other metrics would wake whoever waits with every entry.
+        let mut seldom = self.raft.server_metrics();
+        while seldom.borrow_watched().current_leader.map(NodeId) == leader {
+            if seldom.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
