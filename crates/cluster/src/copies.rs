@@ -104,10 +104,7 @@ impl Copies {
     async fn hold(&self, meta: SegmentMeta) -> Result<(), Error> {
         let (name, path) = (meta.name.clone(), Path::from(meta.name.as_str()));
         self.expected.lock().insert(name.clone(), meta);
-        let filled = match self.own.head(&path).await {
-            Err(StoreError::NotFound { .. }) => self.filled().head(&path).await,
-            there => there,
-        };
+        let filled = self.filled().hold(&path).await;
         self.expected.lock().remove(&name);
         filled.map_err(store_error)?;
         self.note_held(&name);
