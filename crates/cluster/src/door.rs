@@ -18,6 +18,7 @@ use crate::catalog::machine::CatalogMachine;
 use crate::copies::Copies;
 use crate::data::DataMachine;
 use crate::error::Error;
+use crate::incoming::Incoming;
 use crate::membership;
 use crate::message::{Envelope, Joining, Opening, RaftCall, Refusal, Reply, Request, from_json, pack, to_json, unseal};
 use crate::node::Node;
@@ -100,7 +101,7 @@ impl Door {
                 None => stream::empty().boxed(),
             },
             Ok(Opening::Fetch { name }) => match self.inner.copies.get() {
-                Some(copies) => copies.serve(name).await,
+                Some(copies) => copies.serve(name),
                 None => refuse(starting()),
             },
             Err(refusal) => refuse(refusal),
@@ -137,10 +138,15 @@ impl Door {
             }
             Request::Raft { group, call, body } => {
                 let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
-                if call == RaftCall::Snapshot {
-                    self.prepare_snapshot(&body).await?;
+                let incoming = match call {
+                    RaftCall::Snapshot => Some(self.prepare_snapshot(group, &body).await?),
+                    _ => None,
+                };
+                let received = peers::receive(&replica, call, &body).await;
+                if let (Some(incoming), Ok(_)) = (incoming, &received) {
+                    incoming.installed();
                 }
-                peers::receive(&replica, call, &body).await
+                received
             }
             Request::Propose { group: GroupId::CATALOG, entry } => propose(&self.node()?.catalog, &entry).await,
             Request::Propose { group, entry } => {
@@ -173,7 +179,7 @@ impl Door {
                 done(self.node()?.compact_group(group, table, scope, false).await)
             }
             Request::Scrub { table } => {
-                let scrubbed = self.node()?.scrub_here(table).await;
+                let scrubbed = self.node()?.scrub_aside(table).await;
                 scrubbed.map(|scrubbed| to_json(&scrubbed)).map_err(|error| Refusal::Failed(error.to_string()))
             }
             Request::Status => Ok(to_json(&self.node()?.replica_status())),
@@ -181,12 +187,12 @@ impl Door {
     }
 
     /// The segments that a snapshot names are fetched before Raft installs it: whoever has installed it has given up the log.
-    async fn prepare_snapshot(&self, body: &[u8]) -> Result<(), Refusal> {
+    async fn prepare_snapshot(&self, group: GroupId, body: &[u8]) -> Result<Incoming, Refusal> {
         let copies = self.inner.copies.get().ok_or_else(starting)?;
         let snapshot = peers::snapshot_in::<DataMachine>(body).map_err(Refusal::Misdirected)?;
         let state = replication::snapshot_state(&snapshot).map_err(|e| Refusal::Misdirected(e.to_string()))?;
         let segments = storage::checkpoint_segments(&state).map_err(|e| Refusal::Misdirected(e.to_string()))?;
-        copies.hold_all(segments).await.map_err(|error| Refusal::Failed(error.to_string()))
+        copies.prepare_snapshot(group, segments).await.map_err(|error| Refusal::Failed(error.to_string()))
     }
 
     fn node(&self) -> Result<Arc<Node>, Refusal> {

@@ -66,17 +66,20 @@ impl fmt::Debug for TlsMaterial {
 pub struct GrpcTransport {
     listener: Mutex<Option<TcpListener>>,
     runtime: Handle,
+    /// Runs the connections that bring segments.
+    bulk: Handle,
     tls: Option<TlsMaterial>,
     channels: Mutex<BTreeMap<(String, Lane), Channel>>,
     server: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl GrpcTransport {
-    /// A transport that will serve on `listener`. Its tasks run on `runtime`.
-    pub fn new(listener: TcpListener, runtime: Handle, tls: Option<TlsMaterial>) -> GrpcTransport {
+    /// A transport that will serve on `listener`. Its tasks run on `runtime`, those of connections that bring segments on `bulk`.
+    pub fn new(listener: TcpListener, runtime: Handle, bulk: Handle, tls: Option<TlsMaterial>) -> GrpcTransport {
         GrpcTransport {
             listener: Mutex::new(Some(listener)),
             runtime,
+            bulk,
             tls,
             channels: Mutex::default(),
             server: Mutex::default(),
@@ -108,7 +111,7 @@ impl GrpcTransport {
             endpoint = endpoint.tls_config(config).map_err(unusable)?;
         }
         // What a connection needs is started where it is made, whoever uses it first.
-        let _runtime = self.runtime.enter();
+        let _runtime = if lane == Lane::Bulk { self.bulk.enter() } else { self.runtime.enter() };
         let channel = endpoint.connect_lazy();
         channels.insert((address.to_owned(), lane), channel.clone());
         Ok(channel)

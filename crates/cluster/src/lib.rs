@@ -24,6 +24,7 @@ mod ddl;
 mod flush;
 mod hidden;
 mod hold;
+mod incoming;
 mod maintenance;
 mod membership;
 mod memory;

@@ -45,7 +45,7 @@ pub struct NodeOptions {
     pub entropy: Arc<Entropy>,
     /// Runs Raft, timers, log writer and apply; nothing else may run there.
     pub consensus: Handle,
-    /// Runs sorting and Parquet encoding.
+    /// Runs sorting and Parquet encoding, and whatever reads, checks or copies whole segments.
     pub encode: Handle,
     /// Unflushed bytes of a group above which it is sealed; `limits::SEAL_BYTES` unless a test says otherwise.
     pub seal_bytes: usize,

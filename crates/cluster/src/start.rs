@@ -48,7 +48,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let door = Door::default();
     door.introduce(identity.cluster, identity.node);
     let (own, segments_place) = open_segments(&options, &identity).await?;
-    let (copies, store) = Copies::new(own, network.clone());
+    let (copies, store) = Copies::new(own, network.clone(), options.encode.clone());
     door.open_copies(copies.clone());
     let log = Log::open_with_file_len(options.disk.clone(), LOG_DIR, options.log_file_bytes).await?;
     let founder = (identity.node, Peer::new(options.place.address.clone()));
@@ -219,7 +219,7 @@ async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
     for data in node.data.values() {
         data.group.ready().await?;
     }
-    node.check_segments().await?;
+    node.check_segments_aside().await?;
     node.resume_left_jobs().await?;
     node.forget_left_schemas();
     node.collect_orphans().await

@@ -56,6 +56,8 @@ pub const LEADER_ATTEMPT_MS: u64 = 10_000;
 pub const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
 /// Bytes of a segment in one message.
 pub const PEER_PIECE_BYTES: usize = 1 << 20;
+/// Pieces of a segment read ahead of the node that fetches it.
+pub const SERVED_PIECES_MAX: usize = 4;
 /// Sets of segments kept for statements of other nodes that are not committed yet.
 pub const PROMISES_MAX: usize = 1024;
 /// Voters of a group, once there are enough nodes.

@@ -210,7 +210,8 @@ async fn place(settings: &Settings, runtimes: &Runtimes, sql: SocketAddr) -> Res
     let (listener, address) = listen(cluster.listen).await?;
     let tls = cluster.certificates.as_ref().map(crate::certificates::read).transpose()?;
     tracing::info!(%address, encrypted = tls.is_some(), "other nodes are served");
-    let transport = Arc::new(GrpcTransport::new(listener, runtimes.consensus().clone(), tls));
+    let (consensus, encode) = (runtimes.consensus().clone(), runtimes.encode().clone());
+    let transport = Arc::new(GrpcTransport::new(listener, consensus, encode, tls));
     let address = cluster.address.clone().unwrap_or_else(|| address.to_string());
     let wanted = cluster.node_id.map(NodeId);
     Ok(Place { transport, address, sql_address: sql.to_string(), join: cluster.join.clone(), wanted })
