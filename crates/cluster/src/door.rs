@@ -207,6 +207,7 @@ fn done(result: Result<(), Error>) -> Reply {
         Err(Error::Overloaded(reason)) => Err(Refusal::Overloaded(reason)),
         Err(Error::DiskFull(reason)) => Err(Refusal::DiskFull(reason)),
         Err(Error::Limit(reason)) => Err(Refusal::Limit(reason)),
+        Err(Error::NotInState { reason, hint }) => Err(Refusal::NotInState { reason, hint }),
         Err(error) => Err(Refusal::Failed(error.to_string())),
     }
 }

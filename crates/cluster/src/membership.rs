@@ -37,6 +37,9 @@ const IS_THERE: Duration = Duration::from_millis(600);
 /// How long a node may take to say how far it is.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
+/// Where to look for groups and their voters.
+const REPLICAS_HINT: &str = "annal.replicas shows the groups there are, and who votes in them.";
+
 /// How far one replica is, as its node says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -279,14 +282,21 @@ impl Node {
     /// Takes a node out of the cluster, for good: its votes go to others, and nobody listens to it any more.
     ///
     /// # Errors
-    /// [`Error::Limit`] for a node that is not in the cluster, or is the last.
+    /// [`Error::NotInState`] for a node that is not in the cluster, or is the last.
     pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
         let nodes = self.catalog_linearizable().await?.nodes.clone();
         if !nodes.contains_key(&node) {
-            return Err(Error::Limit(format!("node {node} is not in the cluster")));
+            return Err(not_in_state(
+                format!("node {node} is not in the cluster"),
+                "annal.nodes shows the nodes there are.",
+            ));
         }
         if nodes.len() == 1 {
-            return Err(Error::Limit("cannot remove the last node of a cluster".into()));
+            return Err(not_in_state("cannot remove the last node of a cluster".into(), "Stop it instead."));
+        }
+        if node == self.identity.node {
+            // Once it has left nobody listens to it, not even to give it up.
+            self.hand_over_all().await;
         }
         match self.propose_catalog(CatalogCommand::Leave { node }).await? {
             CatalogOutcome::Done => Ok(()),
@@ -297,11 +307,14 @@ impl Node {
     /// Gives the lead of a group to one of its voters; returns once that one leads.
     ///
     /// # Errors
-    /// [`Error::Limit`] when it does not vote in the group, [`Error::Peer`] when it does not take over.
+    /// [`Error::NotInState`] when there is no such group, or the node does not vote in it, [`Error::Peer`] when it does not take over.
     pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
         let leader = match group {
             GroupId::CATALOG => self.catalog.leader(),
-            group => self.data_group(group)?.group.leader(),
+            group => match self.data.get(&group) {
+                Some(data) => data.group.leader(),
+                None => return Err(not_in_state(format!("there is no group {group}"), REPLICAS_HINT)),
+            },
         };
         match leader {
             Some(leader) if leader == self.identity.node => self.hand_over_here(group, to).await?,
@@ -390,9 +403,13 @@ impl Node {
     }
 }
 
+fn not_in_state(reason: String, hint: &str) -> Error {
+    Error::NotInState { reason, hint: hint.to_owned() }
+}
+
 async fn hand_over<M: StateMachine>(group: &Group<M>, to: NodeId) -> Result<(), Error> {
     if !group.voters().contains(&to) {
-        return Err(Error::Limit(format!("node {to} does not vote in group {}", group.id())));
+        return Err(not_in_state(format!("node {to} does not vote in group {}", group.id()), REPLICAS_HINT));
     }
     group.transfer_leader(to).await?;
     let taken_over = async {

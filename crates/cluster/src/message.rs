@@ -109,6 +109,10 @@ pub(crate) enum Refusal {
     Misdirected(String),
     /// Anything else; it was not done.
     Failed(String),
+    /// The cluster is not in the state it needs; what to do about it.
+    NotInState { reason: String, hint: String },
+    /// The sender was taken out of the cluster.
+    Removed,
 }
 
 pub(crate) type Reply = Result<Bytes, Refusal>;
@@ -164,8 +168,10 @@ impl Refusal {
             Refusal::Overloaded(reason) => Error::Overloaded(reason),
             Refusal::DiskFull(reason) => Error::DiskFull(reason),
             Refusal::Limit(reason) => Error::Limit(reason),
+            Refusal::NotInState { reason, hint } => Error::NotInState { reason, hint },
             Refusal::Unknown(reason) => Error::Unknown(reason),
             Refusal::Misdirected(reason) | Refusal::Failed(reason) => Error::Peer(reason),
+            Refusal::Removed => Error::ShuttingDown("it was taken out of the cluster".into()),
         }
     }
 }

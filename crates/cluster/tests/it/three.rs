@@ -287,6 +287,9 @@ async fn the_lead_is_handed_over_when_asked() {
     }
     let stranger = three.node(0).transfer_leader(DATA, NodeId(9)).await.unwrap_err();
     assert!(stranger.to_string().contains("node 9 does not vote"), "{stranger}");
+    assert!(matches!(&stranger, Error::NotInState { hint, .. } if hint.contains("annal.replicas")), "{stranger:?}");
+    let unknown = three.node(0).transfer_leader(GroupId(99), NodeId(1)).await.unwrap_err();
+    assert!(matches!(&unknown, Error::NotInState { .. }), "{unknown:?}");
     three.stop().await;
 }
 
@@ -397,6 +400,7 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     assert_eq!(read(three.node(leader), &t).await, once("s", 0..40));
     let unknown = fourth.remove_node(NodeId(77)).await.unwrap_err();
     assert!(unknown.to_string().contains("node 77 is not in the cluster"), "{unknown}");
+    assert!(matches!(&unknown, Error::NotInState { .. }), "{unknown:?}");
     // Its id is not given again.
     let transport = three.network.at("impostor");
     let place = Place {
