@@ -121,13 +121,22 @@ impl Door {
         }
         if let Some(copies) = self.inner.copies.get() {
             let network = copies.network();
-            if network.was_removed(envelope.from) {
-                tracing::warn!(from = %envelope.from, "refused a node that was taken out of the cluster");
-                return Err(Refusal::Misdirected(format!("node {} was taken out of the cluster", envelope.from)));
+            if network.was_removed(envelope.from) && !self.may_vote(envelope.from) {
+                tracing::debug!(from = %envelope.from, "refused a node that was taken out of the cluster");
+                return Err(Refusal::Removed);
             }
             network.hears(envelope.from);
         }
         Ok(())
+    }
+
+    /// Whether a node votes in a group of this one, as far as is known. The last voter of a group that is removed must be heard until it has
+    /// given its vote away.
+    fn may_vote(&self, node: NodeId) -> bool {
+        let votes_for_catalog = || self.inner.catalog.get().is_some_and(|catalog| catalog.voters().contains(&node));
+        let votes_for_data = || self.inner.data.read().values().any(|group| group.voters().contains(&node));
+        // Not all groups are there yet before the node is.
+        self.inner.node.get().is_none() || votes_for_catalog() || votes_for_data()
     }
 
     async fn answer(&self, request: Request) -> Reply {

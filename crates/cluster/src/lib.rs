@@ -30,6 +30,7 @@ mod membership;
 mod memory;
 mod node;
 mod numbers;
+mod removal;
 mod routing;
 mod scrub;
 mod segments;

@@ -155,6 +155,7 @@ pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         let Some(node) = node.upgrade() else { return };
+        node.look_for_own_removal();
         let tended = tokio::select! {
             tended = node.tend_groups() => tended,
             _ = stop.changed() => return,

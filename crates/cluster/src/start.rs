@@ -29,6 +29,7 @@ use crate::message::{Joined, Joining};
 use crate::network::Network;
 use crate::node::{Counters, DataGroup, Node, NodeOptions, Place, RemoteSegments};
 use crate::peers::Peers;
+use crate::removal;
 
 /// The data groups a cluster is founded with.
 const DATA_GROUPS: [GroupId; 1] = [GroupId(1)];
@@ -45,6 +46,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let network = Arc::new(Network::new(options.place.transport.clone(), published.clone()));
     let identity = identify(&options, &network).await?;
     network.introduce(identity.cluster, identity.node);
+    let seeds = options.place.join.clone();
+    tokio::spawn(removal::watch(Arc::downgrade(&network), seeds));
     let door = Door::default();
     door.introduce(identity.cluster, identity.node);
     let (own, segments_place) = open_segments(&options, &identity).await?;
@@ -67,7 +70,10 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let catalog = Group::open(group_options(GroupId::CATALOG), machine, peers(GroupId::CATALOG)).await?;
     door.open_catalog(catalog.clone());
     options.place.transport.serve(door.clone()).await;
-    let groups = data_groups(&catalog, &identity, &published).await?;
+    let groups = tokio::select! {
+        groups = data_groups(&catalog, &identity, &published) => groups?,
+        () = network.removed() => return Err(Error::Removed(identity.node)),
+    };
     let mut data = BTreeMap::new();
     let mut pending: Vec<PendingTasks> = Vec::new();
     for group in groups {
@@ -112,7 +118,11 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         lock: Mutex::new(Some(lock)),
     });
     door.open_node(&node);
-    if let Err(error) = prepare(&node, &options.place).await {
+    let prepared = tokio::select! {
+        prepared = prepare(&node, &options.place) => prepared,
+        () = node.removed() => Err(Error::Removed(node.identity.node)),
+    };
+    if let Err(error) = prepared {
         // The lock goes with the node; what Raft still runs ends with its groups.
         let _ = node.shutdown().await;
         return Err(error);

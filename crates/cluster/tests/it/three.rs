@@ -418,7 +418,37 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     let refused = tokio::time::timeout(Duration::from_secs(2), Node::start(impostor)).await;
     assert!(refused.is_err(), "it goes on asking");
     assert!(!three.node(leader).catalog().nodes.contains_key(&NodeId(gone as u64 + 1)));
+    // It was removed while it was down: it learns of it from whomever it asks.
+    let late =
+        tokio::time::timeout(Duration::from_secs(20), three.open(gone)).await.expect("it does not wait for ever");
+    assert!(matches!(&late, Err(Error::Removed(node)) if *node == NodeId(gone as u64 + 1)), "{late:?}");
     fourth.shutdown().await.unwrap();
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_removed_learns_of_it_also_when_it_was_cut_off() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let leader = three.leader(GroupId::CATALOG).await;
+    let gone = (leader + 1) % 3;
+    three.network.isolate(&address(gone));
+    three.node(leader).remove_node(NodeId(gone as u64 + 1)).await.unwrap();
+    let is_member = |node: &Node| node.replica_status().iter().all(|replica| replica.votes);
+    eventually("one votes alone", || async {
+        !is_member(three.node((leader + 2) % 3)) || is_member(three.node(leader))
+    })
+    .await;
+    assert!(futures::poll!(Box::pin(three.node(gone).removed())).is_pending(), "nobody could tell it");
+    three.network.mend();
+    let learned = tokio::time::timeout(Duration::from_secs(20), three.node(gone).removed()).await;
+    learned.expect("a node that is no member any more ends");
+    let removed = three.nodes[gone].take().unwrap();
+    removed.shutdown().await.unwrap();
+    // One that removes itself gives up first what it leads.
+    let own = three.leader(GroupId::CATALOG).await;
+    three.node(own).remove_node(NodeId(own as u64 + 1)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), three.node(own).removed()).await.expect("it learns of it, too");
     three.stop().await;
 }
 
