@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use replication::{Group, StateMachine};
 use storage::SegmentMeta;
 
+use crate::admission::{Admitted, Client};
 use crate::catalog::machine::CatalogMachine;
 use crate::copies::Copies;
 use crate::data::DataMachine;
@@ -71,7 +72,7 @@ impl Door {
     pub async fn call(&self, message: Bytes) -> Bytes {
         let answered = match unseal::<Request>(&message) {
             Ok((envelope, request)) => match self.admit(&envelope, matches!(request, Request::Join { .. })) {
-                Ok(()) => self.answer(request).await,
+                Ok(()) => self.answer(envelope.from, request).await,
                 Err(refusal) => Err(refusal),
             },
             Err(refusal) => Err(refusal),
@@ -139,7 +140,7 @@ impl Door {
         self.inner.node.get().is_none() || votes_for_catalog() || votes_for_data()
     }
 
-    async fn answer(&self, request: Request) -> Reply {
+    async fn answer(&self, from: NodeId, request: Request) -> Reply {
         match request {
             Request::Raft { group: GroupId::CATALOG, call, body } => {
                 let catalog = self.inner.catalog.get().ok_or_else(starting)?;
@@ -157,10 +158,16 @@ impl Door {
                 }
                 received
             }
-            Request::Propose { group: GroupId::CATALOG, entry } => propose(&self.node()?.catalog, &entry).await,
-            Request::Propose { group, entry } => {
+            Request::Propose { group: GroupId::CATALOG, entry, .. } => propose(&self.node()?.catalog, &entry).await,
+            Request::Propose { group, entry, client } => {
                 let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
-                propose(&replica, &entry).await
+                let client = client.map(|number| Client { node: from, number });
+                let admitted = self.admit_statement(&replica, client, entry.len() as u64)?;
+                let proposed = propose(&replica, &entry).await;
+                if let (Some(admitted), Ok(_)) = (admitted, &proposed) {
+                    admitted.acknowledged();
+                }
+                proposed
             }
             Request::ReadIndex { group: GroupId::CATALOG } => read_index(&self.node()?.catalog).await,
             Request::ReadIndex { group } => {
@@ -195,6 +202,25 @@ impl Door {
         }
     }
 
+    /// Lets a statement of another node's connection in, if there is room for it; one without a connection always.
+    fn admit_statement(
+        &self,
+        group: &Group<DataMachine>,
+        client: Option<Client>,
+        bytes: u64,
+    ) -> Result<Option<Admitted>, Refusal> {
+        let (Some(client), true, Ok(node)) = (client, group.leads(), self.node()) else { return Ok(None) };
+        let Ok(data) = node.data_group(group.id()) else { return Ok(None) };
+        match node.admit(data, client, bytes) {
+            Ok(mut admitted) => {
+                admitted.propose();
+                Ok(Some(admitted))
+            }
+            Err(Error::Excess { retry_ms }) => Err(Refusal::Excess { retry_ms }),
+            Err(error) => Err(Refusal::Failed(error.to_string())),
+        }
+    }
+
     /// The segments that a snapshot names are fetched before Raft installs it: whoever has installed it has given up the log.
     async fn prepare_snapshot(&self, group: GroupId, body: &[u8]) -> Result<Incoming, Refusal> {
         let copies = self.inner.copies.get().ok_or_else(starting)?;
@@ -214,6 +240,7 @@ fn done(result: Result<(), Error>) -> Reply {
         Ok(()) => Ok(Bytes::new()),
         Err(Error::Replication(replication::Error::NoLeader(_))) => Err(Refusal::NotLeader(None)),
         Err(Error::Overloaded(reason)) => Err(Refusal::Overloaded(reason)),
+        Err(Error::Excess { retry_ms }) => Err(Refusal::Excess { retry_ms }),
         Err(Error::DiskFull(reason)) => Err(Refusal::DiskFull(reason)),
         Err(Error::Limit(reason)) => Err(Refusal::Limit(reason)),
         Err(Error::NotInState { reason, hint }) => Err(Refusal::NotInState { reason, hint }),

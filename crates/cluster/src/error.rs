@@ -45,6 +45,12 @@ pub enum Error {
     /// A bounded queue or memory budget is full; may work later.
     #[error("{0}")]
     Overloaded(String),
+    /// Too many statements are in flight; nothing was done.
+    #[error("too many statements are in flight")]
+    Excess {
+        /// After how many milliseconds there may be room.
+        retry_ms: u64,
+    },
     /// The disk has no room; may work later.
     #[error("{0}")]
     DiskFull(String),

@@ -17,6 +17,7 @@ pub mod transport;
 mod catalog;
 mod data;
 // A node: its groups, its DDL, its flushing, its objects.
+mod admission;
 mod changes;
 mod compaction;
 mod copies;
@@ -40,6 +41,7 @@ mod temporary;
 mod stage;
 mod write;
 
+pub use admission::AdmissionStatistics;
 pub use catalog::{Catalog, Comments, NodeRecord, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
 pub use changes::{CatalogChanges, ChangesMark};
 pub use door::Door;
@@ -47,7 +49,7 @@ pub use error::Error;
 pub use grpc::GrpcTransport;
 pub use membership::{NodeState, NodeStatus, ReplicaStatus};
 pub use memory::MemoryBudget;
-pub use node::{Node, NodeOptions, NodeStatistics, Place, RemoteSegments, ShardStatus, TableSnapshot};
+pub use node::{ClientId, Node, NodeOptions, NodeStatistics, Place, RemoteSegments, ShardStatus, TableSnapshot};
 pub use scrub::{NodeScrub, Scrubbed};
 pub use transport::{Isolated, SimulatedNetwork, Transport};
 pub use write::{Commit, Mark, Uncommitted, WriteSet};

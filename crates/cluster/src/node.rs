@@ -19,6 +19,7 @@ use storage::{Disk, Log, ShardSnapshot, ShardsReader};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use crate::admission::{AdmissionStatistics, Gate};
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
 use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec};
 use crate::copies::Copies;
@@ -117,6 +118,8 @@ pub struct NodeStatistics {
     pub memory_used: u64,
     /// Bytes of the memory budget.
     pub memory_limit: u64,
+    /// Statements admitted and refused.
+    pub admission: AdmissionStatistics,
     /// Segments written since start.
     pub segments_written: u64,
     /// Bytes of those segments.
@@ -143,6 +146,10 @@ pub struct ShardStatus {
     /// Applied index.
     pub applied: u64,
 }
+
+/// A connection, as its node tells it from others: statements that are too many are refused fairly over connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub(crate) u64);
 
 /// A running node.
 pub struct Node {
@@ -188,6 +195,8 @@ pub struct Node {
 /// A data group on this node.
 pub(crate) struct DataGroup {
     pub(crate) group: Arc<Group<DataMachine>>,
+    /// Who may have statements in flight.
+    pub(crate) gate: Arc<Gate>,
     reader: SharedReader,
     /// The seal up to which checkpoints may be written, because their segments are here.
     pub(crate) held: Arc<AtomicU64>,
@@ -211,6 +220,7 @@ pub(crate) struct DataGroup {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     statements: AtomicU64,
+    clients: AtomicU64,
     objects: AtomicU64,
     pub(crate) seals: AtomicU64,
     pub(crate) segments: AtomicU64,
@@ -229,6 +239,7 @@ impl DataGroup {
         let rows_replayed = reader.read().figures().rows_applied;
         DataGroup {
             group,
+            gate: Gate::new(),
             reader,
             held,
             rows_replayed,
@@ -355,9 +366,19 @@ impl Node {
         drop(self.ddl.acquire().await);
     }
 
-    /// Begins a statement or transaction that writes.
+    /// A connection of its own.
+    pub fn client(&self) -> ClientId {
+        ClientId(self.counters.clients.fetch_add(1, Relaxed))
+    }
+
+    /// Begins a statement or transaction that writes, of a connection that has no other.
     pub fn begin(self: &Arc<Self>) -> WriteSet {
-        WriteSet::new(self.clone(), self.statement_id())
+        self.begin_for(self.client())
+    }
+
+    /// Begins a statement or transaction that writes.
+    pub fn begin_for(self: &Arc<Self>, client: ClientId) -> WriteSet {
+        WriteSet::new(self.clone(), self.statement_id(), client)
     }
 
     /// A linearizable cut of the table: contains every write acknowledged before the call (read index, then apply). The table may be as a
@@ -471,6 +492,7 @@ impl Node {
             segments_merged: self.counters.merged.load(Relaxed),
             memory_used: self.memory.used() as u64,
             memory_limit: self.memory.limit() as u64,
+            admission: self.admission(),
             ..NodeStatistics::default()
         };
         for data in self.data.values() {

@@ -20,11 +20,12 @@ use storage::sequences::OWN_ROW;
 use storage::{Command, Outcome, SegmentMeta, SequenceSet};
 use tokio::task::JoinHandle;
 
+use crate::admission::{Admitted, Client};
 use crate::catalog::Table;
 use crate::ddl::defect;
 use crate::error::Error;
 use crate::memory::Reservation;
-use crate::node::{DataGroup, Node};
+use crate::node::{ClientId, DataGroup, Node};
 use crate::stage::{StagePart, StagedSegment, stage};
 
 /// How long a statement waits for the flusher before it is refused.
@@ -32,7 +33,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(30);
 /// With less than this, a statement short of memory waits rather than write tiny segments.
 const STAGE_BYTES_MIN: usize = 1 << 20;
 /// Writes wait while a group has more than this many times its seal size unflushed.
-const UNFLUSHED_SEALS_MAX: u64 = 4;
+pub(crate) const UNFLUSHED_SEALS_MAX: u64 = 4;
 
 /// The receipt of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub struct Commit {
 pub struct WriteSet {
     node: Arc<Node>,
     id: StatementId,
+    client: ClientId,
     /// The one group all rows belong to.
     group: Option<GroupId>,
     tables: BTreeMap<TableId, TableRows>,
@@ -109,9 +111,10 @@ pub struct Uncommitted {
 }
 
 impl WriteSet {
-    pub(crate) fn new(node: Arc<Node>, id: StatementId) -> WriteSet {
+    pub(crate) fn new(node: Arc<Node>, id: StatementId, client: ClientId) -> WriteSet {
         let memory = Reservation::empty(node.memory.clone());
-        WriteSet { node, id, group: None, tables: BTreeMap::new(), buffered: 0, memory, staging: None, broken: None }
+        let (group, tables, staging, broken) = (None, BTreeMap::new(), None, None);
+        WriteSet { node, id, client, group, tables, buffered: 0, memory, staging, broken }
     }
 
     /// Adds validated rows (the table's columns in order). Waits while staging is behind, and while memory is short.
@@ -121,6 +124,10 @@ impl WriteSet {
         }
         self.check(table)?;
         self.check_numbers(table, rows.num_rows() as u64)?;
+        if self.tables.is_empty() {
+            // Before anything is gathered that would only be thrown away.
+            self.data()?.gate.look_ahead(self.client())?;
+        }
         let bytes = rows_bytes(&rows);
         self.make_room(bytes).await?;
         let entry = self.tables.entry(table.definition.id).or_insert_with(|| TableRows::new(table.clone()));
@@ -365,12 +372,25 @@ impl WriteSet {
             let staged = self.tables.values().flat_map(|rows| &rows.staged);
             let staged: Vec<_> = staged.map(|staged| Arc::clone(&staged.segment)).collect();
             self.node.share(self.data()?, &staged).await?;
-            self.propose(before.into_iter().chain(commands).chain(after).collect(), 0).await
+            // So much was done for it that it is not refused any more.
+            let mut admitted = self.data()?.gate.count(self.client(), 0);
+            admitted.propose();
+            let proposed = self.propose(None, before.into_iter().chain(commands).chain(after).collect(), 0).await;
+            settle_admission(admitted, proposed)
         } else {
+            let bytes = self.buffered + self.deleted_bytes();
+            let mut admitted = self.node.admit(self.data()?, self.client(), bytes as u64)?;
             self.node.wait_for_room(self.data()?).await?;
-            let commands = self.appends()?;
-            self.propose(before.into_iter().chain(commands).chain(after).collect(), self.buffered as u64).await
+            let commands = before.into_iter().chain(self.appends()?).chain(after).collect();
+            admitted.propose();
+            let proposed = self.propose(Some(self.client), commands, self.buffered as u64).await;
+            settle_admission(admitted, proposed)
         }
+    }
+
+    /// Whose statement it is.
+    fn client(&self) -> Client {
+        Client { node: self.node.id(), number: self.client.0 }
     }
 
     fn appends(&self) -> Result<Vec<Command>, Error> {
@@ -404,9 +424,9 @@ impl WriteSet {
         Ok(commands)
     }
 
-    async fn propose(&mut self, commands: Vec<Command>, bytes: u64) -> Result<Commit, Error> {
+    async fn propose(&mut self, client: Option<ClientId>, commands: Vec<Command>, bytes: u64) -> Result<Commit, Error> {
         let data = self.data()?.clone();
-        let proposed = match self.node.propose(data.group.id(), commands).await {
+        let proposed = match self.node.propose_of(client, data.group.id(), commands).await {
             Ok(proposed) => proposed,
             Err(error) => {
                 if matches!(error, Error::Unknown(_)) {
@@ -613,6 +633,16 @@ impl fmt::Debug for WriteSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WriteSet({}, {} tables, {} bytes buffered)", self.id, self.tables.len(), self.buffered)
     }
+}
+
+/// What became of a statement says how the group keeps up.
+fn settle_admission(admitted: Admitted, committed: Result<Commit, Error>) -> Result<Commit, Error> {
+    match &committed {
+        Ok(_) => admitted.acknowledged(),
+        Err(Error::Excess { .. }) => admitted.pushed_back(),
+        Err(_) => {}
+    }
+    committed
 }
 
 /// Rows of the statement were lost on their way into segments, so nothing of it can be committed.

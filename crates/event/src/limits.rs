@@ -48,6 +48,15 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Bytes of entries kept decoded between append and apply.
 pub const APPLY_CACHE_BYTES: usize = 32 << 20;
 
+/// Bytes of statements of a group in flight on one node; beyond them, or fewer when it falls behind, statements are refused.
+pub const ADMISSION_BYTES_MAX: u64 = PROPOSE_QUEUE_BYTES as u64;
+/// The fewest bytes in flight that a group which falls behind is left.
+pub const ADMISSION_BYTES_MIN: u64 = 1 << 20;
+/// Statements in flight that are never too many, whatever they bring: those wait instead of being refused.
+pub const ADMISSION_STATEMENTS_MIN: usize = 32;
+/// What a small statement counts, so that no more are in flight than the proposer's queue holds.
+pub const ADMISSION_STATEMENT_BYTES_MIN: u64 = ADMISSION_BYTES_MAX / PROPOSE_QUEUE_LEN as u64;
+
 /// How long a statement or read looks for a leader that answers.
 pub const LEADER_WAIT_MS: u64 = 20_000;
 /// How long one leader may take to answer before it is asked again.
@@ -135,6 +144,8 @@ const _: () = assert!(PEER_PIECE_BYTES < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEADER_ATTEMPT_MS < LEADER_WAIT_MS);
 const _: () = assert!(VOTERS % 2 == 1);
 const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
+const _: () =
+    assert!(ADMISSION_BYTES_MIN >= 64 * ADMISSION_STATEMENT_BYTES_MIN && ADMISSION_BYTES_MIN < ADMISSION_BYTES_MAX);
 const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_QUEUE_BYTES >= LOG_WRITE_BYTES_MAX);

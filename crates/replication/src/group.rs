@@ -29,6 +29,9 @@ const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// How long to wait for a checkpoint before asking for it again.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
+/// A voter that has not answered its leader for so long is not waited for.
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a group needs of its node.
 pub struct GroupOptions {
     /// The group.
@@ -72,6 +75,15 @@ pub struct GroupStatus {
     pub matching: BTreeMap<NodeId, u64>,
     /// On the leader, how long ago each other member answered.
     pub silent: BTreeMap<NodeId, Duration>,
+}
+
+/// By how many entries parts of a group are behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lags {
+    /// Entries known to be committed that are not applied here.
+    pub unapplied: u64,
+    /// On the leader, entries that the slowest of the voters lacks that have answered within [`ANSWERS_WITHIN`]; 0 elsewhere.
+    pub behind: u64,
 }
 
 /// A group that replicates the machine `M`.
@@ -303,6 +315,24 @@ impl<M: StateMachine> Group<M> {
             learners: nodes(&mut membership.learner_ids()),
             matching: matching.collect(),
             silent: silent.collect(),
+        }
+    }
+
+    /// By how much parts of the group are behind now; no I/O.
+    pub fn lags(&self) -> Lags {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let index = |id: &Option<_>| id.as_ref().map_or(0, |l: &crate::types::LogId| l.index);
+        let last = m.last_log_index.unwrap_or(0);
+        let answers = |node: &u64| {
+            let heard = m.heartbeat.as_ref().and_then(|heard| heard.get(node)?.as_ref());
+            heard.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN)
+        };
+        let voters = m.membership_config.membership().voter_ids().filter(|node| *node != self.node.0 && answers(node));
+        let matching = |node: u64| m.replication.as_ref().and_then(|all| all.get(&node)).map_or(0, index);
+        Lags {
+            unapplied: index(&m.local_committed).saturating_sub(index(&m.last_applied)),
+            behind: voters.map(|node| last.saturating_sub(matching(node))).max().unwrap_or(0),
         }
     }
 

@@ -9,6 +9,7 @@ mod ddl;
 mod flush;
 mod full_disk;
 mod numbers;
+mod overload;
 mod support;
 mod three;
 mod write;
