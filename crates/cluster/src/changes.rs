@@ -376,7 +376,9 @@ impl CatalogChanges {
             Refusal::SchemaNotEmpty { name, relations } => Error::SchemaNotEmpty { name, relations },
             Refusal::Circular(name) => Error::CircularView(name),
             Refusal::NoSuchTable(id) => Error::NoSuchTable(self.name_of(id)),
-            refusal @ Refusal::NodeExists(_) => defect(format!("a change of the catalog: {refusal:?}")),
+            refusal @ (Refusal::NodeExists(_) | Refusal::NoSuchToken | Refusal::TooManyTokens) => {
+                defect(format!("a change of the catalog: {refusal:?}"))
+            }
         }
     }
 

@@ -37,6 +37,7 @@ mod scrub;
 mod segments;
 mod start;
 mod temporary;
+mod tokens;
 // Statements on their way into the log.
 mod stage;
 mod write;
@@ -51,5 +52,6 @@ pub use membership::{NodeState, NodeStatus, ReplicaStatus};
 pub use memory::MemoryBudget;
 pub use node::{ClientId, Node, NodeOptions, NodeStatistics, Place, RemoteSegments, ShardStatus, TableSnapshot};
 pub use scrub::{NodeScrub, Scrubbed};
+pub use tokens::JoinToken;
 pub use transport::{Isolated, SimulatedNetwork, Transport};
 pub use write::{Commit, Mark, Uncommitted, WriteSet};

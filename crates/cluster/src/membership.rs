@@ -131,15 +131,19 @@ pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining)
 
 /// Takes a node into the catalog; its groups follow.
 pub(crate) async fn admit(node: &Node, joining: Joining) -> Result<Joined, Error> {
-    let Joining { nonce, address, sql_address, wanted } = joining;
+    let token = node.shown_token(&joining)?;
+    let Joining { nonce, address, sql_address, wanted, .. } = joining;
     let record = NodeRecord { nonce, address, sql_address, boot: 0 };
-    match node.propose_catalog(CatalogCommand::Join { record: Arc::new(record), wanted }).await? {
+    match node.propose_catalog(CatalogCommand::Join { record: Arc::new(record), wanted, token }).await? {
         CatalogOutcome::Node(id) => {
             tracing::info!(node = %id, "a node joined the cluster");
             Ok(Joined { cluster: node.identity.cluster, node: id })
         }
         CatalogOutcome::Refused(Refusal::NodeExists(id)) => {
             Err(Error::Peer(format!("the cluster has or had a node {id}: ids are not given twice")))
+        }
+        CatalogOutcome::Refused(Refusal::NoSuchToken) => {
+            Err(Error::Peer("the join token was never made, is used up, or holds no longer".into()))
         }
         refused => Err(defect(format!("a node cannot join: {refused:?}"))),
     }
@@ -225,7 +229,7 @@ impl Node {
             let others = catalog.nodes.iter().filter(|(node, _)| **node != self.identity.node);
             let others: Vec<String> = others.map(|(_, record)| record.address.clone()).collect();
             let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
-            let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None };
+            let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None, token: None };
             if !others.is_empty() {
                 join(&self.network, &others, &joining).await;
             }

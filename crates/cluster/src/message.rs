@@ -11,6 +11,7 @@ use storage::SegmentMeta;
 
 use crate::error::Error;
 use crate::maintenance::Scope;
+use crate::tokens::JoinToken;
 
 /// The first byte of every message.
 const VERSION: u8 = 2;
@@ -83,6 +84,9 @@ pub(crate) struct Joining {
     pub(crate) sql_address: String,
     /// The id it asks for.
     pub(crate) wanted: Option<NodeId>,
+    /// What lets it in.
+    #[serde(default)]
+    pub(crate) token: Option<JoinToken>,
 }
 
 /// What it is told.

@@ -33,6 +33,7 @@ use crate::memory::MemoryBudget;
 use crate::network::Network;
 use crate::numbers::Reserved;
 use crate::routing::Asking;
+use crate::tokens::JoinToken;
 use crate::transport::{Isolated, Transport};
 use crate::write::WriteSet;
 
@@ -73,13 +74,18 @@ pub struct Place {
     pub join: Vec<String>,
     /// The id that the node must have; a new one asks for it.
     pub wanted: Option<NodeId>,
+    /// The token that an empty data directory joins with.
+    pub token: Option<JoinToken>,
+    /// Whether a node that asks this one to be taken in must have a token.
+    pub demands_tokens: bool,
 }
 
 impl Place {
     /// Of a node that is alone.
     pub fn alone() -> Place {
         let (address, sql_address) = (String::new(), String::new());
-        Place { transport: Arc::new(Isolated), address, sql_address, join: Vec::new(), wanted: None }
+        let (transport, join) = (Arc::new(Isolated), Vec::new());
+        Place { transport, address, sql_address, join, wanted: None, token: None, demands_tokens: false }
     }
 }
 
@@ -155,6 +161,8 @@ pub struct ClientId(pub(crate) u64);
 pub struct Node {
     pub(crate) identity: Identity,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<Entropy>,
+    pub(crate) demands_tokens: bool,
     pub(crate) consensus: Handle,
     pub(crate) encode: Handle,
     pub(crate) seal_bytes: u64,

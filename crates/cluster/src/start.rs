@@ -93,6 +93,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         numbers: crate::numbers::Reserved::default(),
         identity,
         clock: options.clock,
+        entropy: options.entropy,
+        demands_tokens: options.place.demands_tokens,
         consensus: options.consensus,
         encode: options.encode,
         seal_bytes: options.seal_bytes as u64,
@@ -141,7 +143,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
 
 /// Who the directory belongs to. An empty one founds a cluster, or joins the one it shall belong to: it asks until it is taken in.
 async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, Error> {
-    let Place { address, sql_address, join, wanted, .. } = &options.place;
+    let Place { address, sql_address, join, wanted, token, .. } = &options.place;
     if let Some(identity) = directory::open(&options.disk).await? {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != identity.node) {
             let message = format!("the data directory belongs to node {}, not to node {wanted}", identity.node);
@@ -158,7 +160,7 @@ async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, 
     }
     let nonce = options.entropy.next_u64();
     let (address, sql_address) = (address.clone(), sql_address.clone());
-    let joining = Joining { nonce, address, sql_address, wanted: *wanted };
+    let joining = Joining { nonce, address, sql_address, wanted: *wanted, token: token.clone() };
     let Joined { cluster, node } = membership::join(network, join, &joining).await;
     directory::take(&options.disk, cluster, node).await
 }

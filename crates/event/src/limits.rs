@@ -69,6 +69,8 @@ pub const PEER_PIECE_BYTES: usize = 1 << 20;
 pub const SERVED_PIECES_MAX: usize = 4;
 /// Sets of segments kept for statements of other nodes that are not committed yet.
 pub const PROMISES_MAX: usize = 1024;
+/// Join tokens that nobody has used yet.
+pub const JOIN_TOKENS_MAX: usize = 256;
 /// Voters of a group, once there are enough nodes.
 pub const VOTERS: usize = 3;
 /// A voter that its leader has not heard for so long gives its vote to a learner, if there is one.

@@ -227,7 +227,9 @@ async fn place(settings: &Settings, runtimes: &Runtimes, sql: SocketAddr) -> Res
     let transport = Arc::new(GrpcTransport::new(listener, consensus, encode, tls));
     let address = cluster.address.clone().unwrap_or_else(|| address.to_string());
     let wanted = cluster.node_id.map(NodeId);
-    Ok(Place { transport, address, sql_address: sql.to_string(), join: cluster.join.clone(), wanted })
+    let (sql_address, join) = (sql.to_string(), cluster.join.clone());
+    let (token, demands_tokens) = (cluster.join_token.clone(), cluster.demands_tokens());
+    Ok(Place { transport, address, sql_address, join, wanted, token, demands_tokens })
 }
 
 /// Opens the data directory on the consensus threads.

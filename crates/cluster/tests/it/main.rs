@@ -8,6 +8,7 @@ mod crash;
 mod ddl;
 mod flush;
 mod full_disk;
+mod join_tokens;
 mod numbers;
 mod overload;
 mod support;

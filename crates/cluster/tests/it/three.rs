@@ -51,7 +51,7 @@ impl Three {
         let transport = self.network.at(&address(place));
         let join = if place == 0 { Vec::new() } else { vec![address(0)] };
         let (wanted, sql_address) = (Some(NodeId(place as u64 + 1)), format!("sql-{}", place + 1));
-        let place = Place { transport, address: address(place), sql_address, join, wanted };
+        let place = Place { transport, address: address(place), sql_address, join, wanted, ..Place::alone() };
         let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
         let options = options(disk, 1 << 30);
         let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
@@ -334,7 +334,7 @@ async fn a_node_that_comes_back_at_another_address_is_found() {
     insert(three.node(0), &table(three.node(0), "t"), rows("s", 0..10)).await.unwrap();
     let address = "moved".to_owned();
     let transport = three.network.at(&address);
-    let place = Place { transport, address, sql_address: String::new(), join: Vec::new(), wanted: Some(NodeId(2)) };
+    let place = Place { transport, address, wanted: Some(NodeId(2)), ..Place::alone() };
     let options = options(three.disks[1].clone(), 1 << 30);
     let moved = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
     assert_eq!(read(&moved, &table(&moved, "t")).await, once("s", 0..10));
@@ -384,7 +384,7 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     insert(three.node(0), &t, rows("s", 0..20)).await.unwrap();
     let (address, disk) = ("fourth".to_owned(), Arc::new(SimulatedDisk::new(9)));
     let (transport, join) = (three.network.at(&address), vec![self::address(1)]);
-    let place = Place { transport, address, sql_address: String::new(), join, wanted: None };
+    let place = Place { transport, address, join, ..Place::alone() };
     let options = options(disk, 1 << 30);
     let fourth = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
     assert_eq!(fourth.id(), NodeId(4));
@@ -406,9 +406,9 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     let place = Place {
         transport,
         address: "impostor".to_owned(),
-        sql_address: String::new(),
         join: vec![self::address(leader)],
         wanted: Some(NodeId(gone as u64 + 1)),
+        ..Place::alone()
     };
     let impostor = NodeOptions {
         place,

@@ -240,6 +240,8 @@ async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    client.batch_execute("SELECT annal.remove_node(2)").await.unwrap();
+    assert!(said.any(|line| line == "node 2 was taken out of the cluster and is not started again"));
     rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
     assert!(process.wait().unwrap().success());
 }
