@@ -82,6 +82,8 @@ pub const HAND_OVER_WAIT_MS: u64 = 3_000;
 /// Entries by which a learner may be behind when it becomes a voter.
 pub const PROMOTE_LAG_ENTRIES: u64 = 1_000;
 
+/// Statements that wait for memory at once; one more is refused.
+pub const MEMORY_WAITERS_MAX: usize = 64;
 /// Rows of one statement or transaction kept in memory before they are staged as segments.
 pub const STAGE_BYTES_MAX: usize = 32 << 20;
 /// Unflushed bytes of a group above which it is sealed.
