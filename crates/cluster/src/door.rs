@@ -24,6 +24,7 @@ use crate::membership;
 use crate::message::{Envelope, Joining, Opening, RaftCall, Refusal, Reply, Request, from_json, pack, to_json, unseal};
 use crate::node::Node;
 use crate::peers;
+use crate::proof::Proof;
 use crate::transport::Messages;
 
 /// The receiving side of a node. Cheap to clone.
@@ -68,10 +69,10 @@ impl Door {
         self.inner.data.read().get(&group).cloned()
     }
 
-    /// Answers one message.
-    pub async fn call(&self, message: Bytes) -> Bytes {
+    /// Answers one message of a sender that has proven so much.
+    pub async fn call(&self, message: Bytes, proof: &Proof) -> Bytes {
         let answered = match unseal::<Request>(&message) {
-            Ok((envelope, request)) => match self.admit(&envelope, matches!(request, Request::Join { .. })) {
+            Ok((envelope, request)) => match self.admit(&envelope, proof, &request) {
                 Ok(()) => self.answer(envelope.from, request).await,
                 Err(refusal) => Err(refusal),
             },
@@ -80,15 +81,15 @@ impl Door {
         pack(&answered)
     }
 
-    /// Answers a stream of messages, the first of which says what it is for.
-    pub async fn stream(&self, mut messages: Messages) -> BoxStream<'static, Bytes> {
+    /// Answers a stream of messages, the first of which says what it is for, of a sender that has proven so much.
+    pub async fn stream(&self, mut messages: Messages, proof: &Proof) -> BoxStream<'static, Bytes> {
         let refuse = |refusal: Refusal| {
             tracing::debug!(?refusal, "a stream was refused");
             stream::once(std::future::ready(pack::<Reply>(&Err(refusal)))).boxed()
         };
         let Some(first) = messages.next().await else { return stream::empty().boxed() };
         let opening = unseal::<Opening>(&first).and_then(|(envelope, opening)| {
-            self.admit(&envelope, false)?;
+            self.admit_member(&envelope, proof)?;
             Ok(opening)
         });
         match opening {
@@ -109,13 +110,31 @@ impl Door {
         }
     }
 
-    /// Whether the sender means this node, as one of its cluster.
-    fn admit(&self, envelope: &Envelope, joins: bool) -> Result<(), Refusal> {
-        let Some((cluster, node)) = self.inner.own.get() else { return Err(starting()) };
-        let stranger = match envelope.cluster {
-            Some(other) => other != *cluster,
-            None => !joins,
+    /// Whether the sender means this node, as one of its cluster or one that wants to become one.
+    fn admit(&self, envelope: &Envelope, proof: &Proof, request: &Request) -> Result<(), Refusal> {
+        let (Request::Join { node }, None) = (request, envelope.cluster) else {
+            return self.admit_member(envelope, proof);
         };
+        let Some((_, own)) = self.inner.own.get() else { return Err(starting()) };
+        let joining: Joining = from_json(node).map_err(Refusal::Misdirected)?;
+        if envelope.to.is_some_and(|to| to != *own) {
+            return Err(Refusal::Misdirected(format!("this is node {own}")));
+        }
+        if !proof.allows(joining.wanted.unwrap_or(NodeId(0))) {
+            let reason = "its certificate is bound to a node of another id: ask for that one with --node-id";
+            return Err(Refusal::Failed(reason.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether the sender means this node, as one of its cluster.
+    fn admit_member(&self, envelope: &Envelope, proof: &Proof) -> Result<(), Refusal> {
+        let Some((cluster, node)) = self.inner.own.get() else { return Err(starting()) };
+        if !proof.allows(envelope.from) {
+            tracing::warn!(from = %envelope.from, "refused a message whose sender has the certificate of another node");
+            return Err(Refusal::Misdirected(format!("the certificate shown is not that of node {}", envelope.from)));
+        }
+        let stranger = envelope.cluster != Some(*cluster);
         if stranger || envelope.to.is_some_and(|to| to != *node) {
             tracing::warn!(?envelope, %node, "refused a message that is not for this node");
             return Err(Refusal::Misdirected(format!("this is node {node} of another cluster or of another name")));

@@ -12,6 +12,7 @@ pub mod grpc;
 mod message;
 mod network;
 mod peers;
+mod proof;
 pub mod transport;
 // The two state machines, and what the first publishes.
 mod catalog;
@@ -51,6 +52,7 @@ pub use grpc::GrpcTransport;
 pub use membership::{NodeState, NodeStatus, ReplicaStatus};
 pub use memory::MemoryBudget;
 pub use node::{ClientId, Node, NodeOptions, NodeStatistics, Place, RemoteSegments, ShardStatus, TableSnapshot};
+pub use proof::{Proof, binding_names};
 pub use scrub::{NodeScrub, Scrubbed};
 pub use tokens::JoinToken;
 pub use transport::{Isolated, SimulatedNetwork, Transport};

@@ -125,7 +125,7 @@ struct CertArgs {
     /// The directory of the authority, whose key signs nodes: keep it off the nodes.
     #[arg(long, value_name = "DIR", default_value = "./annal-certs")]
     dir: PathBuf,
-    /// Names of the nodes; each gets a directory with what it needs.
+    /// Names of the nodes; each gets a directory with what it needs. A number is a node's id, and binds its certificate to that.
     #[arg(value_name = "NAME", required = true)]
     nodes: Vec<String>,
 }
