@@ -3,6 +3,7 @@
 pub(crate) mod command;
 pub(crate) mod machine;
 pub(crate) mod state;
+mod tokens;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -327,7 +327,7 @@ impl CatalogChanges {
         let group = group.ok_or_else(|| defect("a transaction that does nothing is decided about".to_owned()))?;
         let transaction = self.transaction;
         self.propose(CatalogCommand::Prepare { transaction, group, changes: self.changes.clone() }).await?;
-        let writes = writes.unwrap_or_else(|| WriteSet::new(Arc::clone(&self.node), transaction));
+        let writes = writes.unwrap_or_else(|| self.node.begin());
         match writes.commit_with(puts, Some(transaction)).await {
             Ok(commit) => {
                 self.node.end(transaction, group, true).await.map_err(goes_on)?;
@@ -371,7 +371,9 @@ impl CatalogChanges {
             Refusal::SchemaNotEmpty { name, relations } => Error::SchemaNotEmpty { name, relations },
             Refusal::Circular(name) => Error::CircularView(name),
             Refusal::NoSuchTable(id) => Error::NoSuchTable(self.name_of(id)),
-            refusal @ Refusal::NodeExists(_) => defect(format!("a change of the catalog: {refusal:?}")),
+            refusal @ (Refusal::NodeExists(_) | Refusal::NoSuchToken | Refusal::TooManyTokens) => {
+                defect(format!("a change of the catalog: {refusal:?}"))
+            }
         }
     }
 

@@ -108,7 +108,7 @@ impl Node {
         if !memory.try_grow(bytes as usize) {
             return Err(Error::Overloaded("not enough memory to merge segments now".into()));
         }
-        let (term, node) = (data.group.status().term, self.identity.node);
+        let (term, node) = (data.group.term(), self.identity.node);
         let name = format!("{}/{shard}/{split}/merged-{term}-{node}-{}.parquet", table.id, self.next_object());
         let place = SegmentPlace { shard, split, seal: None, name };
         let (store, turns, sources) = (self.store.clone(), self.encoder.clone(), inputs.clone());

@@ -17,11 +17,15 @@ use object_store::{Error as StoreError, ObjectStoreExt};
 use parking_lot::{Mutex, RwLock};
 use storage::SegmentMeta;
 use storage::objects::SegmentStore;
-use storage::segment::SegmentRef;
+use storage::segment::{SegmentPins, SegmentRef};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::data::SharedReader;
 use crate::error::Error;
 use crate::hold::Hold;
+use crate::incoming::Kept;
 use crate::message::{Opening, Refusal, Reply, Request, pack, segments_to_json, unpack};
 use crate::network::Network;
 use crate::node::{DataGroup, Node};
@@ -42,24 +46,32 @@ pub(crate) struct Copies {
     /// The same with what others have.
     filled: OnceLock<SegmentStore>,
     network: Arc<Network>,
+    /// Where segments are read, checked and written: as bulky as encoding them, and the group's life does not depend on it.
+    encode: Handle,
     /// Manifests that say what a segment must be.
     readers: RwLock<Vec<SharedReader>>,
     /// Segments that no manifest here names yet.
     expected: Mutex<BTreeMap<String, SegmentMeta>>,
     /// Names of segments known to be here.
     held: Mutex<BTreeSet<String>>,
+    /// What snapshots need that are not installed yet.
+    pub(crate) pins: SegmentPins,
+    pub(crate) incoming: Mutex<BTreeMap<GroupId, Arc<Kept>>>,
 }
 
 impl Copies {
     /// What is in `own`, and the same store where others give what is missing.
-    pub(crate) fn new(own: SegmentStore, network: Arc<Network>) -> (Arc<Copies>, SegmentStore) {
+    pub(crate) fn new(own: SegmentStore, network: Arc<Network>, encode: Handle) -> (Arc<Copies>, SegmentStore) {
         let copies = Arc::new(Copies {
             own,
             filled: OnceLock::new(),
             network,
+            encode,
             readers: RwLock::default(),
             expected: Mutex::default(),
             held: Mutex::default(),
+            pins: SegmentPins::default(),
+            incoming: Mutex::default(),
         });
         let weak = Arc::downgrade(&copies);
         let fetch = move |location: Path| {
@@ -96,18 +108,23 @@ impl Copies {
     }
 
     /// Returns once all of them are here, fetching what is not.
-    pub(crate) async fn hold_all(&self, segments: Vec<SegmentMeta>) -> Result<(), Error> {
-        let missing = segments.into_iter().filter(|meta| !self.is_held(&meta.name));
-        stream::iter(missing).map(|meta| self.hold(meta)).buffer_unordered(FETCHES_MAX).try_collect::<()>().await
+    pub(crate) async fn hold_all(self: &Arc<Self>, segments: Vec<SegmentMeta>) -> Result<(), Error> {
+        let missing: Vec<SegmentMeta> = segments.into_iter().filter(|meta| !self.is_held(&meta.name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let copies = Arc::clone(self);
+        let held = self.encode.spawn(async move {
+            let holds = stream::iter(missing).map(|meta| copies.hold(meta));
+            holds.buffer_unordered(FETCHES_MAX).try_collect::<()>().await
+        });
+        AbortOnDropHandle::new(held).await.map_err(|error| Error::ShuttingDown(error.to_string()))?
     }
 
     async fn hold(&self, meta: SegmentMeta) -> Result<(), Error> {
         let (name, path) = (meta.name.clone(), Path::from(meta.name.as_str()));
         self.expected.lock().insert(name.clone(), meta);
-        let filled = match self.own.head(&path).await {
-            Err(StoreError::NotFound { .. }) => self.filled().head(&path).await,
-            there => there,
-        };
+        let filled = self.filled().hold(&path).await;
         self.expected.lock().remove(&name);
         filled.map_err(store_error)?;
         self.note_held(&name);
@@ -147,8 +164,23 @@ impl Copies {
         readers.iter().find_map(|reader| reader.read().segment(name).map(|segment| segment.meta.clone()))
     }
 
-    /// Gives a segment that is here to another node.
-    pub(crate) async fn serve(&self, name: String) -> BoxStream<'static, Bytes> {
+    /// Gives a segment that is here to another node, as fast as that takes it.
+    pub(crate) fn serve(self: &Arc<Self>, name: String) -> BoxStream<'static, Bytes> {
+        let (sender, mut pieces) = mpsc::channel(limits::SERVED_PIECES_MAX);
+        let copies = Arc::clone(self);
+        self.encode.spawn(async move {
+            let mut read = copies.read(name).await;
+            while let Some(piece) = read.next().await {
+                if sender.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        stream::poll_fn(move |context| pieces.poll_recv(context)).boxed()
+    }
+
+    /// The answer to who wants a segment that is here, and its pieces.
+    async fn read(&self, name: String) -> BoxStream<'static, Bytes> {
         let path = Path::from(name.as_str());
         let refused = |error: StoreError| {
             let reply: Reply = Err(Refusal::Failed(error.to_string()));
@@ -231,7 +263,7 @@ impl Node {
         for segment in segments {
             self.copies.note_held(&segment.meta.name);
         }
-        let voters = data.group.status().voters;
+        let voters = data.group.voters();
         let majority = voters.len() / 2 + 1;
         let mut needed = majority.saturating_sub(usize::from(voters.contains(&self.identity.node)));
         if needed == 0 || segments.is_empty() {
@@ -288,5 +320,86 @@ impl Node {
 impl fmt::Debug for Copies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Copies({})", self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event::{SchemaVersion, ShardId, SplitId, TableId};
+    use object_store::PutPayload;
+    use storage::SimulatedDisk;
+    use storage::objects::DiskObjectStore;
+
+    use super::*;
+    use crate::transport::Isolated;
+
+    const BYTES: &[u8] = b"a segment";
+
+    /// The copies of a node with one segment, whose bulk work `encode` does.
+    async fn copies(encode: Handle) -> (Arc<Copies>, SegmentMeta) {
+        let store = DiskObjectStore::open(Arc::new(SimulatedDisk::new(1)), "segments", "tmp").await.unwrap();
+        store.put(&Path::from("a"), PutPayload::from_static(BYTES)).await.unwrap();
+        let network = Arc::new(Network::new(Arc::new(Isolated), Arc::default()));
+        let segment = SegmentMeta {
+            name: "a".into(),
+            table: TableId(1),
+            shard: ShardId(1),
+            split: SplitId(0),
+            version: SchemaVersion(1),
+            rows: 1,
+            bytes: BYTES.len() as u64,
+            checksum: crc32c::crc32c(BYTES),
+            time_min_us: None,
+            time_max_us: None,
+            sequence_base: 0,
+            distinct: false,
+            columns: vec![],
+        };
+        (Copies::new(store.into(), network, encode).0, segment)
+    }
+
+    #[tokio::test]
+    async fn segments_of_a_snapshot_stay_until_it_is_installed() {
+        let (copies, segment) = copies(Handle::current()).await;
+        let given_up = copies.prepare_snapshot(GroupId(1), vec![segment.clone()]).await.unwrap();
+        drop(given_up);
+        assert!(copies.is_incoming("a"), "it is sent again");
+        let first = copies.prepare_snapshot(GroupId(1), vec![segment.clone()]).await.unwrap();
+        let second = copies.prepare_snapshot(GroupId(1), vec![segment]).await.unwrap();
+        first.installed();
+        assert!(copies.is_incoming("a"), "the newer one needs it");
+        second.installed();
+        assert!(!copies.is_incoming("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_is_never_installed_keeps_nothing_for_ever() {
+        let (copies, segment) = copies(Handle::current()).await;
+        drop(copies.prepare_snapshot(GroupId(1), vec![segment]).await.unwrap());
+        copies.release_incoming();
+        assert!(copies.is_incoming("a"));
+        tokio::time::advance(Duration::from_secs(601)).await;
+        copies.release_incoming();
+        assert!(!copies.is_incoming("a"));
+    }
+
+    #[test]
+    fn segments_are_read_and_fetched_by_the_encode_threads_only() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (consensus, encode) = (runtime(), runtime());
+        consensus.block_on(async {
+            let (copies, segment) = copies(encode.handle().clone()).await;
+            let mut holding = Box::pin(copies.hold_all(vec![segment]));
+            let mut served = copies.serve("a".to_owned());
+            // Whatever could go on without the other threads does.
+            for _ in 0..100 {
+                assert!(futures::poll!(&mut holding).is_pending());
+                assert!(futures::poll!(served.next()).is_pending());
+                tokio::task::yield_now().await;
+            }
+            std::thread::spawn(move || encode.block_on(async { tokio::time::sleep(Duration::from_secs(5)).await }));
+            holding.await.unwrap();
+            assert_eq!(served.collect::<Vec<_>>().await, [pack::<Reply>(&Ok(Bytes::new())), Bytes::from_static(BYTES)]);
+        });
     }
 }

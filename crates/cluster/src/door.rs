@@ -14,14 +14,17 @@ use parking_lot::RwLock;
 use replication::{Group, StateMachine};
 use storage::SegmentMeta;
 
+use crate::admission::{Admitted, Client};
 use crate::catalog::machine::CatalogMachine;
 use crate::copies::Copies;
 use crate::data::DataMachine;
 use crate::error::Error;
+use crate::incoming::Incoming;
 use crate::membership;
 use crate::message::{Envelope, Joining, Opening, RaftCall, Refusal, Reply, Request, from_json, pack, to_json, unseal};
 use crate::node::Node;
 use crate::peers;
+use crate::proof::Proof;
 use crate::transport::Messages;
 
 /// The receiving side of a node. Cheap to clone.
@@ -66,11 +69,11 @@ impl Door {
         self.inner.data.read().get(&group).cloned()
     }
 
-    /// Answers one message.
-    pub async fn call(&self, message: Bytes) -> Bytes {
+    /// Answers one message of a sender that has proven so much.
+    pub async fn call(&self, message: Bytes, proof: &Proof) -> Bytes {
         let answered = match unseal::<Request>(&message) {
-            Ok((envelope, request)) => match self.admit(&envelope, matches!(request, Request::Join { .. })) {
-                Ok(()) => self.answer(request).await,
+            Ok((envelope, request)) => match self.admit(&envelope, proof, &request) {
+                Ok(()) => self.answer(envelope.from, request).await,
                 Err(refusal) => Err(refusal),
             },
             Err(refusal) => Err(refusal),
@@ -78,15 +81,15 @@ impl Door {
         pack(&answered)
     }
 
-    /// Answers a stream of messages, the first of which says what it is for.
-    pub async fn stream(&self, mut messages: Messages) -> BoxStream<'static, Bytes> {
+    /// Answers a stream of messages, the first of which says what it is for, of a sender that has proven so much.
+    pub async fn stream(&self, mut messages: Messages, proof: &Proof) -> BoxStream<'static, Bytes> {
         let refuse = |refusal: Refusal| {
             tracing::debug!(?refusal, "a stream was refused");
             stream::once(std::future::ready(pack::<Reply>(&Err(refusal)))).boxed()
         };
         let Some(first) = messages.next().await else { return stream::empty().boxed() };
         let opening = unseal::<Opening>(&first).and_then(|(envelope, opening)| {
-            self.admit(&envelope, false)?;
+            self.admit_member(&envelope, proof)?;
             Ok(opening)
         });
         match opening {
@@ -100,36 +103,63 @@ impl Door {
                 None => stream::empty().boxed(),
             },
             Ok(Opening::Fetch { name }) => match self.inner.copies.get() {
-                Some(copies) => copies.serve(name).await,
+                Some(copies) => copies.serve(name),
                 None => refuse(starting()),
             },
             Err(refusal) => refuse(refusal),
         }
     }
 
-    /// Whether the sender means this node, as one of its cluster.
-    fn admit(&self, envelope: &Envelope, joins: bool) -> Result<(), Refusal> {
-        let Some((cluster, node)) = self.inner.own.get() else { return Err(starting()) };
-        let stranger = match envelope.cluster {
-            Some(other) => other != *cluster,
-            None => !joins,
+    /// Whether the sender means this node, as one of its cluster or one that wants to become one.
+    fn admit(&self, envelope: &Envelope, proof: &Proof, request: &Request) -> Result<(), Refusal> {
+        let (Request::Join { node }, None) = (request, envelope.cluster) else {
+            return self.admit_member(envelope, proof);
         };
+        let Some((_, own)) = self.inner.own.get() else { return Err(starting()) };
+        let joining: Joining = from_json(node).map_err(Refusal::Misdirected)?;
+        if envelope.to.is_some_and(|to| to != *own) {
+            return Err(Refusal::Misdirected(format!("this is node {own}")));
+        }
+        if !proof.allows(joining.wanted.unwrap_or(NodeId(0))) {
+            let reason = "its certificate is bound to a node of another id: ask for that one with --node-id";
+            return Err(Refusal::Failed(reason.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether the sender means this node, as one of its cluster.
+    fn admit_member(&self, envelope: &Envelope, proof: &Proof) -> Result<(), Refusal> {
+        let Some((cluster, node)) = self.inner.own.get() else { return Err(starting()) };
+        if !proof.allows(envelope.from) {
+            tracing::warn!(from = %envelope.from, "refused a message whose sender has the certificate of another node");
+            return Err(Refusal::Misdirected(format!("the certificate shown is not that of node {}", envelope.from)));
+        }
+        let stranger = envelope.cluster != Some(*cluster);
         if stranger || envelope.to.is_some_and(|to| to != *node) {
             tracing::warn!(?envelope, %node, "refused a message that is not for this node");
             return Err(Refusal::Misdirected(format!("this is node {node} of another cluster or of another name")));
         }
         if let Some(copies) = self.inner.copies.get() {
             let network = copies.network();
-            if network.was_removed(envelope.from) {
-                tracing::warn!(from = %envelope.from, "refused a node that was taken out of the cluster");
-                return Err(Refusal::Misdirected(format!("node {} was taken out of the cluster", envelope.from)));
+            if network.was_removed(envelope.from) && !self.may_vote(envelope.from) {
+                tracing::debug!(from = %envelope.from, "refused a node that was taken out of the cluster");
+                return Err(Refusal::Removed);
             }
             network.hears(envelope.from);
         }
         Ok(())
     }
 
-    async fn answer(&self, request: Request) -> Reply {
+    /// Whether a node votes in a group of this one, as far as is known. The last voter of a group that is removed must be heard until it has
+    /// given its vote away.
+    fn may_vote(&self, node: NodeId) -> bool {
+        let votes_for_catalog = || self.inner.catalog.get().is_some_and(|catalog| catalog.voters().contains(&node));
+        let votes_for_data = || self.inner.data.read().values().any(|group| group.voters().contains(&node));
+        // Not all groups are there yet before the node is.
+        self.inner.node.get().is_none() || votes_for_catalog() || votes_for_data()
+    }
+
+    async fn answer(&self, from: NodeId, request: Request) -> Reply {
         match request {
             Request::Raft { group: GroupId::CATALOG, call, body } => {
                 let catalog = self.inner.catalog.get().ok_or_else(starting)?;
@@ -137,15 +167,26 @@ impl Door {
             }
             Request::Raft { group, call, body } => {
                 let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
-                if call == RaftCall::Snapshot {
-                    self.prepare_snapshot(&body).await?;
+                let incoming = match call {
+                    RaftCall::Snapshot => Some(self.prepare_snapshot(group, &body).await?),
+                    _ => None,
+                };
+                let received = peers::receive(&replica, call, &body).await;
+                if let (Some(incoming), Ok(_)) = (incoming, &received) {
+                    incoming.installed();
                 }
-                peers::receive(&replica, call, &body).await
+                received
             }
-            Request::Propose { group: GroupId::CATALOG, entry } => propose(&self.node()?.catalog, &entry).await,
-            Request::Propose { group, entry } => {
+            Request::Propose { group: GroupId::CATALOG, entry, .. } => propose(&self.node()?.catalog, &entry).await,
+            Request::Propose { group, entry, client } => {
                 let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
-                propose(&replica, &entry).await
+                let client = client.map(|number| Client { node: from, number });
+                let admitted = self.admit_statement(&replica, client, entry.len() as u64)?;
+                let proposed = propose(&replica, &entry).await;
+                if let (Some(admitted), Ok(_)) = (admitted, &proposed) {
+                    admitted.acknowledged();
+                }
+                proposed
             }
             Request::ReadIndex { group: GroupId::CATALOG } => read_index(&self.node()?.catalog).await,
             Request::ReadIndex { group } => {
@@ -173,20 +214,39 @@ impl Door {
                 done(self.node()?.compact_group(group, table, scope, false).await)
             }
             Request::Scrub { table } => {
-                let scrubbed = self.node()?.scrub_here(table).await;
+                let scrubbed = self.node()?.scrub_aside(table).await;
                 scrubbed.map(|scrubbed| to_json(&scrubbed)).map_err(|error| Refusal::Failed(error.to_string()))
             }
             Request::Status => Ok(to_json(&self.node()?.replica_status())),
         }
     }
 
+    /// Lets a statement of another node's connection in, if there is room for it; one without a connection always.
+    fn admit_statement(
+        &self,
+        group: &Group<DataMachine>,
+        client: Option<Client>,
+        bytes: u64,
+    ) -> Result<Option<Admitted>, Refusal> {
+        let (Some(client), true, Ok(node)) = (client, group.leads(), self.node()) else { return Ok(None) };
+        let Ok(data) = node.data_group(group.id()) else { return Ok(None) };
+        match node.admit(data, client, bytes) {
+            Ok(mut admitted) => {
+                admitted.propose();
+                Ok(Some(admitted))
+            }
+            Err(Error::Excess { retry_ms }) => Err(Refusal::Excess { retry_ms }),
+            Err(error) => Err(Refusal::Failed(error.to_string())),
+        }
+    }
+
     /// The segments that a snapshot names are fetched before Raft installs it: whoever has installed it has given up the log.
-    async fn prepare_snapshot(&self, body: &[u8]) -> Result<(), Refusal> {
+    async fn prepare_snapshot(&self, group: GroupId, body: &[u8]) -> Result<Incoming, Refusal> {
         let copies = self.inner.copies.get().ok_or_else(starting)?;
         let snapshot = peers::snapshot_in::<DataMachine>(body).map_err(Refusal::Misdirected)?;
         let state = replication::snapshot_state(&snapshot).map_err(|e| Refusal::Misdirected(e.to_string()))?;
         let segments = storage::checkpoint_segments(&state).map_err(|e| Refusal::Misdirected(e.to_string()))?;
-        copies.hold_all(segments).await.map_err(|error| Refusal::Failed(error.to_string()))
+        copies.prepare_snapshot(group, segments).await.map_err(|error| Refusal::Failed(error.to_string()))
     }
 
     fn node(&self) -> Result<Arc<Node>, Refusal> {
@@ -199,8 +259,10 @@ fn done(result: Result<(), Error>) -> Reply {
         Ok(()) => Ok(Bytes::new()),
         Err(Error::Replication(replication::Error::NoLeader(_))) => Err(Refusal::NotLeader(None)),
         Err(Error::Overloaded(reason)) => Err(Refusal::Overloaded(reason)),
+        Err(Error::Excess { retry_ms }) => Err(Refusal::Excess { retry_ms }),
         Err(Error::DiskFull(reason)) => Err(Refusal::DiskFull(reason)),
         Err(Error::Limit(reason)) => Err(Refusal::Limit(reason)),
+        Err(Error::NotInState { reason, hint }) => Err(Refusal::NotInState { reason, hint }),
         Err(error) => Err(Refusal::Failed(error.to_string())),
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong in a cluster.
 
+use event::NodeId;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,12 +45,29 @@ pub enum Error {
     /// A bounded queue or memory budget is full; may work later.
     #[error("{0}")]
     Overloaded(String),
+    /// Too many statements are in flight; nothing was done.
+    #[error("too many statements are in flight")]
+    Excess {
+        /// After how many milliseconds there may be room.
+        retry_ms: u64,
+    },
     /// The disk has no room; may work later.
     #[error("{0}")]
     DiskFull(String),
     /// The statement is beyond what one entry of one group can hold.
     #[error("{0}")]
     Limit(String),
+    /// The cluster is not in the state that the request needs.
+    #[error("{reason}")]
+    NotInState {
+        /// What is not as it should be.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// This node was taken out of the cluster, for good.
+    #[error("node {0} was taken out of the cluster")]
+    Removed(NodeId),
     /// The node is stopping, or has stopped after a failed sync.
     #[error("the node is shutting down: {0}")]
     ShuttingDown(String),

@@ -184,7 +184,7 @@ impl Node {
         if mutants::is_back("hole at flush") && memory.batches.len() > 1 {
             memory.batches.pop();
         }
-        let (term, node) = (data.group.status().term, self.identity.node);
+        let (term, node) = (data.group.term(), self.identity.node);
         let name = format!("{}/{shard}/{}/{seal}-{term}-{node}-{}.parquet", table.id, memory.split, self.next_object());
         let place = SegmentPlace { shard, split: memory.split, seal: Some(seal), name };
         let turn = self.encoder.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -222,8 +222,7 @@ impl Node {
                 }
             }
         }
-        let catalog = self.catalog.status();
-        let entries = catalog.applied.saturating_sub(catalog.checkpoint);
+        let entries = self.catalog.applied_index().saturating_sub(self.catalog.checkpointed());
         let held = self.log.files_held(self.catalog.id()) > limits::LOG_FILES_HELD_MAX;
         if entries > 0 && (newer || held || entries > limits::CATALOG_CHECKPOINT_ENTRIES) {
             self.catalog.checkpoint().await?;

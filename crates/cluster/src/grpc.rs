@@ -24,11 +24,12 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::Service;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::door::Door;
+use crate::proof::Proof;
 use crate::transport::{Answers, Lane, Messages, Transport, TransportError};
 
 type Call = tonic::codegen::http::Request<Body>;
@@ -66,17 +67,20 @@ impl fmt::Debug for TlsMaterial {
 pub struct GrpcTransport {
     listener: Mutex<Option<TcpListener>>,
     runtime: Handle,
+    /// Runs the connections that bring segments.
+    bulk: Handle,
     tls: Option<TlsMaterial>,
     channels: Mutex<BTreeMap<(String, Lane), Channel>>,
     server: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl GrpcTransport {
-    /// A transport that will serve on `listener`. Its tasks run on `runtime`.
-    pub fn new(listener: TcpListener, runtime: Handle, tls: Option<TlsMaterial>) -> GrpcTransport {
+    /// A transport that will serve on `listener`. Its tasks run on `runtime`, those of connections that bring segments on `bulk`.
+    pub fn new(listener: TcpListener, runtime: Handle, bulk: Handle, tls: Option<TlsMaterial>) -> GrpcTransport {
         GrpcTransport {
             listener: Mutex::new(Some(listener)),
             runtime,
+            bulk,
             tls,
             channels: Mutex::default(),
             server: Mutex::default(),
@@ -108,7 +112,7 @@ impl GrpcTransport {
             endpoint = endpoint.tls_config(config).map_err(unusable)?;
         }
         // What a connection needs is started where it is made, whoever uses it first.
-        let _runtime = self.runtime.enter();
+        let _runtime = if lane == Lane::Bulk { self.bulk.enter() } else { self.runtime.enter() };
         let channel = endpoint.connect_lazy();
         channels.insert((address.to_owned(), lane), channel.clone());
         Ok(channel)
@@ -227,31 +231,39 @@ impl Service<Call> for PeerService {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let door = self.door.clone();
+        let (door, proof) = (self.door.clone(), proof_of(&call));
         Box::pin(async move {
             let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
             Ok(match call.uri().path() {
-                CALL_PATH => grpc.unary(CallMethod(door), call).await,
-                STREAM_PATH => grpc.streaming(StreamMethod(door), call).await,
+                CALL_PATH => grpc.unary(CallMethod(door, proof), call).await,
+                STREAM_PATH => grpc.streaming(StreamMethod(door, proof), call).await,
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
     }
 }
 
-struct CallMethod(Door);
+/// What the connection that a call came by has proven.
+fn proof_of(call: &Call) -> Proof {
+    let connection = call.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    let certificates = connection.and_then(TlsConnectInfo::peer_certs);
+    // The first is the other side's own; those after it are its signers'.
+    certificates.and_then(|chain| chain.first().cloned()).map_or_else(Proof::default, Proof::of)
+}
+
+struct CallMethod(Door, Proof);
 
 impl UnaryService<Bytes> for CallMethod {
     type Response = Bytes;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let door = self.0.clone();
-        Box::pin(async move { Ok(Response::new(door.call(request.into_inner()).await)) })
+        let (door, proof) = (self.0.clone(), self.1.clone());
+        Box::pin(async move { Ok(Response::new(door.call(request.into_inner(), &proof).await)) })
     }
 }
 
-struct StreamMethod(Door);
+struct StreamMethod(Door, Proof);
 
 impl StreamingService<Bytes> for StreamMethod {
     type Response = Bytes;
@@ -259,12 +271,12 @@ impl StreamingService<Bytes> for StreamMethod {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let door = self.0.clone();
+        let (door, proof) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             // A message that cannot be read ends the stream.
             let messages = request.into_inner().take_while(|message| std::future::ready(message.is_ok()));
             let messages = messages.filter_map(|message| std::future::ready(message.ok()));
-            let answers = door.stream(messages.boxed()).await;
+            let answers = door.stream(messages.boxed(), &proof).await;
             Ok(Response::new(answers.map(Ok).boxed()))
         })
     }

@@ -46,5 +46,6 @@ impl Node {
         let now_us = self.clock.now_us();
         self.holds.lock().retain(|hold| hold.until_us > now_us);
         self.promises.lock().retain(|hold| hold.until_us > now_us);
+        self.copies.release_incoming();
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::ddl::defect;
 use crate::error::Error;
-use crate::node::Node;
+use crate::node::{ClientId, Node};
 
 /// How long a transaction can be committed after its coordinator has begun to commit it.
 pub(crate) const COMMIT_WITHIN_US: i64 = 60_000_000;
@@ -55,11 +55,12 @@ pub(crate) struct JointCommit {
 }
 
 impl Node {
-    /// Commits all parts, or none of them; answers once every group shows its part. The group that decides is the first one, and the decision
-    /// is left to be settled when `decided` says so.
+    /// Commits all parts, or none of them; answers once every group shows its part. The group that decides is the first one; it
+    /// may not refuse a part as too much once others are prepared, those may refuse `client`. The decision is left to be settled when `decided` says so.
     pub(crate) async fn commit_jointly(
         self: &Arc<Self>,
         transaction: StatementId,
+        client: Option<ClientId>,
         mut parts: Parts,
         settle: bool,
     ) -> Result<JointCommit, NotCommitted> {
@@ -67,7 +68,7 @@ impl Node {
             return Ok(JointCommit { rows: 0, positions: Vec::new() });
         };
         let until_us = self.clock.now_us().saturating_add(COMMIT_WITHIN_US);
-        let joined = self.prepare_parts(transaction, (decider, until_us), &parts).await?;
+        let joined = self.prepare_parts(transaction, client, (decider, until_us), &parts).await?;
         let decide = Command::Decide { transaction, commit: true, until_us, joined: joined.clone() };
         let others: Vec<GroupId> = parts.into_keys().collect();
         let decision = match self.propose(decider, own.into_iter().chain([decide]).collect()).await {
@@ -115,13 +116,14 @@ impl Node {
     async fn prepare_parts(
         &self,
         transaction: StatementId,
+        client: Option<ClientId>,
         (decider, until_us): (GroupId, i64),
         parts: &Parts,
     ) -> Result<Vec<Joined>, NotCommitted> {
         let prepare = |(group, commands): (&GroupId, &Vec<Command>)| {
             let first = Command::Prepare { transaction, decider, until_us };
             let (group, commands) = (*group, std::iter::once(first).chain(commands.iter().cloned()).collect());
-            async move { (group, self.propose(group, commands).await) }
+            async move { (group, self.propose_of(client, group, commands).await) }
         };
         let (mut joined, mut failed) = (Vec::new(), None);
         for (group, prepared) in join_all(parts.iter().map(prepare)).await {

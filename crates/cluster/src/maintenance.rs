@@ -21,7 +21,6 @@ use crate::error::Error;
 use crate::joint::Parts;
 use crate::message::Request;
 use crate::node::{DataGroup, Node, TableSnapshot};
-use crate::write::WriteSet;
 
 /// How often it looks without being asked.
 const TICK: Duration = Duration::from_secs(2);
@@ -171,7 +170,7 @@ impl Node {
             parts.entry(placement.group).or_default().push(Command::Truncate { shard: placement.shard });
         }
         let groups: Vec<GroupId> = parts.keys().copied().collect();
-        self.see_through(WriteSet::new(Arc::clone(self), self.statement_id()).commit_with(parts, None)).await?;
+        self.see_through(self.begin().commit_with(parts, None)).await?;
         for group in groups {
             self.data_group(group)?.note_garbage(self.clock.now_us());
         }

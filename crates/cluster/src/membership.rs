@@ -39,6 +39,9 @@ const STEADY_LOOKS: u32 = 6;
 /// How long a node may take to say how far it is.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
+/// Where to look for groups and their voters.
+const REPLICAS_HINT: &str = "annal.replicas shows the groups there are, and who votes in them.";
+
 /// How far one replica is, as its node says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -130,15 +133,19 @@ pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining)
 
 /// Takes a node into the catalog; its groups follow.
 pub(crate) async fn admit(node: &Node, joining: Joining) -> Result<Joined, Error> {
-    let Joining { nonce, address, sql_address, wanted } = joining;
+    let token = node.shown_token(&joining)?;
+    let Joining { nonce, address, sql_address, wanted, .. } = joining;
     let record = NodeRecord { nonce, address, sql_address, boot: 0 };
-    match node.propose_catalog(CatalogCommand::Join { record: Arc::new(record), wanted }).await? {
+    match node.propose_catalog(CatalogCommand::Join { record: Arc::new(record), wanted, token }).await? {
         CatalogOutcome::Node(id) => {
             tracing::info!(node = %id, "a node joined the cluster");
             Ok(Joined { cluster: node.identity.cluster, node: id })
         }
         CatalogOutcome::Refused(Refusal::NodeExists(id)) => {
             Err(Error::Peer(format!("the cluster has or had a node {id}: ids are not given twice")))
+        }
+        CatalogOutcome::Refused(Refusal::NoSuchToken) => {
+            Err(Error::Peer("the join token was never made, is used up, or holds no longer".into()))
         }
         refused => Err(defect(format!("a node cannot join: {refused:?}"))),
     }
@@ -155,6 +162,7 @@ pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         let Some(node) = node.upgrade() else { return };
+        node.look_for_own_removal();
         let tended = tokio::select! {
             tended = node.tend_groups(&mut spread) => tended,
             _ = stop.changed() => return,
@@ -255,7 +263,7 @@ impl Node {
             let others = catalog.nodes.iter().filter(|(node, _)| **node != self.identity.node);
             let others: Vec<String> = others.map(|(_, record)| record.address.clone()).collect();
             let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
-            let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None };
+            let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None, token: None };
             if !others.is_empty() {
                 join(&self.network, &others, &joining).await;
             }
@@ -319,14 +327,21 @@ impl Node {
     /// Takes a node out of the cluster, for good: its votes go to others, and nobody listens to it any more.
     ///
     /// # Errors
-    /// [`Error::Limit`] for a node that is not in the cluster, or is the last.
+    /// [`Error::NotInState`] for a node that is not in the cluster, or is the last.
     pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
         let nodes = self.catalog_linearizable().await?.nodes.clone();
         if !nodes.contains_key(&node) {
-            return Err(Error::Limit(format!("node {node} is not in the cluster")));
+            return Err(not_in_state(
+                format!("node {node} is not in the cluster"),
+                "annal.nodes shows the nodes there are.",
+            ));
         }
         if nodes.len() == 1 {
-            return Err(Error::Limit("cannot remove the last node of a cluster".into()));
+            return Err(not_in_state("cannot remove the last node of a cluster".into(), "Stop it instead."));
+        }
+        if node == self.identity.node {
+            // Once it has left nobody listens to it, not even to give it up.
+            self.hand_over_all().await;
         }
         match self.propose_catalog(CatalogCommand::Leave { node }).await? {
             CatalogOutcome::Done => Ok(()),
@@ -337,11 +352,14 @@ impl Node {
     /// Gives the lead of a group to one of its voters; returns once that one leads.
     ///
     /// # Errors
-    /// [`Error::Limit`] when it does not vote in the group, [`Error::Peer`] when it does not take over.
+    /// [`Error::NotInState`] when there is no such group, or the node does not vote in it, [`Error::Peer`] when it does not take over.
     pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
         let leader = match group {
             GroupId::CATALOG => self.catalog.leader(),
-            group => self.data_group(group)?.group.leader(),
+            group => match self.data.get(&group) {
+                Some(data) => data.group.leader(),
+                None => return Err(not_in_state(format!("there is no group {group}"), REPLICAS_HINT)),
+            },
         };
         match leader {
             Some(leader) if leader == self.identity.node => self.hand_over_here(group, to).await?,
@@ -430,9 +448,13 @@ impl Node {
     }
 }
 
+fn not_in_state(reason: String, hint: &str) -> Error {
+    Error::NotInState { reason, hint: hint.to_owned() }
+}
+
 async fn hand_over<M: StateMachine>(group: &Group<M>, to: NodeId) -> Result<(), Error> {
-    if !group.status().voters.contains(&to) {
-        return Err(Error::Limit(format!("node {to} does not vote in group {}", group.id())));
+    if !group.voters().contains(&to) {
+        return Err(not_in_state(format!("node {to} does not vote in group {}", group.id()), REPLICAS_HINT));
     }
     group.transfer_leader(to).await?;
     let taken_over = async {

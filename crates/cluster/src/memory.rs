@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use event::limits;
 use tokio::sync::Notify;
 
 /// Bytes that all users of a node's memory may hold together.
@@ -14,13 +15,20 @@ use tokio::sync::Notify;
 pub struct MemoryBudget {
     limit: usize,
     used: AtomicUsize,
+    /// Users that wait for others to give back.
+    waiting: AtomicUsize,
     given_back: Notify,
 }
 
 impl MemoryBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<MemoryBudget> {
-        Arc::new(MemoryBudget { limit, used: AtomicUsize::new(0), given_back: Notify::new() })
+        Arc::new(MemoryBudget {
+            limit,
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            given_back: Notify::new(),
+        })
     }
 
     /// Bytes there are.
@@ -73,9 +81,13 @@ impl Reservation {
         grown
     }
 
-    /// Takes `bytes` more, waiting up to `patience` for others to give them back.
+    /// Takes `bytes` more, waiting up to `patience` for others to give them back; not when [`limits::MEMORY_WAITERS_MAX`] wait already.
     pub(crate) async fn grow(&mut self, bytes: usize, patience: Duration) -> bool {
         let budget = self.budget.clone();
+        let waiting = Waiting::begin(&budget);
+        if waiting.before >= limits::MEMORY_WAITERS_MAX {
+            return self.try_grow(bytes);
+        }
         let wait = async {
             loop {
                 let given_back = budget.given_back.notified();
@@ -92,6 +104,25 @@ impl Reservation {
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         self.budget.give(self.bytes.saturating_sub(bytes));
         self.bytes = self.bytes.min(bytes);
+    }
+}
+
+/// One that waits for memory; no longer once dropped.
+struct Waiting<'a> {
+    budget: &'a MemoryBudget,
+    /// How many waited already.
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(budget: &'a MemoryBudget) -> Waiting<'a> {
+        Waiting { budget, before: budget.waiting.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.budget.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -141,5 +172,25 @@ mod tests {
         drop(one);
         assert!(waiting.await.unwrap());
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn so_many_wait_and_the_next_is_refused_at_once() {
+        let budget = MemoryBudget::new(100);
+        assert!(budget.try_take(100));
+        let wait = |budget: Arc<MemoryBudget>| async move {
+            let mut one = Reservation::empty(budget);
+            one.grow(1, Duration::MAX).await
+        };
+        let mut waiting: Vec<_> = (0..limits::MEMORY_WAITERS_MAX).map(|_| Box::pin(wait(budget.clone()))).collect();
+        for one in &mut waiting {
+            assert!(futures::poll!(one).is_pending());
+        }
+        assert!(!wait(budget.clone()).await);
+        waiting.pop();
+        let mut next = Box::pin(wait(budget.clone()));
+        assert!(futures::poll!(&mut next).is_pending(), "one has gone, and the next may wait");
+        budget.give(100);
+        assert!(next.await);
     }
 }

@@ -11,9 +11,10 @@ use storage::SegmentMeta;
 
 use crate::error::Error;
 use crate::maintenance::Scope;
+use crate::tokens::JoinToken;
 
 /// The first byte of every message.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Who speaks to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +42,8 @@ pub(crate) enum RaftCall {
 pub(crate) enum Request {
     /// Raft's own, in postcard.
     Raft { group: GroupId, call: RaftCall, body: Bytes },
-    /// Statements for the leader of a group, as an entry.
-    Propose { group: GroupId, entry: Bytes },
+    /// A statement for the leader of a group, as an entry. The number of the sender's connection that it comes from, when it may be refused.
+    Propose { group: GroupId, entry: Bytes, client: Option<u64> },
     /// The index that a read must wait for; answered by the leader.
     ReadIndex { group: GroupId },
     /// To fetch segments that lie with the sender, and keep them until a manifest names them; JSON of `Vec<SegmentMeta>`.
@@ -83,6 +84,9 @@ pub(crate) struct Joining {
     pub(crate) sql_address: String,
     /// The id it asks for.
     pub(crate) wanted: Option<NodeId>,
+    /// What lets it in.
+    #[serde(default)]
+    pub(crate) token: Option<JoinToken>,
 }
 
 /// What it is told.
@@ -109,6 +113,12 @@ pub(crate) enum Refusal {
     Misdirected(String),
     /// Anything else; it was not done.
     Failed(String),
+    /// The cluster is not in the state it needs; what to do about it.
+    NotInState { reason: String, hint: String },
+    /// The sender was taken out of the cluster.
+    Removed,
+    /// Too many statements are in flight; after how many milliseconds there may be room.
+    Excess { retry_ms: u64 },
 }
 
 pub(crate) type Reply = Result<Bytes, Refusal>;
@@ -164,8 +174,11 @@ impl Refusal {
             Refusal::Overloaded(reason) => Error::Overloaded(reason),
             Refusal::DiskFull(reason) => Error::DiskFull(reason),
             Refusal::Limit(reason) => Error::Limit(reason),
+            Refusal::NotInState { reason, hint } => Error::NotInState { reason, hint },
             Refusal::Unknown(reason) => Error::Unknown(reason),
             Refusal::Misdirected(reason) | Refusal::Failed(reason) => Error::Peer(reason),
+            Refusal::Excess { retry_ms } => Error::Excess { retry_ms },
+            Refusal::Removed => Error::ShuttingDown("it was taken out of the cluster".into()),
         }
     }
 }

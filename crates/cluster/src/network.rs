@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use event::NodeId;
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::catalog::machine::PublishedCatalog;
 use crate::message::{Envelope, Opening, Refusal, Reply, Request, seal};
@@ -22,6 +24,10 @@ pub(crate) struct Network {
     catalog: PublishedCatalog,
     /// When each node was last heard.
     heard: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Since when this node could have heard others.
+    since: Instant,
+    /// Whether this node is known to have been taken out of the cluster.
+    removed: watch::Sender<bool>,
 }
 
 /// Why a request has no answer.
@@ -49,7 +55,8 @@ impl From<TransportError> for CallError {
 
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, catalog: PublishedCatalog) -> Network {
-        Network { transport, own: OnceLock::new(), catalog, heard: Mutex::default() }
+        let (since, removed) = (Instant::now(), watch::Sender::new(false));
+        Network { transport, own: OnceLock::new(), catalog, heard: Mutex::default(), since, removed }
     }
 
     /// The node has just said something.
@@ -60,6 +67,29 @@ impl Network {
     /// How long a node has been silent; `None` when it was never heard.
     pub(crate) fn silence(&self, node: NodeId) -> Option<Duration> {
         self.heard.lock().get(&node).map(Instant::elapsed)
+    }
+
+    /// For how long this node has heard from no other.
+    pub(crate) fn alone_for(&self) -> Duration {
+        let heard = self.heard.lock();
+        heard.values().max().map_or_else(|| self.since.elapsed(), Instant::elapsed)
+    }
+
+    /// This node was taken out of the cluster.
+    pub(crate) fn note_removed(&self) {
+        if !self.removed.send_replace(true) {
+            tracing::warn!("this node was taken out of the cluster");
+        }
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        *self.removed.borrow()
+    }
+
+    /// Completes once this node is known to have been taken out of the cluster.
+    pub(crate) async fn removed(&self) {
+        let waited = self.removed.subscribe().wait_for(|removed| *removed).await.map(drop);
+        waited.expect("the sender is held");
     }
 
     /// This node has an id.
@@ -76,6 +106,11 @@ impl Network {
     pub(crate) fn others(&self) -> Vec<NodeId> {
         let own = self.own.get().map(|(_, node)| *node);
         self.catalog.read().nodes.keys().copied().filter(|node| Some(*node) != own).collect()
+    }
+
+    /// Where all nodes but this one are, as far as the catalog knows.
+    pub(crate) fn other_addresses(&self) -> Vec<String> {
+        self.others().into_iter().map(|node| self.address(node, "")).filter(|address| !address.is_empty()).collect()
     }
 
     fn address(&self, node: NodeId, fallback: &str) -> String {
@@ -133,6 +168,9 @@ impl Network {
             self.hears(to);
         }
         let reply: Reply = crate::message::unpack(&answer).map_err(CallError::Lost)?;
+        if reply == Err(Refusal::Removed) {
+            self.note_removed();
+        }
         reply.map_err(CallError::Refused)
     }
 

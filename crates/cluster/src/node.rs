@@ -19,6 +19,7 @@ use storage::{Disk, Log, ShardSnapshot, ShardsReader};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use crate::admission::{AdmissionStatistics, Gate};
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
 use crate::catalog::{Catalog, ShardPlacement, Table, TableSpec};
 use crate::copies::Copies;
@@ -34,6 +35,7 @@ use crate::network::Network;
 use crate::numbers::Reserved;
 use crate::reading::Freshness;
 use crate::routing::Asking;
+use crate::tokens::JoinToken;
 use crate::transport::{Isolated, Transport};
 use crate::write::WriteSet;
 
@@ -47,7 +49,7 @@ pub struct NodeOptions {
     pub entropy: Arc<Entropy>,
     /// Runs Raft, timers, log writer and apply; nothing else may run there.
     pub consensus: Handle,
-    /// Runs sorting and Parquet encoding.
+    /// Runs sorting and Parquet encoding, and whatever reads, checks or copies whole segments.
     pub encode: Handle,
     /// Unflushed bytes of a group above which it is sealed; `limits::SEAL_BYTES` unless a test says otherwise.
     pub seal_bytes: usize,
@@ -76,13 +78,18 @@ pub struct Place {
     pub join: Vec<String>,
     /// The id that the node must have; a new one asks for it.
     pub wanted: Option<NodeId>,
+    /// The token that an empty data directory joins with.
+    pub token: Option<JoinToken>,
+    /// Whether a node that asks this one to be taken in must have a token.
+    pub demands_tokens: bool,
 }
 
 impl Place {
     /// Of a node that is alone.
     pub fn alone() -> Place {
         let (address, sql_address) = (String::new(), String::new());
-        Place { transport: Arc::new(Isolated), address, sql_address, join: Vec::new(), wanted: None }
+        let (transport, join) = (Arc::new(Isolated), Vec::new());
+        Place { transport, address, sql_address, join, wanted: None, token: None, demands_tokens: false }
     }
 }
 
@@ -121,6 +128,8 @@ pub struct NodeStatistics {
     pub memory_used: u64,
     /// Bytes of the memory budget.
     pub memory_limit: u64,
+    /// Statements admitted and refused.
+    pub admission: AdmissionStatistics,
     /// Segments written since start.
     pub segments_written: u64,
     /// Bytes of those segments.
@@ -148,10 +157,16 @@ pub struct ShardStatus {
     pub applied: u64,
 }
 
+/// A connection, as its node tells it from others: statements that are too many are refused fairly over connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub(crate) u64);
+
 /// A running node.
 pub struct Node {
     pub(crate) identity: Identity,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<Entropy>,
+    pub(crate) demands_tokens: bool,
     pub(crate) consensus: Handle,
     pub(crate) encode: Handle,
     pub(crate) seal_bytes: u64,
@@ -196,6 +211,8 @@ pub struct Node {
 /// A data group on this node.
 pub(crate) struct DataGroup {
     pub(crate) group: Arc<Group<DataMachine>>,
+    /// Who may have statements in flight.
+    pub(crate) gate: Arc<Gate>,
     reader: SharedReader,
     /// The seal up to which checkpoints may be written, because their segments are here.
     pub(crate) held: Arc<AtomicU64>,
@@ -219,6 +236,7 @@ pub(crate) struct DataGroup {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     statements: AtomicU64,
+    clients: AtomicU64,
     objects: AtomicU64,
     pub(crate) seals: AtomicU64,
     pub(crate) segments: AtomicU64,
@@ -237,6 +255,7 @@ impl DataGroup {
         let rows_replayed = reader.read().figures().rows_applied;
         DataGroup {
             group,
+            gate: Gate::new(),
             reader,
             held,
             rows_replayed,
@@ -363,9 +382,19 @@ impl Node {
         drop(self.ddl.acquire().await);
     }
 
-    /// Begins a statement or transaction that writes.
+    /// A connection of its own.
+    pub fn client(&self) -> ClientId {
+        ClientId(self.counters.clients.fetch_add(1, Relaxed))
+    }
+
+    /// Begins a statement or transaction that writes, of a connection that has no other.
     pub fn begin(self: &Arc<Self>) -> WriteSet {
-        WriteSet::new(self.clone(), self.statement_id())
+        self.begin_for(self.client())
+    }
+
+    /// Begins a statement or transaction that writes.
+    pub fn begin_for(self: &Arc<Self>, client: ClientId) -> WriteSet {
+        WriteSet::new(self.clone(), self.statement_id(), client)
     }
 
     /// A linearizable cut of the table: contains every write acknowledged before the call (read index, then apply). The table may be as a
@@ -516,6 +545,7 @@ impl Node {
             segments_merged: self.counters.merged.load(Relaxed),
             memory_used: self.memory.used() as u64,
             memory_limit: self.memory.limit() as u64,
+            admission: self.admission(),
             ..NodeStatistics::default()
         };
         for data in self.data.values() {

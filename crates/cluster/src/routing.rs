@@ -17,7 +17,7 @@ use crate::catalog::command::{CatalogCommand, CatalogOutcome, CatalogStatement};
 use crate::error::Error;
 use crate::message::{Refusal, Request, from_json, unpack};
 use crate::network::CallError;
-use crate::node::Node;
+use crate::node::{ClientId, Node};
 use crate::transport::Lane;
 
 /// Between two tries, at least.
@@ -73,19 +73,30 @@ enum Tried<T> {
 }
 
 impl Node {
-    /// Commits commands to the shards of a group: answers after commit, sync, and apply at the leader.
+    /// Commits commands to the shards of a group: answers after commit, sync, and apply at the leader, who refuses none of them for being
+    /// too many.
     pub(crate) async fn propose(&self, group: GroupId, commands: Vec<Command>) -> Result<Proposed<Outcome>, Error> {
+        self.propose_of(None, group, commands).await
+    }
+
+    /// The same for a connection of this node, whose statements may be too many for the leader.
+    pub(crate) async fn propose_of(
+        &self,
+        client: Option<ClientId>,
+        group: GroupId,
+        commands: Vec<Command>,
+    ) -> Result<Proposed<Outcome>, Error> {
         let replica = &self.data_group(group)?.group;
         let ticket = Ticket::new(&self.asking, self.identity.node, self.identity.boot);
         let statement = Statement { origin: ticket.origin, commands };
-        self.ask_leader(replica, statement).await
+        self.ask_leader(replica, client, statement).await
     }
 
     /// Commits a command to the catalog: answers once it is applied here, too.
     pub(crate) async fn propose_catalog(&self, command: CatalogCommand) -> Result<CatalogOutcome, Error> {
         let ticket = Ticket::new(&self.asking, self.identity.node, self.identity.boot);
         let statement = CatalogStatement { origin: ticket.origin, command };
-        let proposed = self.ask_leader(&self.catalog, statement).await?;
+        let proposed = self.ask_leader(&self.catalog, None, statement).await?;
         self.catalog.applied(proposed.index).await?;
         Ok(proposed.outcome)
     }
@@ -163,6 +174,7 @@ impl Node {
     async fn ask_leader<M: StateMachine>(
         &self,
         group: &Arc<Group<M>>,
+        client: Option<ClientId>,
         statement: M::Statement,
     ) -> Result<Proposed<M::Outcome>, Error> {
         let deadline = Instant::now() + Duration::from_millis(limits::LEADER_WAIT_MS);
@@ -172,7 +184,8 @@ impl Node {
             let leader = hint.take().or_else(|| group.leader());
             let tried = match leader {
                 Some(leader) if leader == self.identity.node => here(group, statement.clone()).await,
-                Some(leader) => self.there(group, leader, &statement).await,
+                // What may be in a log already is not refused any more: its fate is what is asked for.
+                Some(leader) => self.there(group, leader, client.filter(|_| unknown.is_none()), &statement).await,
                 None => Tried::NotThere(None),
             };
             match tried {
@@ -221,13 +234,14 @@ impl Node {
         &self,
         group: &Group<M>,
         leader: NodeId,
+        client: Option<ClientId>,
         statement: &M::Statement,
     ) -> Tried<Proposed<M::Outcome>> {
         let entry = match M::encode(0, vec![statement.clone()]) {
             Ok((entry, _)) => entry,
             Err(error) => return Tried::Refused(error.into()),
         };
-        let request = Request::Propose { group: group.id(), entry };
+        let request = Request::Propose { group: group.id(), entry, client: client.map(|client| client.0) };
         let answer = tokio::select! {
             answer = self.network.call(leader, Lane::Log, &request, attempt()) => answer,
             // It may be in the old leader's log.
@@ -249,7 +263,7 @@ impl Node {
     /// Waits until the other nodes have followed the catalog to `index`, as far as they can be reached: what one connection has changed,
     /// another finds, wherever it is connected.
     pub(crate) async fn wait_for_followers(&self) {
-        let index = self.catalog.status().applied;
+        let index = self.catalog.applied_index();
         let others = self.network.others();
         let request = Request::Applied { group: GroupId::CATALOG, index };
         let follow = others.iter().map(|node| self.network.call(*node, Lane::Heartbeat, &request, FOLLOW_WAIT));

@@ -4,11 +4,13 @@
 //! same entries is never mended by itself: which of them is right only the log knows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use event::{GroupId, NodeId, ShardId, TableId};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use storage::Error as StorageError;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::Table;
 use crate::error::Error;
@@ -70,6 +72,13 @@ impl Node {
             NodeScrub { node, scrubbed, differs }
         };
         Ok(found.into_iter().map(scrub).collect())
+    }
+
+    /// The part of this node, for another one: by the threads that may be busy for long.
+    pub(crate) async fn scrub_aside(self: Arc<Self>, table: TableId) -> Result<Scrubbed, Error> {
+        let encode = self.encode.clone();
+        let scrubbed = AbortOnDropHandle::new(encode.spawn(async move { self.scrub_here(table).await }));
+        scrubbed.await.map_err(|error| Error::ShuttingDown(error.to_string()))?
     }
 
     /// The part of this node.

@@ -1,12 +1,14 @@
 //! The objects of this node: all that manifests name must be there, what nothing names goes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use event::limits;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use storage::segment::SegmentRef;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::SEGMENTS_DIR;
 use crate::error::Error;
@@ -16,9 +18,16 @@ use crate::node::Node;
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 
 impl Node {
+    /// The same as [`Node::check_segments`], by the threads that may be busy for long: what is damaged or missing is fetched.
+    pub(crate) async fn check_segments_aside(self: &Arc<Self>) -> Result<(), Error> {
+        let node = Arc::clone(self);
+        let checked = AbortOnDropHandle::new(self.encode.spawn(async move { node.check_segments().await }));
+        checked.await.map_err(|error| Error::ShuttingDown(error.to_string()))?
+    }
+
     /// Checks that each segment of each manifest is there with its length and the end of a Parquet file. The checksum is not
     /// read: that would cost reading everything.
-    pub(crate) async fn check_segments(&self) -> Result<(), Error> {
+    async fn check_segments(&self) -> Result<(), Error> {
         let lengths = self.objects().await?;
         let mut segments = Vec::new();
         for data in self.data.values() {
@@ -78,13 +87,22 @@ impl Node {
     /// entries still to come may name objects.
     pub(crate) async fn collect_orphans(&self) -> Result<(), Error> {
         let readers: Vec<_> = self.data.values().map(|data| data.reader()).collect();
+        let is_wanted =
+            |name: &String| self.copies.is_incoming(name) || readers.iter().any(|reader| reader.is_pinned(name));
         for name in self.objects().await?.keys() {
             // A statement pins its objects before it puts them, so what is listed and not pinned is nobody's.
-            if readers.iter().any(|reader| reader.is_pinned(name)) {
+            if is_wanted(name) {
                 continue;
             }
+            let path = Path::from(name.as_str());
+            // Whoever wants it from now on finds it gone, and fetches it.
+            let _turn = self.store.turn(&path).await;
             self.copies.note_deleted(name);
-            self.store.delete(&Path::from(name.as_str())).await.map_err(store_error)?;
+            // Who has wanted it since may count on what it was known to be a moment ago.
+            if is_wanted(name) {
+                continue;
+            }
+            self.store.delete(&path).await.map_err(store_error)?;
             tracing::debug!(object = %name, "deleted an object that nothing names");
         }
         Ok(())

@@ -29,6 +29,7 @@ use crate::message::{Joined, Joining};
 use crate::network::Network;
 use crate::node::{Counters, DataGroup, Node, NodeOptions, Place, RemoteSegments};
 use crate::peers::Peers;
+use crate::removal;
 
 /// Between two looks at a catalog that says nothing yet.
 const CATALOG_RETRY: Duration = Duration::from_millis(20);
@@ -43,10 +44,12 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let network = Arc::new(Network::new(options.place.transport.clone(), published.clone()));
     let identity = identify(&options, &network).await?;
     network.introduce(identity.cluster, identity.node);
+    let seeds = options.place.join.clone();
+    tokio::spawn(removal::watch(Arc::downgrade(&network), seeds));
     let door = Door::default();
     door.introduce(identity.cluster, identity.node);
     let (own, segments_place) = open_segments(&options, &identity).await?;
-    let (copies, store) = Copies::new(own, network.clone());
+    let (copies, store) = Copies::new(own, network.clone(), options.encode.clone());
     door.open_copies(copies.clone());
     let log = Log::open_with_file_len(options.disk.clone(), LOG_DIR, options.log_file_bytes).await?;
     let founder = (identity.node, Peer::new(options.place.address.clone()));
@@ -65,7 +68,10 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let catalog = Group::open(group_options(GroupId::CATALOG), machine, peers(GroupId::CATALOG)).await?;
     door.open_catalog(catalog.clone());
     options.place.transport.serve(door.clone()).await;
-    let groups = data_groups(&catalog, &identity, &published, options.data_groups).await?;
+    let groups = tokio::select! {
+        groups = data_groups(&catalog, &identity, &published, options.data_groups) => groups?,
+        () = network.removed() => return Err(Error::Removed(identity.node)),
+    };
     let mut data = BTreeMap::new();
     let mut pending: Vec<PendingTasks> = Vec::new();
     for group in groups {
@@ -85,6 +91,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         numbers: crate::numbers::Reserved::default(),
         identity,
         clock: options.clock,
+        entropy: options.entropy,
+        demands_tokens: options.place.demands_tokens,
         consensus: options.consensus,
         encode: options.encode,
         seal_bytes: options.seal_bytes as u64,
@@ -112,7 +120,11 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         lock: Mutex::new(Some(lock)),
     });
     door.open_node(&node);
-    if let Err(error) = prepare(&node, &options.place).await {
+    let prepared = tokio::select! {
+        prepared = prepare(&node, &options.place) => prepared,
+        () = node.removed() => Err(Error::Removed(node.identity.node)),
+    };
+    if let Err(error) = prepared {
         // The lock goes with the node; what Raft still runs ends with its groups.
         let _ = node.shutdown().await;
         return Err(error);
@@ -131,7 +143,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
 
 /// Who the directory belongs to. An empty one founds a cluster, or joins the one it shall belong to: it asks until it is taken in.
 async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, Error> {
-    let Place { address, sql_address, join, wanted, .. } = &options.place;
+    let Place { address, sql_address, join, wanted, token, .. } = &options.place;
     if let Some(identity) = directory::open(&options.disk).await? {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != identity.node) {
             let message = format!("the data directory belongs to node {}, not to node {wanted}", identity.node);
@@ -148,7 +160,7 @@ async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, 
     }
     let nonce = options.entropy.next_u64();
     let (address, sql_address) = (address.clone(), sql_address.clone());
-    let joining = Joining { nonce, address, sql_address, wanted: *wanted };
+    let joining = Joining { nonce, address, sql_address, wanted: *wanted, token: token.clone() };
     let Joined { cluster, node } = membership::join(network, join, &joining).await;
     directory::take(&options.disk, cluster, node).await
 }
@@ -221,7 +233,7 @@ async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
     for data in node.data.values() {
         data.group.ready().await?;
     }
-    node.check_segments().await?;
+    node.check_segments_aside().await?;
     node.resume_left_jobs().await?;
     node.forget_left_schemas();
     node.collect_orphans().await

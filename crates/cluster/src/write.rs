@@ -22,12 +22,13 @@ use storage::sequences::OWN_ROW;
 use storage::{Command, Outcome, SegmentMeta, SequenceSet};
 use tokio::task::JoinHandle;
 
+use crate::admission::{Admitted, Client};
 use crate::catalog::{ShardPlacement, Table};
 use crate::ddl::defect;
 use crate::error::Error;
 use crate::joint::{JointCommit, NotCommitted, Parts};
 use crate::memory::Reservation;
-use crate::node::{DataGroup, Node};
+use crate::node::{ClientId, DataGroup, Node};
 use crate::stage::{StagePart, StagedSegment, stage};
 
 /// How long a statement waits for the flusher before it is refused.
@@ -35,7 +36,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(30);
 /// With less than this, a statement short of memory waits rather than write tiny segments.
 const STAGE_BYTES_MIN: usize = 1 << 20;
 /// Writes wait while a group has more than this many times its seal size unflushed.
-const UNFLUSHED_SEALS_MAX: u64 = 4;
+pub(crate) const UNFLUSHED_SEALS_MAX: u64 = 4;
 
 /// The receipt of a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub struct Commit {
 pub struct WriteSet {
     node: Arc<Node>,
     id: StatementId,
+    client: ClientId,
     shards: BTreeMap<ShardId, ShardRows>,
     /// Bytes of all rows in `ShardRows::batches`.
     buffered: usize,
@@ -113,9 +115,10 @@ pub struct Uncommitted {
 }
 
 impl WriteSet {
-    pub(crate) fn new(node: Arc<Node>, id: StatementId) -> WriteSet {
+    pub(crate) fn new(node: Arc<Node>, id: StatementId, client: ClientId) -> WriteSet {
         let memory = Reservation::empty(node.memory.clone());
-        WriteSet { node, id, shards: BTreeMap::new(), buffered: 0, memory, staging: None, broken: None }
+        let (shards, staging, broken) = (BTreeMap::new(), None, None);
+        WriteSet { node, id, client, shards, buffered: 0, memory, staging, broken }
     }
 
     /// Adds validated rows (the table's columns in order). Waits while staging is behind, and while memory is short.
@@ -126,6 +129,10 @@ impl WriteSet {
         self.check()?;
         let parts = shard_rows(&table.definition, &rows)?;
         for (at, part) in &parts {
+            if self.shards.is_empty() {
+                // Before anything is gathered that would only be thrown away.
+                self.node.data_group(table.shards[*at].group)?.gate.look_ahead(self.client())?;
+            }
             self.check_numbers(table, table.shards[*at].shard, part.num_rows() as u64)?;
         }
         let bytes = parts.iter().map(|(_, part)| rows_bytes(part)).sum();
@@ -376,32 +383,40 @@ impl WriteSet {
             self.stage().await?;
             self.settle().await?;
         }
+        let mut admitted = Vec::new();
         for group in self.groups() {
             let data = self.node.data_group(group)?;
             let commands = if bulk {
+                // So much was done for it that it is not refused any more.
+                admitted.push(data.gate.count(self.client(), 0));
                 let staged = self.of_group(group).flat_map(|rows| &rows.staged);
                 let staged: Vec<_> = staged.map(|staged| Arc::clone(&staged.segment)).collect();
                 self.node.share(data, &staged).await?;
                 self.install(group)?
             } else {
+                let bytes = self.of_group(group).map(ShardRows::bytes).sum::<usize>();
+                admitted.push(self.node.admit(data, self.client(), bytes as u64)?);
                 self.node.wait_for_room(data).await?;
                 self.appends(group)?
             };
             parts.entry(group).or_default().extend(commands);
         }
         let groups: Vec<GroupId> = parts.keys().copied().collect();
+        admitted.iter_mut().for_each(Admitted::propose);
+        let client = (!bulk).then_some(self.client);
         let committed = match (parts.len(), decides) {
             (1, decides) => {
                 let (group, commands) = parts.pop_first().expect("there is one");
-                self.commit_alone(group, commands, decides).await
+                self.commit_alone(client, group, commands, decides).await
             }
             (_, decides) => {
                 let transaction = decides.unwrap_or(self.id);
-                self.node.commit_jointly(transaction, parts, decides.is_none()).await
+                self.node.commit_jointly(transaction, client, parts, decides.is_none()).await
             }
         };
         match committed {
             Ok(JointCommit { rows, positions }) => {
+                admitted.into_iter().for_each(Admitted::acknowledged);
                 self.keep_staged();
                 self.memory.shrink_to(0);
                 for group in &groups {
@@ -413,7 +428,12 @@ impl WriteSet {
                 self.keep_staged();
                 Err(error)
             }
-            Err(NotCommitted::Failed(error)) => Err(error),
+            Err(NotCommitted::Failed(error)) => {
+                if matches!(error, Error::Excess { .. }) {
+                    admitted.into_iter().for_each(Admitted::pushed_back);
+                }
+                Err(error)
+            }
             Err(NotCommitted::Refused(Outcome::SchemaMismatch { .. })) => Err(self.schema_error()),
             Err(NotCommitted::Refused(Outcome::Conflict)) => Err(Error::Conflict),
             Err(NotCommitted::Refused(refused)) => Err(defect(format!("a write was refused: {refused:?}"))),
@@ -423,13 +443,14 @@ impl WriteSet {
     /// Everything in one entry of one group.
     async fn commit_alone(
         &self,
+        client: Option<ClientId>,
         group: GroupId,
         mut commands: Vec<Command>,
         decides: Option<StatementId>,
     ) -> Result<JointCommit, NotCommitted> {
         let decision = decides.map(|transaction| self.node.decision_for(transaction));
         commands.extend(decision);
-        match self.node.propose(group, commands).await {
+        match self.node.propose_of(client, group, commands).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::Done { rows } => Ok(JointCommit { rows, positions: vec![(group, proposed.index)] }),
                 refused => Err(NotCommitted::Refused(refused)),
@@ -437,6 +458,11 @@ impl WriteSet {
             Err(error @ Error::Unknown(_)) => Err(NotCommitted::Unknown(error)),
             Err(error) => Err(NotCommitted::Failed(error)),
         }
+    }
+
+    /// Whose statement it is.
+    fn client(&self) -> Client {
+        Client { node: self.node.id(), number: self.client.0 }
     }
 
     fn of_group(&self, group: GroupId) -> impl Iterator<Item = &ShardRows> {
@@ -566,6 +592,12 @@ impl ShardRows {
         }
         kept.retain(|batch| batch.num_rows() > 0);
         Ok(kept)
+    }
+
+    /// About what it takes in an entry.
+    fn bytes(&self) -> usize {
+        let rows = self.batches.iter().map(|rows| rows_bytes(&rows.batch));
+        rows.chain(self.deleted.values().map(SequenceSet::bytes)).sum()
     }
 
     fn is_keyed(&self) -> bool {

@@ -48,6 +48,15 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Bytes of entries kept decoded between append and apply.
 pub const APPLY_CACHE_BYTES: usize = 32 << 20;
 
+/// Bytes of statements of a group in flight on one node; beyond them, or fewer when it falls behind, statements are refused.
+pub const ADMISSION_BYTES_MAX: u64 = PROPOSE_QUEUE_BYTES as u64;
+/// The fewest bytes in flight that a group which falls behind is left.
+pub const ADMISSION_BYTES_MIN: u64 = 1 << 20;
+/// Statements in flight that are never too many, whatever they bring: those wait instead of being refused.
+pub const ADMISSION_STATEMENTS_MIN: usize = 32;
+/// What a small statement counts, so that no more are in flight than the proposer's queue holds.
+pub const ADMISSION_STATEMENT_BYTES_MIN: u64 = ADMISSION_BYTES_MAX / PROPOSE_QUEUE_LEN as u64;
+
 /// How long a statement or read looks for a leader that answers.
 pub const LEADER_WAIT_MS: u64 = 20_000;
 /// How long one leader may take to answer before it is asked again.
@@ -56,12 +65,16 @@ pub const LEADER_ATTEMPT_MS: u64 = 10_000;
 pub const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
 /// Bytes of a segment in one message.
 pub const PEER_PIECE_BYTES: usize = 1 << 20;
+/// Pieces of a segment read ahead of the node that fetches it.
+pub const SERVED_PIECES_MAX: usize = 4;
 /// Sets of segments kept for statements of other nodes that are not committed yet.
 pub const PROMISES_MAX: usize = 1024;
 /// Data groups of a new cluster: as many as there are voters, so that each of those can lead one.
 pub const DATA_GROUPS: usize = 3;
 /// Shards of one table.
 pub const SHARDS_MAX: u32 = 64;
+/// Join tokens that nobody has used yet.
+pub const JOIN_TOKENS_MAX: usize = 256;
 /// Voters of a group, once there are enough nodes.
 pub const VOTERS: usize = 3;
 /// A voter that its leader has not heard for so long gives its vote to a learner, if there is one.
@@ -73,6 +86,8 @@ pub const HAND_OVER_WAIT_MS: u64 = 3_000;
 /// Entries by which a learner may be behind when it becomes a voter.
 pub const PROMOTE_LAG_ENTRIES: u64 = 1_000;
 
+/// Statements that wait for memory at once; one more is refused.
+pub const MEMORY_WAITERS_MAX: usize = 64;
 /// Rows of one statement or transaction kept in memory before they are staged as segments.
 pub const STAGE_BYTES_MAX: usize = 32 << 20;
 /// Unflushed bytes of a group above which it is sealed.
@@ -137,6 +152,8 @@ const _: () = assert!(PEER_PIECE_BYTES < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEADER_ATTEMPT_MS < LEADER_WAIT_MS);
 const _: () = assert!(VOTERS % 2 == 1);
 const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
+const _: () =
+    assert!(ADMISSION_BYTES_MIN >= 64 * ADMISSION_STATEMENT_BYTES_MIN && ADMISSION_BYTES_MIN < ADMISSION_BYTES_MAX);
 const _: () = assert!(APPLY_CACHE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_WRITE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(LOG_QUEUE_BYTES >= LOG_WRITE_BYTES_MAX);

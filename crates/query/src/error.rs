@@ -189,8 +189,9 @@ impl Error {
             cluster::Error::SchemaChanged(_) | cluster::Error::Conflict => Condition::SerializationFailure,
             cluster::Error::Overloaded(_) => Condition::OutOfMemory,
             cluster::Error::DiskFull(_) => Condition::DiskFull,
-            cluster::Error::Limit(_) => Condition::LimitExceeded,
-            cluster::Error::ShuttingDown(_) => Condition::AdminShutdown,
+            cluster::Error::Limit(_) | cluster::Error::Excess { .. } => Condition::LimitExceeded,
+            cluster::Error::NotInState { .. } => Condition::ObjectNotInPrerequisiteState,
+            cluster::Error::ShuttingDown(_) | cluster::Error::Removed(_) => Condition::AdminShutdown,
             cluster::Error::Unknown(_) => Condition::TransactionResolutionUnknown,
             cluster::Error::Storage(storage::Error::Corrupt { .. }) => Condition::DataCorrupted,
             cluster::Error::DataDirectory(_) | cluster::Error::Storage(_) => Condition::Io,
@@ -199,7 +200,11 @@ impl Error {
             }
         };
         let message = error.to_string();
-        let hint = (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned());
+        let hint = match &error {
+            cluster::Error::NotInState { hint, .. } => Some(hint.clone()),
+            cluster::Error::Excess { retry_ms } => Some(format!("Try again in {retry_ms} ms.")),
+            _ => (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned()),
+        };
         Report { condition, message, detail: None, hint, position: None, context: None }
     }
 

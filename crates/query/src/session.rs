@@ -211,6 +211,8 @@ pub struct Session {
     settings: Arc<Mutex<Settings>>,
     notices: Vec<Notice>,
     block: Block,
+    /// Whose statements these are, for the node that may refuse what is too much.
+    client: cluster::ClientId,
     /// What the open block wrote. Whoever writes holds it; it comes back when a statement ends or is dropped.
     writes: Option<Arc<tokio::sync::Mutex<WriteSet>>>,
     /// What the open block changes in the catalog.
@@ -258,6 +260,7 @@ impl Session {
         let visible = Visible::new(&engine);
         let catalog = SessionCatalog::new(&engine, user, database, &settings, &visible);
         let base = catalog.state();
+        let client = engine.node().client();
         Session {
             engine,
             user: user.to_owned(),
@@ -267,6 +270,7 @@ impl Session {
             settings,
             notices: Vec::new(),
             block: Block::None,
+            client,
             writes: None,
             changes: None,
             visible,

@@ -29,6 +29,9 @@ const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// How long to wait for a checkpoint before asking for it again.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
+/// A voter that has not answered its leader for so long is not waited for.
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a group needs of its node.
 pub struct GroupOptions {
     /// The group.
@@ -72,6 +75,15 @@ pub struct GroupStatus {
     pub matching: BTreeMap<NodeId, u64>,
     /// On the leader, how long ago each other member answered.
     pub silent: BTreeMap<NodeId, Duration>,
+}
+
+/// By how many entries parts of a group are behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lags {
+    /// Entries known to be committed that are not applied here.
+    pub unapplied: u64,
+    /// On the leader, entries that the slowest of the voters lacks that have answered within [`ANSWERS_WITHIN`]; 0 elsewhere.
+    pub behind: u64,
 }
 
 /// A group that replicates the machine `M`.
@@ -215,18 +227,7 @@ impl<M: StateMachine> Group<M> {
         tokio::select! {
             outcome = outcome => outcome.map_err(|_| unknown("the node stops"))?,
             // Raft may never say what became of entries of a leader that is none any more: a snapshot may take their place.
-            () = self.deposed() => Err(unknown("the leader changed")),
-        }
-    }
-
-    /// Completes once this node, which leads, does so no longer.
-    async fn deposed(&self) {
-        // These change seldom; the others would wake whoever waits with every entry.
-        let mut seldom = self.raft.server_metrics();
-        while seldom.borrow_watched().current_leader == Some(self.node.0) {
-            if seldom.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+            () = self.leader_changes_from(Some(self.node)) => Err(unknown("the leader changed")),
         }
     }
 
@@ -271,7 +272,7 @@ impl<M: StateMachine> Group<M> {
             Box::pin(async move { index })
         });
         let Some(index) = index.await.map_err(|e| fatal(e.to_string()))? else {
-            return Ok(self.status().checkpoint);
+            return Ok(self.checkpointed());
         };
         loop {
             self.raft.trigger().snapshot().await.map_err(|e| fatal(e.to_string()))?;
@@ -320,29 +321,57 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
+    /// By how much parts of the group are behind now; no I/O.
+    pub fn lags(&self) -> Lags {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let index = |id: &Option<_>| id.as_ref().map_or(0, |l: &crate::types::LogId| l.index);
+        let last = m.last_log_index.unwrap_or(0);
+        let answers = |node: &u64| {
+            let heard = m.heartbeat.as_ref().and_then(|heard| heard.get(node)?.as_ref());
+            heard.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN)
+        };
+        let voters = m.membership_config.membership().voter_ids().filter(|node| *node != self.node.0 && answers(node));
+        let matching = |node: u64| m.replication.as_ref().and_then(|all| all.get(&node)).map_or(0, index);
+        Lags {
+            unapplied: index(&m.local_committed).saturating_sub(index(&m.last_applied)),
+            behind: voters.map(|node| last.saturating_sub(matching(node))).max().unwrap_or(0),
+        }
+    }
+
     /// The last index of the newest checkpoint, 0 without one.
     pub fn checkpointed(&self) -> u64 {
         self.raft.metrics().borrow_watched().snapshot.map_or(0, |l| l.index)
     }
 
-    /// The last index applied here.
+    /// The last index applied, 0 without one.
     pub fn applied_index(&self) -> u64 {
         self.raft.metrics().borrow_watched().last_applied.map_or(0, |l| l.index)
     }
 
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Who votes, by the newest membership known.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        let seldom = self.raft.server_metrics();
+        let seldom = seldom.borrow_watched();
+        seldom.membership_config.membership().voter_ids().map(NodeId).collect()
+    }
+
     /// The leader, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
     }
 
     /// Completes when the leader that this node knows is another than `leader`, at once when it is so already.
     pub async fn leader_changes_from(&self, leader: Option<NodeId>) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if metrics.borrow_watched().current_leader.map(NodeId) != leader {
-                return;
-            }
-            if metrics.changed().await.is_err() {
+        // These change seldom; Raft's other metrics would wake whoever waits with every entry.
+        let mut seldom = self.raft.server_metrics();
+        while seldom.borrow_watched().current_leader.map(NodeId) == leader {
+            if seldom.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }

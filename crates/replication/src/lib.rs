@@ -20,7 +20,7 @@ mod proposer;
 
 pub use checkpoint::{snapshot_index, snapshot_state};
 pub use error::Error;
-pub use group::{Group, GroupOptions, GroupStatus};
+pub use group::{ANSWERS_WITHIN, Group, GroupOptions, GroupStatus, Lags};
 pub use machine::{MachineCheckpoint, StateMachine};
 pub use proposer::Proposed;
 pub use runtime::seed_elections;

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cluster::grpc::{CERTIFICATE_NAME, TlsMaterial};
+use event::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -58,7 +59,7 @@ fn make(dir: &Path, nodes: &[String]) -> Result<Vec<PathBuf>, Error> {
         let own = dir.join(node);
         create_dir(&own)?;
         let key = KeyPair::generate().map_err(|e| failed(&own, e))?;
-        let mut params = CertificateParams::new(vec![CERTIFICATE_NAME.to_owned()]).map_err(|e| failed(&own, e))?;
+        let mut params = CertificateParams::new(names(node)).map_err(|e| failed(&own, e))?;
         params.distinguished_name.push(DnType::CommonName, node.as_str());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &authority).map_err(|e| failed(&own, e))?;
@@ -68,6 +69,12 @@ fn make(dir: &Path, nodes: &[String]) -> Result<Vec<PathBuf>, Error> {
         made.push(own);
     }
     Ok(made)
+}
+
+/// What the certificate says of a node. A number for a name binds it to the node of that id.
+fn names(node: &str) -> Vec<String> {
+    let bound = node.parse().into_iter().flat_map(|id| cluster::binding_names(NodeId(id)));
+    std::iter::once(CERTIFICATE_NAME.to_owned()).chain(bound).collect()
 }
 
 const SECRET: u32 = 0o600;

@@ -1,9 +1,11 @@
 //! The command line: `annal server`, `annal sql`, `annal demo`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use cluster::JoinToken;
 
 use crate::error::Error;
 use crate::settings::{Overrides, Settings};
@@ -56,6 +58,9 @@ struct ServerArgs {
     /// A node of the cluster that an empty data directory shall belong to; may be said several times.
     #[arg(long, value_name = "HOST:PORT")]
     join: Vec<String>,
+    /// The token to join with, as `annal cluster token` prints it; used up when the node is taken in.
+    #[arg(long, value_name = "TOKEN", value_parser = join_token)]
+    join_token: Option<JoinToken>,
     /// The id that the node must have; a new node asks for it.
     #[arg(long, value_name = "N")]
     node_id: Option<u64>,
@@ -75,6 +80,8 @@ enum ClusterCommand {
     Status(ConnectArgs),
     /// Take a node out of the cluster, for good; its replicas go to others.
     Remove(RemoveArgs),
+    /// Make a token with which one node can join within an hour.
+    Token(ConnectArgs),
 }
 
 /// Flags of `annal cluster start`.
@@ -118,7 +125,7 @@ struct CertArgs {
     /// The directory of the authority, whose key signs nodes: keep it off the nodes.
     #[arg(long, value_name = "DIR", default_value = "./annal-certs")]
     dir: PathBuf,
-    /// Names of the nodes; each gets a directory with what it needs.
+    /// Names of the nodes; each gets a directory with what it needs. A number is a node's id, and binds its certificate to that.
     #[arg(value_name = "NAME", required = true)]
     nodes: Vec<String>,
 }
@@ -172,6 +179,7 @@ pub fn run() -> Result<(), Error> {
                 cluster_listen: args.cluster_listen,
                 cluster_address: args.cluster_address,
                 join: args.join,
+                join_token: args.join_token,
                 node_id: args.node_id,
                 insecure: args.insecure,
                 log_format: args.log_format,
@@ -187,6 +195,7 @@ pub fn run() -> Result<(), Error> {
              FROM annal.nodes n LEFT JOIN annal.replicas r ON r.node = n.node GROUP BY 1, 2, 3, 4 ORDER BY 1",
             args,
         ),
+        Command::Cluster(ClusterCommand::Token(args)) => ask("SELECT annal.join_token()", args),
         Command::Cluster(ClusterCommand::Remove(args)) => {
             ask(&format!("SELECT annal.remove_node({})", args.node), args.connect)
         }
@@ -203,6 +212,11 @@ pub fn run() -> Result<(), Error> {
             crate::demo::run(&crate::demo::DemoOptions { data_dir, listen, nodes: args.nodes, exit: args.exit })
         }
     }
+}
+
+/// Any text may be one; the cluster knows.
+fn join_token(text: &str) -> Result<JoinToken, Infallible> {
+    Ok(JoinToken::new(text))
 }
 
 /// Asks one node about the cluster.

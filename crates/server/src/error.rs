@@ -10,6 +10,9 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 /// restarts it, and recovery starts from what is really on disk.
 pub(crate) const EXIT_NODE_FAILED: u8 = 70;
 
+/// The exit code of a node that was taken out of the cluster: to start it again is of no use.
+pub(crate) const EXIT_REMOVED: u8 = 77;
+
 /// A reason to end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,6 +61,9 @@ pub enum Error {
     /// The node stopped itself (D22).
     #[error("the node stopped itself: {0}")]
     NodeFailed(String),
+    /// The node was taken out of the cluster.
+    #[error("{0}")]
+    Removed(cluster::Error),
     /// The demonstration could not go on.
     #[error("the demonstration failed: {0}")]
     Demo(String),
@@ -76,6 +82,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NodeFailed(_) => EXIT_NODE_FAILED,
+            Error::Removed(_) => EXIT_REMOVED,
             Error::Settings(_)
             | Error::Listen { .. }
             | Error::Start(_)
@@ -100,6 +107,10 @@ impl Error {
             Error::NodeFailed(_) => {
                 Some("restart the process: everything acknowledged is recovered from disk".to_owned())
             }
+            Error::Removed(_) => Some(
+                "its data directory is of no more use: to bring the machine back, start with an empty one and --join"
+                    .to_owned(),
+            ),
             Error::Listen { .. }
             | Error::Start(_)
             | Error::Open { .. }

@@ -1,13 +1,13 @@
 //! `annal cluster start`: several nodes on this machine, for trying and for tests.
 //!
 //! Each node is a process of its own, as it would be on a machine of its own; this one only starts them, waits, and starts again whichever ends
-//! with a failure (D22). The ports are kept beside the data, so that a second start finds the same cluster.
+//! with a failure (D22), unless it was taken out of the cluster. The ports are kept beside the data, so that a second start finds the same cluster.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::Error;
+use crate::error::{EXIT_REMOVED, Error};
 
 /// More are a mistake.
 const NODES_MAX: usize = 9;
@@ -23,6 +23,8 @@ const NODES_MAX: usize = 9;
 const CLUSTER_PORT_OFFSET: u16 = 100;
 const HTTP_PORT_OFFSET: u16 = 200;
 const LAYOUT_FILE: &str = "cluster.json";
+/// What a node's data directory has once it belongs to a cluster.
+const IDENTITY_FILE: &str = "identity.json";
 /// Before a node that failed is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// What a node says once it serves clients.
@@ -64,7 +66,8 @@ pub struct LocalNode {
 pub struct Local {
     layout: Layout,
     data: PathBuf,
-    children: Vec<Child>,
+    /// The processes, in the order of the nodes' ids; `None` for a node that was taken out of the cluster.
+    children: Vec<Option<Child>>,
 }
 
 /// Runs `annal cluster start`: until a signal ends it.
@@ -90,11 +93,12 @@ impl Local {
         fs::create_dir_all(&options.data)?;
         let layout = layout(options)?;
         let mut local = Local { layout, data: options.data.clone(), children: Vec::new() };
+        let founded = local.dir(0).join(IDENTITY_FILE).exists();
         for place in 0..local.layout.nodes.len() {
             let child = local.spawn(place)?;
-            local.children.push(child);
-            // The first founds the cluster that the others join.
-            if place == 0 || place + 1 == local.layout.nodes.len() {
+            local.children.push(Some(child));
+            // The first founds the cluster that the others join. Once it is founded they need each other.
+            if (place == 0 && !founded) || place + 1 == local.layout.nodes.len() {
                 local.wait_until_ready().await?;
             }
         }
@@ -113,25 +117,42 @@ impl Local {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                (place, status) = any_ended(&mut self.children) => {
-                    say(&format!("node {} ended with {status} and is started again", place + 1));
-                    tokio::time::sleep(RESTART_PAUSE).await;
-                    self.children[place] = self.spawn(place)?;
-                }
+                (place, status) = any_ended(&mut self.children) => self.replace(place, &status).await?,
             }
         }
         self.stop().await
     }
 
+    /// Starts a node again that has ended, if that is of any use.
+    async fn replace(&mut self, place: usize, status: &io::Result<ExitStatus>) -> Result<(), Error> {
+        if let Ok(status) = status
+            && was_removed(status)
+        {
+            self.forget(place);
+            return Ok(());
+        }
+        let status = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+        say(&format!("node {} ended with {status} and is started again", place + 1));
+        tokio::time::sleep(RESTART_PAUSE).await;
+        self.children[place] = Some(self.spawn(place)?);
+        Ok(())
+    }
+
+    /// The node was taken out of the cluster, and has ended.
+    fn forget(&mut self, place: usize) {
+        say(&format!("node {} was taken out of the cluster and is not started again", place + 1));
+        self.children[place] = None;
+    }
+
     /// Stops all nodes in good order.
     pub async fn stop(&mut self) -> Result<(), Error> {
-        for child in &self.children {
+        for child in self.children.iter().flatten() {
             if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
                 // One that has ended already needs no signal.
                 let _ended = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
         }
-        for child in &mut self.children {
+        for child in self.children.iter_mut().flatten() {
             child.wait().await?;
         }
         Ok(())
@@ -139,7 +160,7 @@ impl Local {
 
     fn spawn(&self, place: usize) -> Result<Child, Error> {
         let node = &self.layout.nodes[place];
-        let dir = self.data.join(format!("node-{}", place + 1));
+        let dir = self.dir(place);
         let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("server").arg("--data").arg(&dir).args(["--log-format", "json"]);
@@ -154,12 +175,23 @@ impl Local {
         spawned.map_err(|error| Error::Cluster(format!("could not start node {}: {error}", place + 1)))
     }
 
-    /// Waits until every node started so far has said that it serves clients.
+    /// The data directory of a node.
+    fn dir(&self, place: usize) -> PathBuf {
+        self.data.join(format!("node-{}", place + 1))
+    }
+
+    /// Waits until every node started so far has said that it serves clients, or that it was taken out of the cluster.
     async fn wait_until_ready(&mut self) -> Result<(), Error> {
         for place in 0..self.children.len() {
-            let log = self.data.join(format!("node-{}.log", place + 1));
-            while !says_ready(&log).await? {
-                if let Some(status) = self.children[place].try_wait()? {
+            let log = self.dir(place).with_extension("log");
+            while let Some(child) = &mut self.children[place]
+                && !says_ready(&log).await?
+            {
+                if let Some(status) = child.try_wait()? {
+                    if was_removed(&status) {
+                        self.forget(place);
+                        break;
+                    }
                     let message = format!("node {} ended with {status}; its log is {}", place + 1, log.display());
                     return Err(Error::Cluster(message));
                 }
@@ -180,14 +212,17 @@ async fn says_ready(log: &Path) -> Result<bool, Error> {
     Ok(ready)
 }
 
-/// Completes when a child has ended.
-async fn any_ended(children: &mut [Child]) -> (usize, String) {
-    let waits = children.iter_mut().enumerate().map(|(place, child)| {
-        Box::pin(async move {
-            let status = child.wait().await;
-            (place, status.map_or_else(|error| error.to_string(), |status| status.to_string()))
-        })
-    });
+fn was_removed(status: &ExitStatus) -> bool {
+    status.code() == Some(i32::from(EXIT_REMOVED))
+}
+
+/// Completes when a child has ended; never without any.
+async fn any_ended(children: &mut [Option<Child>]) -> (usize, io::Result<ExitStatus>) {
+    let running = children.iter_mut().enumerate().filter_map(|(place, child)| Some((place, child.as_mut()?)));
+    let waits: Vec<_> = running.map(|(place, child)| Box::pin(async move { (place, child.wait().await) })).collect();
+    if waits.is_empty() {
+        return std::future::pending().await;
+    }
     futures::future::select_all(waits).await.0
 }
 

@@ -34,6 +34,12 @@ fn node_families(statistics: &NodeStatistics, memory: Allocated) -> Result<Vec<M
         ("annal_log_records_total", "Records written to the log since start.", log.records as f64),
         ("annal_log_syncs_total", "Times the log was synced to disk since start.", log.syncs as f64),
         ("annal_log_sync_seconds_total", "Time spent in those syncs.", log.sync_us as f64 / 1e6),
+        ("annal_admission_admitted_total", "Statements admitted since start.", statistics.admission.admitted as f64),
+        (
+            "annal_admission_refused_total",
+            "Statements refused since start because too many were in flight.",
+            statistics.admission.refused as f64,
+        ),
         ("annal_seals_total", "Seals applied since start.", statistics.seals as f64),
         ("annal_segments_written_total", "Segments written since start.", statistics.segments_written as f64),
         ("annal_segment_bytes_total", "Bytes of those segments.", statistics.segment_bytes_written as f64),
@@ -45,6 +51,16 @@ fn node_families(statistics: &NodeStatistics, memory: Allocated) -> Result<Vec<M
     }
     #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles, exact up to 2^53")]
     let gauges = [
+        (
+            "annal_admission_in_flight_bytes",
+            "Bytes of statements in flight, each at least 16 KiB.",
+            statistics.admission.in_flight_bytes as f64,
+        ),
+        (
+            "annal_admission_limit_bytes",
+            "Bytes of statements that may be in flight now.",
+            statistics.admission.limit_bytes as f64,
+        ),
         ("annal_memtable_bytes", "Bytes in memtables, frozen rows included.", statistics.memtable_bytes as f64),
         ("annal_memory_allocated_bytes", "Bytes the process has allocated.", memory.allocated as f64),
         ("annal_memory_limit_bytes", "Bytes of the memory budget.", statistics.memory_limit as f64),
@@ -95,6 +111,7 @@ mod tests {
     fn the_page_names_unit_and_meaning_of_each_counter() {
         let mut statistics = NodeStatistics { rows_appended: 7, memtable_bytes: 512, ..NodeStatistics::default() };
         statistics.log.sync_us = 2_500_000;
+        statistics.admission.refused = 3;
         let replica = ReplicaStatus {
             group: GroupId(1),
             leader: Some(NodeId(2)),
@@ -109,6 +126,10 @@ mod tests {
         let page = String::from_utf8(page.unwrap()).unwrap();
         let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
         expect![[r#"
+            annal_admission_admitted_total 0
+            annal_admission_in_flight_bytes 0
+            annal_admission_limit_bytes 0
+            annal_admission_refused_total 3
             annal_ingest_rows_total 7
             annal_log_bytes_total 0
             annal_log_records_total 0

@@ -42,8 +42,9 @@ struct Service {
     pages: Arc<Pages>,
     door: JoinHandle<()>,
     signals: Signals,
-    /// Why the node failed. Awaited where Raft runs: it looks at every change of Raft's state, and no other thread shall wake up for that.
-    failed: AbortOnDropHandle<String>,
+    /// Why the node can go on no longer. Awaited where Raft runs: it looks at every change of Raft's state, and no other thread shall wake up
+    /// for that.
+    ended: AbortOnDropHandle<Error>,
 }
 
 /// The signals that end the process.
@@ -95,30 +96,37 @@ impl Process {
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 },
                 _ = self.service.signals.any() => Ok(None),
-                reason = &mut self.service.failed => Err(Error::NodeFailed(reason_of(reason))),
+                ended = &mut self.service.ended => Err(end_of(ended)),
             }
         })
     }
 
-    /// Serves until a signal comes, then stops; ends with an error when the node fails (D22).
+    /// Serves until a signal comes, then stops; ends with an error when the node fails (D22), or was taken out of the cluster.
     pub fn wait(mut self) -> Result<(), Error> {
         let front = self.runtimes.front().clone();
-        let failure = front.block_on(async {
+        let ended = front.block_on(async {
             tokio::select! {
                 name = self.service.signals.any() => {
                     tracing::info!(signal = name, "stopping");
                     None
                 }
-                reason = &mut self.service.failed => Some(reason_of(reason)),
+                ended = &mut self.service.ended => Some(end_of(ended)),
             }
         });
-        match failure {
+        match ended {
             None => self.stop(),
-            Some(reason) => {
-                tracing::error!(%reason, "the node stopped itself; restart it to recover from disk");
+            Some(removed @ Error::Removed(_)) => {
+                tracing::error!(reason = %removed, "stopping for good");
+                if let Err(error) = self.stop() {
+                    tracing::warn!(%error, "did not stop in order; nobody needs the data directory any more");
+                }
+                Err(removed)
+            }
+            Some(failed) => {
+                tracing::error!(reason = %failed, "restart the node to recover from disk");
                 // No farewell: whatever touches the disk now may trust pages that never reached it.
                 self.runtimes.stop();
-                Err(Error::NodeFailed(reason))
+                Err(failed)
             }
         }
     }
@@ -188,14 +196,19 @@ impl Service {
         assert!(pages.node.set(node.clone()).is_ok(), "a process starts its node once");
         tracing::info!(%address, data_dir = %settings.data_dir.display(), "ready for PostgreSQL clients");
         let watcher = node.clone();
-        let failed = AbortOnDropHandle::new(runtimes.consensus().spawn(async move { watcher.failed().await }));
-        Ok(Service { node, address, pages, door, signals, failed })
+        let ended = AbortOnDropHandle::new(runtimes.consensus().spawn(async move {
+            tokio::select! {
+                reason = watcher.failed() => Error::NodeFailed(reason),
+                () = watcher.removed() => Error::Removed(cluster::Error::Removed(watcher.id())),
+            }
+        }));
+        Ok(Service { node, address, pages, door, signals, ended })
     }
 }
 
-/// Why the node failed, as the task that watches it says.
-fn reason_of(watched: Result<String, JoinError>) -> String {
-    watched.unwrap_or_else(|error| format!("the task that watches the node ended: {error}"))
+/// Why the node can go on no longer, as the task that watches it says.
+fn end_of(watched: Result<Error, JoinError>) -> Error {
+    watched.unwrap_or_else(|error| Error::NodeFailed(format!("the task that watches the node ended: {error}")))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
@@ -210,10 +223,13 @@ async fn place(settings: &Settings, runtimes: &Runtimes, sql: SocketAddr) -> Res
     let (listener, address) = listen(cluster.listen).await?;
     let tls = cluster.certificates.as_ref().map(crate::certificates::read).transpose()?;
     tracing::info!(%address, encrypted = tls.is_some(), "other nodes are served");
-    let transport = Arc::new(GrpcTransport::new(listener, runtimes.consensus().clone(), tls));
+    let (consensus, encode) = (runtimes.consensus().clone(), runtimes.encode().clone());
+    let transport = Arc::new(GrpcTransport::new(listener, consensus, encode, tls));
     let address = cluster.address.clone().unwrap_or_else(|| address.to_string());
     let wanted = cluster.node_id.map(NodeId);
-    Ok(Place { transport, address, sql_address: sql.to_string(), join: cluster.join.clone(), wanted })
+    let (sql_address, join) = (sql.to_string(), cluster.join.clone());
+    let (token, demands_tokens) = (cluster.join_token.clone(), cluster.demands_tokens());
+    Ok(Place { transport, address, sql_address, join, wanted, token, demands_tokens })
 }
 
 /// Opens the data directory on the consensus threads.
@@ -233,7 +249,9 @@ async fn open(settings: &Settings, runtimes: &Runtimes, place: Place) -> Result<
         remote: remote.map_err(|source| Error::Remote { source })?,
     };
     match runtimes.consensus().spawn(Node::start(options)).await {
-        Ok(node) => node.map_err(|source| Error::Open { data_dir: settings.data_dir.display().to_string(), source }),
+        Ok(Ok(node)) => Ok(node),
+        Ok(Err(removed @ cluster::Error::Removed(_))) => Err(Error::Removed(removed)),
+        Ok(Err(source)) => Err(Error::Open { data_dir: settings.data_dir.display().to_string(), source }),
         Err(error) => Err(Error::Start(std::io::Error::other(error))),
     }
 }

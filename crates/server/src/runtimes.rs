@@ -18,8 +18,9 @@ const SERVING_THREADS_MAX: usize = 2;
 /// Query threads for each core that queries may use. Some operators do not yield for minutes, even after their query was
 /// cancelled; others find a thread, and the operating system shares the cores between them.
 const QUERY_THREADS_PER_CORE: usize = 4;
-/// Threads that sort and encode segments.
-const ENCODE_THREADS: usize = 1;
+/// Threads that sort and encode segments, and copy them from node to node. One segment is encoded at a time, so that one thread is left for
+/// what other nodes wait for.
+const ENCODE_THREADS: usize = 2;
 /// Stack of every thread. Planning descends by recursion through expressions, and an overflow would end the process.
 const THREAD_STACK_BYTES: usize = 32 << 20;
 /// Steps of niceness by which queries and encoding stand back.
@@ -63,7 +64,7 @@ impl Runtimes {
         self.query.handle()
     }
 
-    /// Sorting and Parquet encoding.
+    /// Sorting and Parquet encoding, reading and copying whole segments.
     pub(crate) fn encode(&self) -> &Handle {
         self.encode.handle()
     }

@@ -8,6 +8,7 @@ mod cached;
 mod filled;
 mod open;
 mod segments;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -32,6 +33,7 @@ pub use self::cached::CachedObjectStore;
 pub use self::filled::Fetch;
 use self::open::{OpenObject, OpenObjects};
 pub use self::segments::SegmentStore;
+pub use self::turns::Taken;
 use crate::Disk;
 use crate::disk::OpenMode;
 

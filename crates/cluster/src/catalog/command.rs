@@ -50,6 +50,18 @@ pub(crate) enum CatalogCommand {
         /// The id it asks for, which nobody may have had.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wanted: Option<NodeId>,
+        /// The token that lets it in, and is used up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<ShownToken>,
+    },
+    /// Another join token.
+    Token {
+        /// The SHA-256 of the token.
+        hash: String,
+        /// Until when it holds, in microseconds since 1970.
+        until_us: i64,
+        /// The time at the node that made it.
+        at_us: i64,
     },
     /// A node has started.
     Boot {
@@ -113,6 +125,15 @@ pub(crate) enum CatalogCommand {
         /// The table.
         table: TableId,
     },
+}
+
+/// A join token that somebody shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShownToken {
+    /// Its SHA-256.
+    pub(crate) hash: String,
+    /// When it was shown, by the clock of the node that was asked, in microseconds since 1970.
+    pub(crate) at_us: i64,
 }
 
 /// One change of what everybody sees.
@@ -228,6 +249,10 @@ pub(crate) enum Refusal {
     NoSuchTable(String),
     /// A node has or had that id.
     NodeExists(NodeId),
+    /// The join token was never made, was used, or holds no longer.
+    NoSuchToken,
+    /// Too many join tokens wait to be used.
+    TooManyTokens,
 }
 
 impl CatalogEntry {

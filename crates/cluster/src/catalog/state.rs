@@ -8,7 +8,8 @@ use event::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::command::{CatalogChange, CatalogCommand, CatalogOutcome, Refusal};
+use super::command::{CatalogChange, CatalogCommand, CatalogOutcome, Refusal, ShownToken};
+use super::tokens::Tokens;
 use super::view::{losers, reaches, readers};
 use super::{Catalog, Comments, NodeRecord, PUBLIC_SCHEMA, ShardPlacement, Table, TableSpec, View};
 
@@ -44,6 +45,8 @@ pub(crate) struct CatalogState {
     schemas: BTreeMap<String, TableId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prepared: Option<Prepared>,
+    #[serde(default, skip_serializing_if = "Tokens::is_empty")]
+    tokens: Tokens,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,6 +100,7 @@ impl CatalogState {
             numbers: BTreeMap::new(),
             schemas: BTreeMap::new(),
             prepared: None,
+            tokens: Tokens::default(),
         }
     }
 
@@ -142,7 +146,8 @@ impl CatalogState {
                 }
                 CatalogOutcome::Done
             }
-            CatalogCommand::Join { record, wanted } => self.join(record, *wanted),
+            CatalogCommand::Join { record, wanted, token } => self.join(record, *wanted, token.as_ref()),
+            CatalogCommand::Token { hash, until_us, at_us } => outcome(self.tokens.add(hash, *until_us, *at_us)),
             CatalogCommand::Boot { node, record } => {
                 // One that was taken out does not come back.
                 if self.nodes.contains_key(node) || !self.given.contains(node) {
@@ -212,7 +217,7 @@ impl CatalogState {
 
     // Nodes
 
-    fn join(&mut self, record: &Arc<NodeRecord>, wanted: Option<NodeId>) -> CatalogOutcome {
+    fn join(&mut self, record: &Arc<NodeRecord>, wanted: Option<NodeId>, token: Option<&ShownToken>) -> CatalogOutcome {
         let is_same = |known: &NodeRecord| {
             known.nonce == record.nonce || (mutants::is_back("member id reuse") && known.address == record.address)
         };
@@ -225,6 +230,9 @@ impl CatalogState {
         let node = wanted.unwrap_or(NodeId(self.next_node));
         if self.given.contains(&node) || node.0 == 0 {
             return CatalogOutcome::Refused(Refusal::NodeExists(node));
+        }
+        if let Some(Err(refusal)) = token.map(|token| self.tokens.spend(token)) {
+            return CatalogOutcome::Refused(refusal);
         }
         self.add_node(node, record);
         CatalogOutcome::Node(node)

@@ -92,7 +92,7 @@ async fn ended(node: &Node) {
 /// Prepares all parts but the first, and answers with what the first group is to be told.
 async fn prepare(node: &Node, transaction: StatementId, parts: &mut Parts, until_us: i64) -> (GroupId, Vec<Command>) {
     let (decider, mut own) = parts.pop_first().unwrap();
-    let prepared = node.prepare_parts(transaction, (decider, until_us), parts).await;
+    let prepared = node.prepare_parts(transaction, None, (decider, until_us), parts).await;
     let joined = prepared.unwrap_or_else(|_| panic!("the parts are prepared"));
     own.push(Command::Decide { transaction, commit: true, until_us, joined });
     (decider, own)
@@ -144,12 +144,12 @@ async fn a_part_that_is_refused_takes_the_others_back() {
             unreachable!("a part appends")
         };
         *version = SchemaVersion(9);
-        let refused = node.commit_jointly(node.statement_id(), parts, true).await;
+        let refused = node.commit_jointly(node.statement_id(), None, parts, true).await;
         assert!(matches!(refused, Err(NotCommitted::Refused(Outcome::SchemaMismatch { .. }))));
         assert!(node.prepared_parts().is_empty() && node.open_decisions().is_empty());
         assert_eq!(rows(&node, &table).await, 0);
     }
-    assert!(node.commit_jointly(node.statement_id(), parts(&table), true).await.is_ok_and(|done| done.rows == 2));
+    assert!(node.commit_jointly(node.statement_id(), None, parts(&table), true).await.is_ok_and(|done| done.rows == 2));
     assert_eq!(rows(&node, &table).await, 2);
     node.shutdown().await.unwrap();
 }

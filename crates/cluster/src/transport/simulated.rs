@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{Answers, Lane, Messages, Transport, TransportError};
 use crate::door::Door;
+use crate::proof::Proof;
 
 /// The network. Cheap to clone.
 #[derive(Clone)]
@@ -262,7 +263,7 @@ impl Transport for SimulatedTransport {
                 return None;
             }
             way.network.arrived(&way.from, &way.to, &message);
-            let answer = door.call(message).await;
+            let answer = door.call(message, &Proof::default()).await;
             way.come_back().await;
             way.network.arrived(&way.to, &way.from, &answer);
             Some(answer)
@@ -280,7 +281,7 @@ impl Transport for SimulatedTransport {
 
     async fn stream(&self, to: &str, _: Lane, messages: Messages) -> Result<Answers, TransportError> {
         let (link, door) = self.link(to)?;
-        let answers = door.stream(link.clone().carry(messages)).await;
+        let answers = door.stream(link.clone().carry(messages), &Proof::default()).await;
         let back = Link { from: link.to, to: link.from, processes: (link.processes.1, link.processes.0), ..link };
         Ok(back.carry(answers).map(Ok).boxed())
     }

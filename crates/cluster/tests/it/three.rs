@@ -58,7 +58,7 @@ impl Three {
         let transport = self.network.at(&address(place));
         let join = if place == 0 { Vec::new() } else { vec![address(0)] };
         let (wanted, sql_address) = (Some(NodeId(place as u64 + 1)), format!("sql-{}", place + 1));
-        let place = Place { transport, address: address(place), sql_address, join, wanted };
+        let place = Place { transport, address: address(place), sql_address, join, wanted, ..Place::alone() };
         let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
         let options = options(disk, 1 << 30);
         let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
@@ -295,6 +295,9 @@ async fn the_lead_is_handed_over_when_asked() {
     }
     let stranger = three.node(0).transfer_leader(DATA, NodeId(9)).await.unwrap_err();
     assert!(stranger.to_string().contains("node 9 does not vote"), "{stranger}");
+    assert!(matches!(&stranger, Error::NotInState { hint, .. } if hint.contains("annal.replicas")), "{stranger:?}");
+    let unknown = three.node(0).transfer_leader(GroupId(99), NodeId(1)).await.unwrap_err();
+    assert!(matches!(&unknown, Error::NotInState { .. }), "{unknown:?}");
     three.stop().await;
 }
 
@@ -339,7 +342,7 @@ async fn a_node_that_comes_back_at_another_address_is_found() {
     insert(three.node(0), &table(three.node(0), "t"), rows("s", 0..10)).await.unwrap();
     let address = "moved".to_owned();
     let transport = three.network.at(&address);
-    let place = Place { transport, address, sql_address: String::new(), join: Vec::new(), wanted: Some(NodeId(2)) };
+    let place = Place { transport, address, wanted: Some(NodeId(2)), ..Place::alone() };
     let options = options(three.disks[1].clone(), 1 << 30);
     let moved = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
     assert_eq!(read(&moved, &table(&moved, "t")).await, once("s", 0..10));
@@ -389,7 +392,7 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     insert(three.node(0), &t, rows("s", 0..20)).await.unwrap();
     let (address, disk) = ("fourth".to_owned(), Arc::new(SimulatedDisk::new(9)));
     let (transport, join) = (three.network.at(&address), vec![self::address(1)]);
-    let place = Place { transport, address, sql_address: String::new(), join, wanted: None };
+    let place = Place { transport, address, join, ..Place::alone() };
     let options = options(disk, 1 << 30);
     let fourth = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
     assert_eq!(fourth.id(), NodeId(4));
@@ -405,14 +408,15 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     assert_eq!(read(three.node(leader), &t).await, once("s", 0..40));
     let unknown = fourth.remove_node(NodeId(77)).await.unwrap_err();
     assert!(unknown.to_string().contains("node 77 is not in the cluster"), "{unknown}");
+    assert!(matches!(&unknown, Error::NotInState { .. }), "{unknown:?}");
     // Its id is not given again.
     let transport = three.network.at("impostor");
     let place = Place {
         transport,
         address: "impostor".to_owned(),
-        sql_address: String::new(),
         join: vec![self::address(leader)],
         wanted: Some(NodeId(gone as u64 + 1)),
+        ..Place::alone()
     };
     let impostor = NodeOptions {
         place,
@@ -422,7 +426,37 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     let refused = tokio::time::timeout(Duration::from_secs(2), Node::start(impostor)).await;
     assert!(refused.is_err(), "it goes on asking");
     assert!(!three.node(leader).catalog().nodes.contains_key(&NodeId(gone as u64 + 1)));
+    // It was removed while it was down: it learns of it from whomever it asks.
+    let late =
+        tokio::time::timeout(Duration::from_secs(20), three.open(gone)).await.expect("it does not wait for ever");
+    assert!(matches!(&late, Err(Error::Removed(node)) if *node == NodeId(gone as u64 + 1)), "{late:?}");
     fourth.shutdown().await.unwrap();
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_removed_learns_of_it_also_when_it_was_cut_off() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let leader = three.leader(GroupId::CATALOG).await;
+    let gone = (leader + 1) % 3;
+    three.network.isolate(&address(gone));
+    three.node(leader).remove_node(NodeId(gone as u64 + 1)).await.unwrap();
+    let is_member = |node: &Node| node.replica_status().iter().all(|replica| replica.votes);
+    eventually("one votes alone", || async {
+        !is_member(three.node((leader + 2) % 3)) || is_member(three.node(leader))
+    })
+    .await;
+    assert!(futures::poll!(Box::pin(three.node(gone).removed())).is_pending(), "nobody could tell it");
+    three.network.mend();
+    let learned = tokio::time::timeout(Duration::from_secs(20), three.node(gone).removed()).await;
+    learned.expect("a node that is no member any more ends");
+    let removed = three.nodes[gone].take().unwrap();
+    removed.shutdown().await.unwrap();
+    // One that removes itself gives up first what it leads.
+    let own = three.leader(GroupId::CATALOG).await;
+    three.node(own).remove_node(NodeId(own as u64 + 1)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), three.node(own).removed()).await.expect("it learns of it, too");
     three.stop().await;
 }
 

@@ -18,6 +18,7 @@ mod drop_chunks;
 mod flush;
 pub(crate) mod forms;
 pub(crate) mod interval;
+mod join_token;
 mod manifest;
 mod operate;
 mod random_uuid;
@@ -69,6 +70,7 @@ pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     functions.scalar.push(Arc::new(compact::Compact::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(drop_chunks::DropChunks::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(join_token::MakeJoinToken::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
     for operation in [operate::Operation::TransferLeader, operate::Operation::RemoveNode, operate::Operation::Scrub] {
         functions.scalar.push(Arc::new(operate::Operate::new(Arc::clone(node), operation).into_scalar_udf()));

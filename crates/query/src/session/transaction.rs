@@ -300,7 +300,8 @@ impl Session {
     /// The write set of the open block, or a new one. Waits until a COPY that was cancelled has let go of it.
     pub(super) async fn take_writes(&mut self) -> Writing {
         let engine = &self.engine;
-        let writes = self.writes.get_or_insert_with(|| Arc::new(Mutex::new(engine.node().begin())));
+        let begin = || Arc::new(Mutex::new(engine.node().begin_for(self.client)));
+        let writes = self.writes.get_or_insert_with(begin);
         Arc::clone(writes).lock_owned().await
     }
 

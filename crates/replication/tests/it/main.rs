@@ -4,7 +4,10 @@
 
 mod support;
 
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake};
 
 use event::{SimulatedClock, limits};
 use replication::Error;
@@ -174,5 +177,33 @@ async fn too_many_waiting_statements_are_refused() {
     let done = proposed.iter().filter(|p| p.is_ok()).count();
     assert!(refused > 0 && refused + done == proposed.len(), "{refused} refused, {done} done");
     assert_eq!(words(&group).await.len(), done, "what was refused is not applied");
+    close(group, log).await;
+}
+
+/// Counts how often somebody is told to look again.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_another_leader_is_not_woken_by_entries() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let (group, log) = open(disk, Arc::new(SimulatedClock::at(0))).await.unwrap();
+    group.propose("first".into()).await.unwrap();
+    let wakes = Arc::new(Wakes::default());
+    let mut another = Box::pin(group.leader_changes_from(group.leader()));
+    let waker = wakes.clone().into();
+    assert!(another.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    for i in 0..50 {
+        group.propose(format!("w{i}")).await.unwrap();
+    }
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
+    group.leader_changes_from(None).await;
+    drop(another);
     close(group, log).await;
 }

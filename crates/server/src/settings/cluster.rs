@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cluster::JoinToken;
+
 use super::{Overrides, SettingsError, address, file};
 
 /// How the node is reached by others, and whom it joins.
@@ -18,6 +20,15 @@ pub struct Cluster {
     pub node_id: Option<u64>,
     /// What nodes prove to each other who they are with.
     pub certificates: Option<Certificates>,
+    /// The token that an empty data directory joins with.
+    pub join_token: Option<JoinToken>,
+}
+
+impl Cluster {
+    /// Whether a node that wants to join must have a token: when any machine can reach this one, and nothing else tells nodes from strangers.
+    pub fn demands_tokens(&self) -> bool {
+        self.certificates.is_none() && !self.listen.ip().is_loopback()
+    }
 }
 
 /// Files in PEM, as `annal cert` makes them.
@@ -74,8 +85,8 @@ impl Cluster {
             let error = SettingsError::new(format!("\"cluster.listen\" is {listen}, an address nobody can connect to"));
             return Err(error.with_hint("say --cluster-address HOST:PORT, where other nodes find this one"));
         }
-        let node_id = overrides.node_id;
-        Ok(Some(Cluster { listen, address: advertised, join, node_id, certificates }))
+        let (node_id, join_token) = (overrides.node_id, overrides.join_token.clone());
+        Ok(Some(Cluster { listen, address: advertised, join, node_id, certificates, join_token }))
     }
 }
 

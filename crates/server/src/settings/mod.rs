@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::cluster::JoinToken;
+
 pub use cluster::{Certificates, Cluster};
 pub use file::{KEYS, Key};
 pub use memory::Memory;
@@ -86,6 +88,8 @@ pub struct Overrides {
     pub cluster_address: Option<String>,
     /// Nodes to join.
     pub join: Vec<String>,
+    /// The token to join with.
+    pub join_token: Option<JoinToken>,
     /// The id the node must have.
     pub node_id: Option<u64>,
     /// Listen beyond loopback without authentication.

@@ -197,6 +197,15 @@ fn a_node_among_others_is_reachable_and_known() {
 }
 
 #[test]
+fn tokens_are_demanded_where_nothing_else_tells_nodes_from_strangers() {
+    let demands = |text: &str| load(text).unwrap().cluster.unwrap().demands_tokens();
+    let certificates = "cluster.authority = \"a\"\ncluster.certificate = \"c\"\ncluster.key = \"k\"\n";
+    assert!(!demands("cluster.listen = \"127.0.0.1:0\""));
+    assert!(demands("insecure = true\ncluster.listen = \"10.0.0.1:6532\""));
+    assert!(!demands(&format!("{certificates}cluster.listen = \"10.0.0.1:6532\"")));
+}
+
+#[test]
 fn the_list_of_keys_is_the_struct() {
     let text = || Some(String::new());
     let file = file::File {

@@ -197,10 +197,12 @@ async fn nodes_with_certificates_let_nobody_else_in() {
     client.batch_execute("INSERT INTO e VALUES (now(), 1, 1)").await.unwrap();
     let count = cluster.connect(2).await.query_one("SELECT count(*) FROM e", &[]).await.unwrap();
     assert_eq!(count.get::<_, i64>(0), 1);
-    // Neither a node without certificate nor one of another authority is heard.
+    // Neither a node without certificate nor one of another authority is heard, nor one that is to be another node than its certificate says.
     let stranger = configure(&certificates("theirs", &["stranger"])[0]);
-    for flags in [vec![], vec!["--config".to_owned(), stranger.display().to_string()]] {
-        let data = dir.path().join(format!("stranger-{}", flags.len()));
+    let other = configure(&certificates("ours", &["9"])[0]);
+    let with = |file: &Path| vec!["--config".to_owned(), file.display().to_string()];
+    for (number, flags) in [vec![], with(&stranger), with(&other)].into_iter().enumerate() {
+        let data = dir.path().join(format!("stranger-{number}"));
         let mut command =
             annal(["server", "--listen", "127.0.0.1:0", "--http", "off", "--cluster-listen", "127.0.0.1:0"]);
         command.arg("--join").arg(cluster.seed()).arg("--data").arg(&data).args(flags);
@@ -240,6 +242,8 @@ async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    client.batch_execute("SELECT annal.remove_node(2)").await.unwrap();
+    assert!(said.any(|line| line == "node 2 was taken out of the cluster and is not started again"));
     rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
     assert!(process.wait().unwrap().success());
 }

@@ -96,7 +96,7 @@ impl Machine {
         let join = if founds { Vec::new() } else { others.collect() };
         let address = address(self.place);
         let sql_address = format!("sql-{}", self.place + 1);
-        let place = Place { transport: network.at(&address), address, sql_address, join, wanted: None };
+        let place = Place { transport: network.at(&address), address, sql_address, join, ..Place::alone() };
         self.entropy = self.entropy.wrapping_add(1);
         let options = NodeOptions {
             disk: self.disk.clone(),

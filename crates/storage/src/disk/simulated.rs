@@ -188,6 +188,13 @@ impl SimulatedDisk {
         self.state.lock().full = (writes, syncs);
     }
 
+    /// The length of the file of that name, whether anything of it is durable or not.
+    pub fn len_of(&self, path: &str) -> io::Result<u64> {
+        let mut state = self.state.lock();
+        let inode = state.image.file(path)?;
+        Ok(state.inode(inode).now.len)
+    }
+
     /// Turns one bit of a file, synced or not, as rot does.
     pub fn flip_bit(&self, path: &str, offset: u64, bit: u8) -> io::Result<()> {
         let mut state = self.state.lock();

@@ -21,6 +21,7 @@ use object_store::{
 use parking_lot::Mutex;
 
 use super::DiskObjectStore;
+use super::turns::Turns;
 use crate::Disk;
 
 /// An object store with copies here. Cheap to clone.
@@ -36,7 +37,7 @@ struct Copies {
     bytes_max: u64,
     kept: Mutex<Kept>,
     /// Objects being fetched; who comes later waits for the one who fetches.
-    fetching: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    fetching: Turns,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +105,7 @@ impl CachedObjectStore {
         for object in found {
             kept.add(object.location.to_string(), object.size);
         }
-        let copies = Copies { local, bytes_max, kept: Mutex::new(kept), fetching: Mutex::default() };
+        let copies = Copies { local, bytes_max, kept: Mutex::new(kept), fetching: Turns::default() };
         copies.make_room().await;
         Ok(CachedObjectStore { remote, copies: Arc::new(copies) })
     }
@@ -125,12 +126,10 @@ impl CachedObjectStore {
         if self.copies.kept.lock().touch(&name) {
             return Ok(&self.copies.local);
         }
-        let turn = Arc::clone(self.copies.fetching.lock().entry(name.clone()).or_default());
         let fetched = {
-            let _turn = turn.lock().await;
+            let _turn = self.copies.fetching.take(&name).await;
             self.fetch(location).await
         };
-        self.copies.fetching.lock().remove(&name);
         Ok(if fetched? { &self.copies.local } else { self.remote.as_ref() })
     }
 

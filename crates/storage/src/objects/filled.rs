@@ -2,7 +2,6 @@
 //!
 //! A fetched object is written like any other, so it is here whole and durable, or not at all.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,9 +16,9 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use parking_lot::Mutex;
 
 use super::segments::Kind;
+use super::turns::{Taken, Turns};
 
 /// Gives the bytes of an object that is not here, checked when they end.
 pub type Fetch = dyn Fn(Path) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes>>>> + Send + Sync;
@@ -31,31 +30,37 @@ pub(super) struct FilledObjectStore {
     kind: Kind,
     fetch: Arc<Fetch>,
     /// Objects being fetched; who comes later waits for the one who fetches.
-    fetching: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    fetching: Turns,
 }
 
 impl FilledObjectStore {
     pub(super) fn new(own: Arc<dyn ObjectStore>, kind: Kind, fetch: Arc<Fetch>) -> FilledObjectStore {
-        FilledObjectStore { own, kind, fetch, fetching: Arc::default() }
+        FilledObjectStore { own, kind, fetch, fetching: Turns::default() }
     }
 
-    /// Fetches an object unless somebody did meanwhile.
-    async fn fill(&self, location: &Path) -> Result<()> {
-        let name = location.to_string();
-        let turn = Arc::clone(self.fetching.lock().entry(name.clone()).or_default());
-        let filled = {
-            let _turn = turn.lock().await;
-            match self.own.head(location).await {
-                Err(Error::NotFound { .. }) => self.replace(location).await,
-                there => there.map(drop),
-            }
-        };
-        self.fetching.lock().remove(&name);
-        filled
+    /// Keeps others from fetching an object until it is dropped; waits for one that is being fetched.
+    pub(super) async fn turn(&self, location: &Path) -> Taken {
+        self.fetching.take(location.as_ref()).await
+    }
+
+    /// Fetches an object unless it is here. Once this returns the object is durable: one that another is fetching just now is waited for,
+    /// since it may have its name before that has been synced.
+    pub(super) async fn fill(&self, location: &Path) -> Result<()> {
+        let _turn = self.turn(location).await;
+        match self.own.head(location).await {
+            Err(Error::NotFound { .. }) => self.fetch(location).await,
+            there => there.map(drop),
+        }
     }
 
     /// Fetches an object, and puts it in the place of the one that is here.
     pub(super) async fn replace(&self, location: &Path) -> Result<()> {
+        let _turn = self.turn(location).await;
+        self.fetch(location).await
+    }
+
+    /// The work of whoever has the turn.
+    async fn fetch(&self, location: &Path) -> Result<()> {
         let mut bytes = (self.fetch)(location.clone()).await?;
         match &self.kind {
             Kind::Embedded(store) => store.put_stream(location, bytes).await,
@@ -126,5 +131,52 @@ impl ObjectStore for FilledObjectStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.own.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use futures::StreamExt;
+    use futures::stream;
+
+    use super::*;
+    use crate::objects::{DiskObjectStore, SegmentStore};
+    use crate::{Disk, SimulatedDisk};
+
+    async fn store(disk: Arc<SimulatedDisk>) -> SegmentStore {
+        let disk: Arc<dyn Disk> = disk;
+        let own = SegmentStore::from(DiskObjectStore::open(disk, "segments", "tmp").await.unwrap());
+        let pieces = || stream::iter([Ok(Bytes::from_static(b"from another node"))]).boxed();
+        own.filled(Arc::new(move |_| Box::pin(async move { Ok(pieces()) })))
+    }
+
+    /// Whoever is told that an object is held may tell others: power loss does not take it away any more.
+    #[tokio::test]
+    async fn what_is_held_while_another_fetches_it_is_durable() {
+        let path = Path::from("a/b");
+        for seed in 0..20 {
+            let disk = Arc::new(SimulatedDisk::new(seed));
+            let store = store(disk.clone()).await;
+            let mut context = Context::from_waker(Waker::noop());
+            let (mut fetching, mut holding) = (pin!(store.get(&path)), None);
+            let mut fetched = false;
+            loop {
+                fetched = fetched || fetching.as_mut().poll(&mut context).is_ready();
+                // Asked as soon as there is something to be found.
+                if disk.len_of("segments/a/b").is_ok() || holding.is_some() {
+                    let holding = holding.get_or_insert_with(|| Box::pin(store.hold(&path)));
+                    if let std::task::Poll::Ready(held) = holding.as_mut().poll(&mut context) {
+                        held.unwrap();
+                        break;
+                    }
+                }
+            }
+            for power_loss in 0..20 {
+                assert!(disk.crash(power_loss).len_of("segments/a/b").is_ok(), "seed {seed}, power loss {power_loss}");
+            }
+        }
     }
 }

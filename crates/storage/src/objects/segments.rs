@@ -11,6 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, Result};
 use event::limits::PUTS_MAX;
 
 use super::filled::{Fetch, FilledObjectStore};
+use super::turns::Taken;
 use super::{CachedObjectStore, DiskObjectStore};
 use crate::Error;
 use crate::segment::SegmentMeta;
@@ -61,6 +62,26 @@ impl SegmentStore {
     pub fn filled(&self, fetch: Arc<Fetch>) -> SegmentStore {
         let filled = FilledObjectStore::new(Arc::clone(&self.objects), self.kind.clone(), fetch);
         SegmentStore { objects: Arc::new(filled.clone()), kind: self.kind.clone(), filled: Some(filled) }
+    }
+
+    /// Returns once the object is here and durable, fetching it from another node when it is not.
+    ///
+    /// # Errors
+    /// Those of the store; [`object_store::Error::NotFound`] when no node has it.
+    pub async fn hold(&self, location: &Path) -> Result<()> {
+        match &self.filled {
+            Some(filled) => filled.fill(location).await,
+            None => self.head(location).await.map(drop),
+        }
+    }
+
+    /// Keeps the object from being fetched until the answer is dropped, so that one that nobody wants is deleted, or wanted again, and not
+    /// both; waits while somebody fetches it. `None` in a store that fetches nothing.
+    pub async fn turn(&self, location: &Path) -> Option<Taken> {
+        match &self.filled {
+            Some(filled) => Some(filled.turn(location).await),
+            None => None,
+        }
     }
 
     /// The same store, for those who know nothing but object stores.

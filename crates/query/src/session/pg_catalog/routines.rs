@@ -28,9 +28,10 @@ const fn function(name: &'static str, result: &'static str, arguments: &'static 
 }
 
 /// In the order they are listed.
-const ROUTINES: [Routine; 14] = [
+const ROUTINES: [Routine; 15] = [
     Routine { schema: ANNAL_OID, name: "compact", kind: "f", result: "void", arguments: "relation text" },
     Routine { schema: ANNAL_OID, name: "flush", kind: "f", result: "void", arguments: "" },
+    Routine { schema: ANNAL_OID, name: "join_token", kind: "f", result: "text", arguments: "" },
     Routine { schema: ANNAL_OID, name: "remove_node", kind: "f", result: "boolean", arguments: "node bigint" },
     Routine { schema: ANNAL_OID, name: "scrub", kind: "f", result: "bigint", arguments: "relation text" },
     Routine {

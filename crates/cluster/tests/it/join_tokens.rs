@@ -1,0 +1,55 @@
+//! A node that demands a token takes in whoever has one that nobody has used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Error, JoinToken, Node, NodeOptions, Place, SimulatedNetwork};
+use event::{Clock, Entropy, NodeId, SimulatedClock};
+use storage::SimulatedDisk;
+
+use crate::support::{START_US, options};
+
+const HOUR_US: i64 = 3_600_000_000;
+
+struct Cluster {
+    network: SimulatedNetwork,
+    clock: Arc<SimulatedClock>,
+}
+
+impl Cluster {
+    /// A node with an empty directory that has `token`; the first founds the cluster.
+    async fn open(&self, number: u64, token: Option<JoinToken>) -> Result<Arc<Node>, Error> {
+        let address = format!("node-{number}");
+        let transport = self.network.at(&address);
+        let join = if number == 1 { Vec::new() } else { vec!["node-1".to_owned()] };
+        let place = Place { transport, address, join, token, demands_tokens: true, ..Place::alone() };
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let entropy = Arc::new(Entropy::seeded(number));
+        let options = options(Arc::new(SimulatedDisk::new(number)), 1 << 30);
+        Node::start(NodeOptions { place, clock, entropy, ..options }).await
+    }
+
+    /// Whether such a node goes on asking.
+    async fn is_refused(&self, number: u64, token: Option<JoinToken>) -> bool {
+        tokio::time::timeout(Duration::from_secs(3), self.open(number, token)).await.is_err()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_lets_one_node_in_once_and_in_time() {
+    let cluster = Cluster { network: SimulatedNetwork::default(), clock: Arc::new(SimulatedClock::at(START_US)) };
+    let first = cluster.open(1, None).await.unwrap();
+    assert!(cluster.is_refused(2, None).await);
+    assert!(cluster.is_refused(3, Some(JoinToken::new("annal-join-guessed"))).await);
+    let token = first.make_join_token(HOUR_US).await.unwrap();
+    let second = cluster.open(4, Some(token.clone())).await.unwrap();
+    assert_eq!(second.id(), NodeId(2));
+    assert!(cluster.is_refused(5, Some(token)).await, "it is used up");
+    // Any node makes them.
+    let late = second.make_join_token(HOUR_US).await.unwrap();
+    cluster.clock.advance(HOUR_US);
+    assert!(cluster.is_refused(6, Some(late)).await, "it held for an hour");
+    assert_eq!(first.catalog_linearizable().await.unwrap().nodes.len(), 2);
+    second.shutdown().await.unwrap();
+    first.shutdown().await.unwrap();
+}
