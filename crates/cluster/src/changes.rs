@@ -37,6 +37,8 @@ pub struct CatalogChanges {
     catalog: Arc<Catalog>,
     /// The tables it made, also those that it dropped again.
     hidden: Vec<HiddenTable>,
+    /// Shards whose rows were looked at, with their group and the index of the snapshot.
+    looked_at: BTreeMap<ShardId, (GroupId, u64)>,
 }
 
 /// A place in [`CatalogChanges`].
@@ -52,7 +54,8 @@ impl Node {
         let base = self.catalog.inspect(CatalogMachine::with_index).await?;
         let (state, catalog) = (base.0.clone(), Arc::new(base.0.catalog(base.1)));
         let (node, transaction) = (Arc::clone(self), self.statement_id());
-        Ok(CatalogChanges { node, transaction, base, changes: Vec::new(), state, catalog, hidden: Vec::new() })
+        let (changes, hidden, looked_at) = Default::default();
+        Ok(CatalogChanges { node, transaction, base, changes, state, catalog, hidden, looked_at })
     }
 }
 
@@ -133,6 +136,14 @@ impl CatalogChanges {
         let id = next.id;
         self.change(CatalogChange::Alter { next: Arc::new(next) })?;
         Ok(Arc::clone(&self.catalog.tables[&id]))
+    }
+
+    /// The rows of `table` obey its definition, all that are in the snapshot of that index: when others came since, the commit fails with
+    /// [`Error::Conflict`].
+    pub fn rows_obey(&mut self, table: &Table, index: u64) {
+        for placement in &table.shards {
+            self.looked_at.insert(placement.shard, (placement.group, index));
+        }
     }
 
     /// DROP TABLE.
@@ -324,8 +335,10 @@ impl CatalogChanges {
         let [group] = groups[..] else {
             return Err(Error::Limit("cannot change tables of several groups in one transaction".into()));
         };
+        let expected = self.looked_at.iter().filter(|(_, (of, _))| *of == group);
+        let expected = expected.map(|(shard, (_, index))| Command::Expect { shard: *shard, index: *index });
         let puts = altered.into_iter().map(|(shard, (_, table))| Command::Schema(SchemaChange::Put { shard, table }));
-        let puts: Vec<Command> = puts.collect();
+        let puts: Vec<Command> = expected.chain(puts).collect();
         let transaction = self.transaction;
         self.propose(CatalogCommand::Prepare { transaction, group, changes: self.changes.clone() }).await?;
         let decision = Command::Decide { transaction, commit: true };

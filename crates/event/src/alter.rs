@@ -90,6 +90,7 @@ mod tests {
             default,
             initial: None,
             identity: None,
+            required: false,
         }
     }
 

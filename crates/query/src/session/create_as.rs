@@ -94,6 +94,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
         let id = ColumnId(at as u32 + 1);
         columns.push(Column {
             identity: None,
+            required: false,
             initial: None,
             stored: None,
             id,

@@ -140,7 +140,10 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
 }
 
 /// Rows are not ordered by some types as PostgreSQL orders them.
-fn refuse_as_keys<'a>(columns: &[Column], positions: impl IntoIterator<Item = &'a usize>) -> Result<(), Error> {
+pub(super) fn refuse_as_keys<'a>(
+    columns: &[Column],
+    positions: impl IntoIterator<Item = &'a usize>,
+) -> Result<(), Error> {
     let mut keys = positions.into_iter().map(|at| &columns[*at]);
     let Some(column) = keys.find(|column| !column.column_type.is_key()) else { return Ok(()) };
     let message = format!("column \"{}\" of type {} cannot be part of a key", column.name, column.column_type);
@@ -216,6 +219,7 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
         };
         let mut column = Column {
             identity: serial.map(|_| Identity { kind: IdentityKind::Serial, start: 1 }),
+            required: false,
             initial: None,
             id: ColumnId(columns.len() as u32 + 1),
             name,
@@ -441,7 +445,7 @@ fn unique(create: &CreateTable, table: &str, columns: &[Column]) -> Result<Vec<U
     Ok(keys)
 }
 
-fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {
+pub(super) fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {
     let name = match &column.column.expr {
         Expr::Identifier(ident) => folded(ident),
         other => other.to_string(),

@@ -189,6 +189,7 @@ fn columns(schema: &arrow::datatypes::SchemaRef) -> Result<Vec<Column>, Error> {
     let shown = names::shown(schema);
     let column = |(number, field): (u32, &Arc<arrow::datatypes::Field>)| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(number),

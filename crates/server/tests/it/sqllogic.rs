@@ -52,6 +52,7 @@ files! {
     delete,
     differences,
     errors,
+    pg_add_constraint,
     pg_aggregate,
     pg_arithmetic,
     pg_alter,

@@ -232,7 +232,8 @@ fn constraint_definition(visible: Visible) -> Arc<ScalarUDF> {
             let (_, _, check) = checks(&catalog).find(|(check, ..)| i64::from(*check) == oid)?;
             let is_pretty = pretty.as_ref().is_some_and(|flags| flags.is_valid(row) && flags.as_boolean().value(row));
             let (open, close) = if is_pretty { ("(", ")") } else { ("((", "))") };
-            Some(format!("CHECK {open}{}{close}", check.expression))
+            let not_valid = if check.validated { "" } else { " NOT VALID" };
+            Some(format!("CHECK {open}{}{close}{not_valid}", check.expression))
         };
         Ok(Arc::new((0..oids.len()).map(answer).collect::<StringArray>()))
     })
