@@ -14,6 +14,7 @@ mod constraints;
 mod control;
 mod copy;
 mod create_as;
+mod create_as_clauses;
 mod ddl;
 mod defaults;
 mod depth;

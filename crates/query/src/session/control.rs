@@ -577,6 +577,7 @@ impl Session {
             text: Arc::clone(&statement.text),
             offset: statement.offset,
             rows: None,
+            without_data: false,
         };
         let types = data_types
             .iter()
