@@ -13,6 +13,7 @@ mod average;
 mod average_integer;
 pub(crate) mod beside_text;
 mod by_time;
+mod bytes;
 mod compact;
 mod drop_chunks;
 mod flush;
@@ -24,6 +25,8 @@ mod random_uuid;
 mod retention;
 mod time_bucket;
 mod to_char;
+
+pub(crate) use bytes::BytesSubstring;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +50,13 @@ impl Functions {
                 Arc::new(time_bucket::time_bucket()),
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
-            ],
-            aggregate: vec![first(), last(), Arc::new(average::average())],
+            ]
+            .into_iter()
+            .chain(bytes::all())
+            .collect(),
+            aggregate: vec![first(), last(), Arc::new(average::average())]
+                .into_iter()
+                .collect(),
         }
     }
 }

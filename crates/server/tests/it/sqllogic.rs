@@ -57,6 +57,7 @@ files! {
     pg_arithmetic,
     pg_alter,
     pg_array,
+    pg_bytea,
     pg_catalog,
     pg_change,
     pg_constraints,
