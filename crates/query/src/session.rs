@@ -3,6 +3,7 @@
 //! A [`Session`] is driven by one task. Its futures do their CPU work on the query runtime, so they may be polled on a socket's runtime;
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
+mod alike;
 mod alter;
 mod arithmetic;
 mod change;

@@ -14,6 +14,7 @@ mod average_integer;
 pub(crate) mod beside_text;
 mod by_time;
 mod bytes;
+mod cast_named;
 mod compact;
 mod drop_chunks;
 mod flush;
@@ -27,6 +28,7 @@ mod time_bucket;
 mod to_char;
 
 pub(crate) use bytes::BytesSubstring;
+pub(crate) use cast_named::CAST_NAMED;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +52,7 @@ impl Functions {
                 Arc::new(time_bucket::time_bucket()),
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
+                Arc::new(cast_named::cast_named()),
             ]
             .into_iter()
             .chain(bytes::all())
