@@ -34,6 +34,7 @@ mod statement;
 mod temporary;
 #[cfg(test)]
 mod tests;
+mod timescale;
 mod transaction;
 mod truncate;
 mod typed;

@@ -24,11 +24,13 @@ mod manifest;
 mod operate;
 mod random_uuid;
 mod retention;
+mod show_chunks;
 mod time_bucket;
 mod to_char;
 
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
+pub(crate) use show_chunks::CHUNKS;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +81,7 @@ pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     let mut functions = Functions::pure();
     functions.scalar.push(Arc::new(compact::Compact::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(drop_chunks::DropChunks::new(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(show_chunks::ShowChunks::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
     for operation in [operate::Operation::TransferLeader, operate::Operation::RemoveNode, operate::Operation::Scrub] {

@@ -21,7 +21,7 @@ const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
 const RESERVED: [&str; 1] = ["__seq"];
 /// Options of this release, with TimescaleDB's names for them.
-const OPTIONS: [(&str, &str); 14] = [
+const OPTIONS: [(&str, &str); 20] = [
     ("time_column", "time_column"),
     ("tsdb.partition_column", "time_column"),
     ("series", "series"),
@@ -33,9 +33,24 @@ const OPTIONS: [(&str, &str); 14] = [
     ("dedup", "dedup"),
     ("retention", "retention"),
     ("compression", "compression"),
+    ("orderby", "orderby"),
+    ("tsdb.orderby", "orderby"),
     ("replicas", "replicas"),
+    ("shards", "shards"),
+    ("consistency", "consistency"),
+    ("durability", "durability"),
+    ("late_policy", "late_policy"),
     ("tsdb.hypertable", "hypertable"),
     ("timescaledb.hypertable", "hypertable"),
+];
+
+/// Options that have one value in this release.
+const ONLY: [(&str, &str); 5] = [
+    ("replicas", "1"),
+    ("shards", "1"),
+    ("consistency", "strong"),
+    ("durability", "quorum"),
+    ("late_policy", "accept"),
 ];
 
 /// Options as written, values as text.
@@ -45,6 +60,7 @@ pub(super) struct Options {
     series: Option<String>,
     split_interval: Option<String>,
     dedup: Option<String>,
+    orderby: Option<String>,
     pub(super) retention: Option<String>,
     pub(super) compression: Option<String>,
 }
@@ -57,6 +73,7 @@ impl Options {
             ("series", &self.series),
             ("split_interval", &self.split_interval),
             ("dedup", &self.dedup),
+            ("orderby", &self.orderby),
         ];
         fixed.into_iter().find(|(_, value)| value.is_some()).map(|(name, _)| name)
     }
@@ -486,15 +503,18 @@ pub(super) fn options(list: &[SqlOption]) -> Result<Options, Error> {
             "dedup" => &mut options.dedup,
             "retention" => &mut options.retention,
             "compression" => &mut options.compression,
-            "replicas" if value != "1" => {
-                return Err(Error::hinted(
-                    Condition::FeatureNotSupported,
-                    format!("{value} replicas are not supported"),
-                    "This cluster has one node; leave the option out or say replicas = 1.",
-                ));
+            "orderby" => &mut options.orderby,
+            meaning => {
+                if let Some((_, only)) = ONLY.iter().find(|(option, _)| *option == meaning)
+                    && !value.eq_ignore_ascii_case(only)
+                {
+                    let message = format!("value \"{value}\" of option \"{name}\" is not supported");
+                    let hint = format!("It is \"{only}\" for every table.");
+                    return Err(Error::hinted(Condition::FeatureNotSupported, message, hint));
+                }
+                // A table with these is what they say anyway.
+                continue;
             }
-            // A table with these is what it says anyway.
-            _ => continue,
         };
         if slot.replace(value).is_some() {
             return Err(Error::report(
@@ -523,9 +543,7 @@ fn unknown_option(name: &str) -> Error {
     let known = OPTIONS.iter().map(|(name, _)| *name);
     let hint = match nearest(name, known) {
         Some(near) => format!("Perhaps you meant \"{near}\"."),
-        None => {
-            "Options are time_column, series, split_interval, dedup, retention, compression and replicas.".to_owned()
-        }
+        None => "Options are time_column, series, split_interval, dedup, retention and compression.".to_owned(),
     };
     Error::hinted(Condition::FeatureNotSupported, format!("table option \"{name}\" is not supported"), hint)
 }
@@ -544,6 +562,7 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
             ("series", &options.series),
             ("split_interval", &options.split_interval),
             ("dedup", &options.dedup),
+            ("orderby", &options.orderby),
             ("retention", &options.retention),
         ];
         for (option, written) in of_events {
@@ -553,6 +572,9 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         }
         return Ok(TableKind::Reference);
     };
+    if let Some(written) = &options.orderby {
+        check_order(written, &columns[time_column].name)?;
+    }
     let series = match &options.series {
         Some(list) => series_columns(list, columns, time_column)?,
         None => primary_key.iter().copied().filter(|at| *at != time_column).collect(),
@@ -568,6 +590,19 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         check_key(&options, columns, primary_key)?;
     }
     Ok(TableKind::Event(options))
+}
+
+/// Rows are sorted by the series key and then by time, and read in either direction.
+fn check_order(written: &str, time_column: &str) -> Result<(), Error> {
+    let mut words = written.split_whitespace();
+    let column = words.next().unwrap_or_default().trim_matches('"');
+    let direction = |word: &str| ["asc", "desc", "nulls", "first", "last"].iter().any(|w| word.eq_ignore_ascii_case(w));
+    if column == time_column && words.all(direction) {
+        return Ok(());
+    }
+    let message = format!("cannot order rows by \"{written}\"");
+    let hint = format!("Rows of a series are in the order of \"{time_column}\", the time column.");
+    Err(Error::hinted(Condition::FeatureNotSupported, message, hint))
 }
 
 /// Which row of a key is to be there, all when nothing is said.

@@ -152,6 +152,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     })?;
     let mut ast = with_in_source(ast);
     let without_data = clauses.is_some_and(|clauses| clauses.give_to(&mut ast));
+    super::timescale::rewrite_calls(&mut ast);
     super::names::name_function_columns(&mut ast);
     super::typed::spread_types(&mut ast);
     let text = Arc::from(&sql[from..to]);

@@ -42,6 +42,7 @@ pub(super) fn all(visible: &Visible, settings: &Arc<Mutex<Settings>>) -> Vec<Arc
             default_of(table, table.columns.get(number.checked_sub(1)?)?)
         }),
     ];
+    functions.push(super::hypertable::hypertable(visible.clone()));
     functions.push(current_schema(visible.clone(), Arc::clone(settings)));
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
     functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
