@@ -42,6 +42,7 @@ mod validate;
 mod values;
 mod versions;
 mod view;
+mod zoned;
 
 use std::collections::BTreeMap;
 use std::fmt;

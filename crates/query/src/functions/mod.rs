@@ -21,7 +21,9 @@ mod flush;
 pub(crate) mod forms;
 pub(crate) mod interval;
 mod manifest;
+mod now;
 mod operate;
+mod other_names;
 mod random_uuid;
 mod retention;
 mod show_chunks;
@@ -55,12 +57,16 @@ impl Functions {
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
                 Arc::new(cast_named::cast_named()),
+                Arc::new(now::now()),
+                Arc::new(now::clock_timestamp()),
             ]
             .into_iter()
             .chain(bytes::all())
+            .chain(other_names::scalar())
             .collect(),
             aggregate: vec![first(), last(), Arc::new(average::average())]
                 .into_iter()
+                .chain(other_names::aggregate())
                 .collect(),
         }
     }

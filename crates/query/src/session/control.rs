@@ -687,6 +687,7 @@ fn setting_value(value: &Expr) -> String {
         },
         Expr::Identifier(ident) => ident.value.clone(),
         Expr::Interval(interval) => setting_value(&interval.value),
+        Expr::Cast { expr, .. } => setting_value(expr),
         other => other.to_string(),
     }
 }

@@ -534,6 +534,7 @@ fn option_value(value: &Expr) -> String {
         },
         Expr::Identifier(ident) => folded(ident),
         Expr::Interval(interval) => option_value(&interval.value),
+        Expr::Cast { expr, .. } => option_value(expr),
         Expr::TypedString(typed) => option_value(&Expr::Value(typed.value.clone())),
         other => other.to_string(),
     }

@@ -41,6 +41,7 @@ mod rewrite;
 mod routines;
 mod sizes;
 
+pub(crate) use self::functions::timezone;
 pub(crate) use self::hypertable::HYPERTABLE;
 pub(crate) use self::rewrite::rewrite;
 

@@ -24,7 +24,7 @@ use super::insert::{Source, cell_types, text_parameter};
 use super::report::{self, Known};
 use super::returning::Returning;
 use super::view::add_views;
-use super::{Block, Prepared, Rows, Session, alike, literals, names, pg_catalog};
+use super::{Block, Prepared, Rows, Session, alike, literals, names, pg_catalog, zoned};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, Snapshots, StatementCatalog};
@@ -211,6 +211,7 @@ impl Session {
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
         alike::tell_apart(&mut ast);
+        zoned::cut_off_in_zone(&mut ast);
         let catalog = self.visible();
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
         let (state, list) = self.state_over(reads);

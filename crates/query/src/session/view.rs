@@ -275,6 +275,7 @@ async fn plan(
     let mut ast = Arc::unwrap_or_clone(ast);
     names::name_columns(&mut ast);
     super::alike::tell_apart(&mut ast);
+    super::zoned::cut_off_in_zone(&mut ast);
     let ast = pg_catalog::rewrite(ast, &view.query, catalog).map_err(in_plan)?;
     let statement = DfStatement::Statement(Box::new(ast));
     add_views(state, list, catalog, &statement, depth + 1).await?;

@@ -45,7 +45,7 @@ pub(super) fn all(visible: &Visible, settings: &Arc<Mutex<Settings>>) -> Vec<Arc
     functions.push(super::hypertable::hypertable(visible.clone()));
     functions.push(current_schema(visible.clone(), Arc::clone(settings)));
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
-    functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
+    functions.push(timezone());
     for name in [
         "pg_function_is_visible",
         "pg_type_is_visible",
@@ -267,6 +267,11 @@ fn index_definition(visible: Visible) -> Arc<ScalarUDF> {
         };
         Ok(Arc::new((0..numbers[0].len()).map(answer).collect::<StringArray>()))
     })
+}
+
+/// `timezone(zone, time)`.
+pub(crate) fn timezone() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable))))
 }
 
 /// `timezone(zone, time)`: what clocks of the zone show at an instant, or the instant at which they show a time.
