@@ -20,7 +20,7 @@ use crate::ddl::defect;
 use crate::error::Error;
 use crate::hidden::HiddenTable;
 use crate::joint::{Parts, goes_on};
-use crate::node::Node;
+use crate::node::{Node, TableSnapshot};
 use crate::write::{Commit, WriteSet};
 
 /// Transactions of other nodes that one waits for, one after the other, before it gives up.
@@ -38,6 +38,8 @@ pub struct CatalogChanges {
     catalog: Arc<Catalog>,
     /// The tables it made, also those that it dropped again.
     hidden: Vec<HiddenTable>,
+    /// Shards whose rows were looked at, with their group and the index of the snapshot.
+    looked_at: BTreeMap<ShardId, (GroupId, u64)>,
 }
 
 /// A place in [`CatalogChanges`].
@@ -53,7 +55,8 @@ impl Node {
         let base = self.catalog.inspect(CatalogMachine::with_index).await?;
         let (state, catalog) = (base.0.clone(), Arc::new(base.0.catalog(base.1)));
         let (node, transaction) = (Arc::clone(self), self.statement_id());
-        Ok(CatalogChanges { node, transaction, base, changes: Vec::new(), state, catalog, hidden: Vec::new() })
+        let (changes, hidden, looked_at) = Default::default();
+        Ok(CatalogChanges { node, transaction, base, changes, state, catalog, hidden, looked_at })
     }
 }
 
@@ -134,6 +137,14 @@ impl CatalogChanges {
         let id = next.id;
         self.change(CatalogChange::Alter { next: Arc::new(next) })?;
         Ok(Arc::clone(&self.catalog.tables[&id]))
+    }
+
+    /// The rows of a table obey its definition, all that are in the snapshot: when others came since, the commit fails with
+    /// [`Error::Conflict`].
+    pub fn rows_obey(&mut self, read: &TableSnapshot) {
+        for (placement, snapshot) in read.table.shards.iter().zip(&read.shards) {
+            self.looked_at.insert(placement.shard, (placement.group, snapshot.index));
+        }
     }
 
     /// DROP TABLE.
@@ -319,6 +330,9 @@ impl CatalogChanges {
         writes: Option<WriteSet>,
     ) -> Result<Commit, Error> {
         let mut puts = Parts::new();
+        for (shard, (group, index)) in &self.looked_at {
+            puts.entry(*group).or_default().push(Command::Expect { shard: *shard, index: *index });
+        }
         for (shard, (group, table)) in altered {
             puts.entry(group).or_default().push(Command::Schema(SchemaChange::Put { shard, table }));
         }

@@ -91,6 +91,7 @@ mod tests {
             default,
             initial: None,
             identity: None,
+            required: false,
         }
     }
 

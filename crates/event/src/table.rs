@@ -22,8 +22,12 @@ pub struct Column {
     pub stored: Option<String>,
     /// What it holds.
     pub column_type: ColumnType,
-    /// Whether NULL is allowed.
+    /// Whether its values in files and in memory may be NULL; see [`Column::takes_null`] for what is written.
     pub nullable: bool,
+    /// Whether new rows must have a value although it is `nullable`: since SET NOT NULL. Rows that were deleted before may be NULL, and
+    /// lie in files until compaction.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub required: bool,
     /// The DEFAULT expression as SQL text, evaluated once per statement at the coordinator.
     pub default: Option<String>,
     /// What rows hold that were written before the column was there; `None` for NULL.
@@ -55,7 +59,24 @@ pub enum IdentityKind {
     Serial,
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+fn valid() -> bool {
+    true
+}
+
 impl Column {
+    /// Whether rows may be written that are NULL in it.
+    pub fn takes_null(&self) -> bool {
+        self.nullable && !self.required
+    }
+
     /// Its name in the files of segments.
     pub fn stored_name(&self) -> &str {
         self.stored.as_deref().unwrap_or(&self.name)
@@ -75,6 +96,9 @@ pub struct Check {
     pub name: String,
     /// The boolean expression over the table's columns, as SQL text.
     pub expression: String,
+    /// Whether every row obeys it. When not, those do that were written since it was added: NOT VALID.
+    #[serde(default = "valid", skip_serializing_if = "is_true")]
+    pub validated: bool,
 }
 
 /// What is left of a column that was dropped.

@@ -73,6 +73,8 @@ pub enum Condition {
     GeneratedAlways,
     /// 22023
     InvalidParameterValue,
+    /// 22011
+    Substring,
     /// 22P05
     UntranslatableCharacter,
     /// 22021

@@ -46,6 +46,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
     let types = [ColumnType::TimestampTz, ColumnType::Integer, ColumnType::Double, ColumnType::Text];
     let column = |(number, column_type): (usize, &ColumnType)| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(number as u32 + 1),

@@ -3,6 +3,7 @@
 //! A [`Session`] is driven by one task. Its futures do their CPU work on the query runtime, so they may be polled on a socket's runtime;
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
+mod alike;
 mod alter;
 mod arithmetic;
 mod change;
@@ -10,9 +11,11 @@ mod changing;
 mod checks;
 mod comment;
 mod conflict;
+mod constraints;
 mod control;
 mod copy;
 mod create_as;
+mod create_as_clauses;
 mod ddl;
 mod defaults;
 mod depth;
@@ -31,13 +34,16 @@ mod statement;
 mod temporary;
 #[cfg(test)]
 mod tests;
+mod timescale;
 mod tokens;
 mod transaction;
 mod truncate;
 mod typed;
+mod validate;
 mod values;
 mod versions;
 mod view;
+mod zoned;
 
 use std::collections::BTreeMap;
 use std::fmt;

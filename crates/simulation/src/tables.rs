@@ -61,6 +61,7 @@ fn text(seed: u64, len: usize) -> String {
 pub(crate) fn spec(name: &str) -> TableSpec {
     let column = |id, name: &str, column_type, nullable| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(id),

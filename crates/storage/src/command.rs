@@ -65,9 +65,10 @@ pub enum Command {
         /// The time, by the clock of whoever proposed it (architecture, D19), in microseconds.
         before_us: i64,
     },
-    /// Refuses the statement when rows came to a shard after the index at which its proposer looked at all of them. For tables with keys.
+    /// Refuses the statement when rows came to a shard after the index at which its proposer looked at all of them. For tables with keys,
+    /// and for constraints that rows are to obey which are there.
     Expect {
-        /// The shard, of a reference table.
+        /// The shard.
         shard: ShardId,
         /// The index.
         index: u64,

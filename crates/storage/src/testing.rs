@@ -24,6 +24,7 @@ pub(crate) const INTERVAL_US: i64 = 1000;
 fn column(id: u32, name: &str, column_type: ColumnType, nullable: bool) -> Column {
     Column {
         identity: None,
+        required: false,
         initial: None,
         id: ColumnId(id),
         name: name.to_owned(),
@@ -99,6 +100,7 @@ pub(crate) fn every_type_table() -> TableDefinition {
         let id = ColumnId(table.columns.len() as u32 + 1);
         table.columns.push(Column {
             identity: None,
+            required: false,
             initial: None,
             id,
             name: name.to_owned(),

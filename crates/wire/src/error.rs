@@ -44,6 +44,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::ObjectNotInPrerequisiteState => "55000",
         Condition::NullValueNotAllowed => "22004",
         Condition::InvalidParameterValue => "22023",
+        Condition::Substring => "22011",
         Condition::UntranslatableCharacter => "22P05",
         Condition::CharacterNotInRepertoire => "22021",
         Condition::NotNullViolation => "23502",

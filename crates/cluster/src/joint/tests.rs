@@ -36,6 +36,7 @@ fn spec() -> TableSpec {
         stored: None,
         column_type,
         nullable,
+        required: false,
         default: None,
         initial: None,
         identity: None,

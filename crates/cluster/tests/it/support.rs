@@ -74,6 +74,7 @@ pub(crate) fn real_disk(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
 fn column(name: &str, column_type: ColumnType, nullable: bool) -> Column {
     Column {
         identity: None,
+        required: false,
         initial: None,
         id: ColumnId(0),
         name: name.into(),

@@ -204,7 +204,7 @@ impl Decoder {
 
     fn null(&mut self, at: usize, fields: &Fields, record: &[u8]) -> Result<(), Error> {
         let column = &self.table.columns[self.targets[at]];
-        if column.nullable {
+        if column.takes_null() {
             self.columns[at].append_null();
             return Ok(());
         }

@@ -166,7 +166,7 @@ impl TupleDecoder {
 
     fn null(&mut self, at: usize) -> Result<(), Error> {
         let column = &self.table.columns[self.targets[at]];
-        if column.nullable {
+        if column.takes_null() {
             self.columns[at].append_null();
             return Ok(());
         }
@@ -228,6 +228,7 @@ mod tests {
     fn decoder() -> TupleDecoder {
         let column = |number: u32, column_type, nullable| Column {
             identity: None,
+            required: false,
             initial: None,
             stored: None,
             id: ColumnId(number),

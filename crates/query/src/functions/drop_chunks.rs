@@ -18,10 +18,23 @@ use datafusion::logical_expr::{
 
 use crate::error::{Condition, Error};
 
-const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+pub(super) const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-fn time() -> DataType {
+/// The type of a time that bounds splits.
+pub(super) fn time() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// The times that bounds stand for, in microseconds: intervals are counted back from `now_us`.
+///
+/// # Errors
+/// For an interval that leads beyond all times.
+pub(super) fn moments(bounds: &ArrayRef, now_us: i64) -> Result<Vec<Option<i64>>> {
+    let times = match bounds.data_type() {
+        DataType::Interval(_) => sub(&TimestampMicrosecondArray::from(vec![now_us; bounds.len()]), bounds)?,
+        _ => Arc::clone(bounds),
+    };
+    Ok(times.as_primitive::<TimestampMicrosecondType>().iter().collect())
 }
 
 /// `older_than` is a time, or an interval that is counted back from now. Late rows may begin such a window anew.
@@ -56,18 +69,6 @@ impl DropChunks {
             return Err(DataFusionError::External(Box::new(Error::report(Condition::WrongObjectType, message))));
         }
         self.node.drop_splits(table, before_us).await.map_err(external)
-    }
-
-    /// The time that `older_than` stands for in each row, in microseconds.
-    fn before_us(&self, older_than: &ArrayRef) -> Result<Vec<Option<i64>>> {
-        let times = match older_than.data_type() {
-            DataType::Interval(_) => {
-                let now = TimestampMicrosecondArray::from(vec![self.node.now_us(); older_than.len()]);
-                sub(&now, older_than)?
-            }
-            _ => Arc::clone(older_than),
-        };
-        Ok(times.as_primitive::<TimestampMicrosecondType>().iter().collect())
     }
 }
 
@@ -111,7 +112,7 @@ impl AsyncScalarUDFImpl for DropChunks {
         let [table, older_than] = take_function_args(self.name(), arguments.args)?;
         let (names, older_than) = (table.into_array(rows)?, older_than.into_array(rows)?);
         let mut dropped = Vec::with_capacity(rows);
-        for (name, before_us) in names.as_string::<i32>().iter().zip(self.before_us(&older_than)?) {
+        for (name, before_us) in names.as_string::<i32>().iter().zip(moments(&older_than, self.node.now_us())?) {
             let (Some(name), Some(before_us)) = (name, before_us) else {
                 return Err(super::null_refused("neither the table nor older_than may be NULL"));
             };

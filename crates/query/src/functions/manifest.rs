@@ -133,7 +133,7 @@ fn document<'s>(node: &Node, snapshot: &'s TableSnapshot, until_us: i64) -> Docu
     let columns = definition.columns.iter().map(|column| Column {
         name: &column.name,
         column_type: column.column_type.to_string(),
-        nullable: column.nullable,
+        nullable: column.takes_null(),
         stored_name: column.stored.as_deref(),
     });
     Document {

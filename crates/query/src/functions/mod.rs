@@ -13,6 +13,8 @@ mod average;
 mod average_integer;
 pub(crate) mod beside_text;
 mod by_time;
+mod bytes;
+mod cast_named;
 mod compact;
 mod drop_chunks;
 mod flush;
@@ -20,11 +22,18 @@ pub(crate) mod forms;
 pub(crate) mod interval;
 mod join_token;
 mod manifest;
+mod now;
 mod operate;
+mod other_names;
 mod random_uuid;
 mod retention;
+mod show_chunks;
 mod time_bucket;
 mod to_char;
+
+pub(crate) use bytes::BytesSubstring;
+pub(crate) use cast_named::CAST_NAMED;
+pub(crate) use show_chunks::CHUNKS;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -48,8 +57,18 @@ impl Functions {
                 Arc::new(time_bucket::time_bucket()),
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
-            ],
-            aggregate: vec![first(), last(), Arc::new(average::average())],
+                Arc::new(cast_named::cast_named()),
+                Arc::new(now::now()),
+                Arc::new(now::clock_timestamp()),
+            ]
+            .into_iter()
+            .chain(bytes::all())
+            .chain(other_names::scalar())
+            .collect(),
+            aggregate: vec![first(), last(), Arc::new(average::average())]
+                .into_iter()
+                .chain(other_names::aggregate())
+                .collect(),
         }
     }
 }
@@ -69,6 +88,7 @@ pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     let mut functions = Functions::pure();
     functions.scalar.push(Arc::new(compact::Compact::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(drop_chunks::DropChunks::new(Arc::clone(node)).into_scalar_udf()));
+    functions.scalar.push(Arc::new(show_chunks::ShowChunks::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(join_token::MakeJoinToken::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));

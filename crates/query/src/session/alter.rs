@@ -12,16 +12,20 @@ use event::{Column, ColumnType, Constant, IdentityKind, SchemaVersion, TableDefi
 
 use super::ddl::{self, folded, relation};
 use super::insert::{self, position};
+use super::validate::Demands;
 use super::view::is_read;
-use super::{Block, Outcome, Session, checks, rows};
+use super::{Block, Outcome, Session, checks, constraints, rows};
 use crate::error::{Condition, Error};
 
 /// Attempts when somebody else changes the same table meanwhile.
 const ATTEMPTS_MAX: u32 = 3;
+/// Attempts when rows come while those that are there are looked at.
+const LOOKS_MAX: u32 = 16;
 
 impl Session {
     pub(super) async fn alter_table(&mut self, alter: &AlterTable) -> Result<Outcome, Error> {
         let name = relation(&alter.name)?;
+        let alone = self.block == Block::None;
         for attempt in 1.. {
             let table = match self.table(&name) {
                 Ok(table) => table,
@@ -39,14 +43,28 @@ impl Session {
                 break;
             }
             changed.version = SchemaVersion(changed.version.0 + 1);
-            let alone = self.block == Block::None;
-            let altered = self.changing().await?.alter_table(changed);
+            let demands = Demands::between(&table.definition, &changed);
+            let _turn = match demands.is_empty() {
+                true => None,
+                false => Box::pin(self.take_turn(changed.id)).await,
+            };
+            let altered = self.changing().await?.alter_table(changed.clone());
             if let Ok(table) = &altered {
                 self.follow(table).await?;
+                // Alone it is looked at right before the commit, which comes now.
+                if !alone && !demands.is_empty() {
+                    self.show_changes();
+                    Box::pin(self.look_at_rows(table, &demands)).await?;
+                }
             }
             match self.changed(altered).await {
                 Ok(_) => break,
                 Err(Error::Cluster(cluster::Error::SchemaChanged(_))) if alone && attempt < ATTEMPTS_MAX => {}
+                Err(Error::Cluster(cluster::Error::Conflict)) if alone && attempt < LOOKS_MAX => {
+                    if Box::pin(self.alter_in_steps(&table.definition, &changed)).await? {
+                        break;
+                    }
+                }
                 Err(Error::Cluster(cluster::Error::IsRead { readers, .. })) => {
                     return Err(is_read("alter", "table", &table.definition.name, &readers));
                 }
@@ -72,6 +90,13 @@ impl Session {
                 (_, table.name) = relation(name)?;
                 Ok(())
             }
+            AlterTableOperation::AddConstraint { constraint, not_valid } => {
+                self.add_constraint(table, constraint, *not_valid).await
+            }
+            AlterTableOperation::ValidateConstraint { name } => constraints::validate(table, &folded(name)),
+            AlterTableOperation::RenameConstraint { old_name, new_name } => {
+                constraints::rename(table, &folded(old_name), folded(new_name))
+            }
             AlterTableOperation::DropConstraint { if_exists, name, .. } => {
                 self.drop_constraint(table, &folded(name), *if_exists)
             }
@@ -79,7 +104,7 @@ impl Session {
             other => Err(Error::hinted(
                 Condition::FeatureNotSupported,
                 format!("ALTER TABLE {other} is not supported"),
-                "ALTER TABLE can ADD, DROP and RENAME COLUMN, RENAME TO, DROP CONSTRAINT, SET and RESET options, and of a column SET and DROP DEFAULT, DROP NOT NULL and TYPE.",
+                "ALTER TABLE can ADD, DROP and RENAME COLUMN, RENAME TO, ADD, VALIDATE, RENAME and DROP CONSTRAINT, SET and RESET options, and of a column SET and DROP DEFAULT, SET and DROP NOT NULL and TYPE.",
             )),
         }
     }
@@ -100,16 +125,6 @@ impl Session {
             return Err(Error::report(Condition::DuplicateColumn, message));
         }
         let mut added = ddl::columns(std::slice::from_ref(written))?;
-        let plain = |option: &ColumnOption| {
-            matches!(option, ColumnOption::Null | ColumnOption::NotNull | ColumnOption::Default(_))
-        };
-        if !written.options.iter().all(|option| plain(&option.option)) {
-            return Err(Error::hinted(
-                Condition::FeatureNotSupported,
-                "added columns cannot have constraints but NOT NULL",
-                "Create another table with the constraint and INSERT INTO it what SELECT gives.",
-            ));
-        }
         let mut column = added.remove(0);
         if column.identity.is_some() {
             return Err(Error::hinted(
@@ -120,13 +135,25 @@ impl Session {
         }
         column.initial = self.initial(&column).await?;
         if !column.nullable && column.initial.is_none() {
-            return Err(Error::hinted(
-                Condition::NotNullViolation,
-                format!("column \"{name}\" of relation \"{}\" contains null values", table.name),
-                "Give it a default: the rows that are there get it.",
-            ));
+            // Rows that are there would be NULL in it; whether there are any is seen before the commit.
+            (column.nullable, column.required) = (true, true);
         }
         table.add_column(column);
+        let last = table.columns.len() - 1;
+        for option in &written.options {
+            let named = option.name.as_ref();
+            match &option.option {
+                ColumnOption::Check(check) => {
+                    self.add_check(table, named.or(check.name.as_ref()), &check.expr, false).await?;
+                }
+                ColumnOption::Unique(_) => constraints::add_unique(table, named, vec![last])?,
+                ColumnOption::PrimaryKey(_) => {
+                    constraints::add_primary_key(table, named, vec![last])?;
+                }
+                // The others are of the column itself.
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -208,14 +235,18 @@ impl Session {
                 table.columns[at].default = None;
                 Ok(())
             }
-            AlterColumnOperation::DropNotNull => drop_not_null(table, at),
+            AlterColumnOperation::SetNotNull => {
+                constraints::set_not_null(table, at);
+                Ok(())
+            }
+            AlterColumnOperation::DropNotNull => constraints::drop_not_null(table, at),
             AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
                 self.widen_column(table, at, ddl::column_type(data_type)?).await
             }
             other => Err(Error::hinted(
                 Condition::FeatureNotSupported,
                 format!("ALTER COLUMN {other} is not supported"),
-                "A column can SET and DROP DEFAULT, DROP NOT NULL, and take a wider TYPE without USING.",
+                "A column can SET and DROP DEFAULT, SET and DROP NOT NULL, and take a wider TYPE without USING.",
             )),
         }
     }
@@ -251,27 +282,6 @@ impl Session {
         self.check_default(&table.columns[at]).await?;
         self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)
     }
-
-    fn drop_constraint(&mut self, table: &mut TableDefinition, name: &str, if_exists: bool) -> Result<(), Error> {
-        if let Some(at) = table.unique.iter().position(|key| key.name == name) {
-            table.unique.remove(at);
-            return Ok(());
-        }
-        if table.event().is_none() && !table.primary_key.is_empty() && table.primary_key_name() == name {
-            table.primary_key.clear();
-            return Ok(());
-        }
-        let Some(at) = table.checks.iter().position(|check| check.name == name) else {
-            let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name);
-            if if_exists {
-                self.notice("NOTICE", "00000", format!("{message}, skipping"));
-                return Ok(());
-            }
-            return Err(Error::report(Condition::UndefinedObject, message));
-        };
-        table.checks.remove(at);
-        Ok(())
-    }
 }
 
 /// Constraints name the column as it is called then.
@@ -288,20 +298,6 @@ fn rename_column(table: &mut TableDefinition, name: &str, new: String) -> Result
         check.expression = checks::renamed(&check.expression, name, &new)?;
     }
     table.rename_column(at, new);
-    Ok(())
-}
-
-fn drop_not_null(table: &mut TableDefinition, at: usize) -> Result<(), Error> {
-    let name = &table.columns[at].name;
-    if table.primary_key.contains(&at) {
-        let message = format!("column \"{name}\" is in a primary key");
-        return Err(Error::report(Condition::InvalidTableDefinition, message));
-    }
-    if table.event().is_some_and(|options| options.time_column == at) {
-        let message = format!("time column \"{name}\" must be NOT NULL");
-        return Err(Error::report(Condition::InvalidTableDefinition, message));
-    }
-    table.columns[at].nullable = true;
     Ok(())
 }
 

@@ -395,10 +395,7 @@ pub(super) fn assigned(
     definition: &TableDefinition,
 ) -> Result<BTreeMap<usize, Expr>, Error> {
     let mut assigned = BTreeMap::new();
-    for Assignment { target, value } in assignments {
-        let AssignmentTarget::ColumnName(ObjectName(parts)) = target else {
-            return Err(not_supported("UPDATE of several columns at once"));
-        };
+    for (ObjectName(parts), value) in one_by_one(assignments)? {
         let ident = parts.last().and_then(|part| part.as_ident());
         let name = ident.map(folded).unwrap_or_default();
         let at = position(definition, &name)?;
@@ -430,6 +427,25 @@ pub(super) fn assigned(
         }
     }
     Ok(assigned)
+}
+
+/// Each column with its value; `(a, b) = (1, 2)` are two.
+fn one_by_one(assignments: &[Assignment]) -> Result<Vec<(&ObjectName, &Expr)>, Error> {
+    let mut all = Vec::with_capacity(assignments.len());
+    for Assignment { target, value } in assignments {
+        match (target, value) {
+            (AssignmentTarget::ColumnName(name), value) => all.push((name, value)),
+            (AssignmentTarget::Tuple(names), Expr::Tuple(values)) if names.len() == values.len() => {
+                all.extend(names.iter().zip(values));
+            }
+            (AssignmentTarget::Tuple(_), Expr::Tuple(_)) => {
+                let message = "number of columns does not match number of values";
+                return Err(Error::report(Condition::SyntaxError, message));
+            }
+            (AssignmentTarget::Tuple(_), _) => return Err(not_supported("UPDATE of several columns by a subquery")),
+        }
+    }
+    Ok(all)
 }
 
 /// The one table of a FROM without joins.

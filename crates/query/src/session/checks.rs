@@ -240,6 +240,27 @@ fn only_expression(ast: Ast) -> Result<ast::Expr, Error> {
     Err(Error::report(Condition::SyntaxError, "a check constraint is one expression"))
 }
 
+/// The column that an expression says is not NULL, when it says nothing else.
+pub(super) fn not_null_column(expression: &str) -> Option<String> {
+    match parse_expression(expression).ok()? {
+        ast::Expr::IsNotNull(inner) => column_of(&inner).map(folded),
+        ast::Expr::Nested(inner) => not_null_column(&inner.to_string()),
+        _ => None,
+    }
+}
+
+/// A CHECK constraint for a table that is there, named as PostgreSQL names it.
+///
+/// # Errors
+/// 42710 for a name that is taken, 0A000 for subqueries.
+pub(super) fn added(table: &TableDefinition, name: Option<&ast::Ident>, expr: &ast::Expr) -> Result<Check, Error> {
+    let keys = table.keys();
+    let taken =
+        |name: &str| table.checks.iter().any(|check| check.name == name) || keys.iter().any(|key| key.name == name);
+    let refused = |name: &str| format!("constraint \"{name}\" for relation \"{}\" already exists", table.name);
+    named(&table.name, &table.columns, (name, expr), taken, refused)
+}
+
 /// The CHECK constraints that a CREATE TABLE states, named as PostgreSQL names them.
 ///
 /// # Errors
@@ -260,30 +281,40 @@ pub(super) fn stated(create: &CreateTable, table: &str, columns: &[Column]) -> R
     }
     let mut checks: Vec<Check> = Vec::with_capacity(written.len());
     for (name, expr) in written {
-        let (named, has_subquery) = look(expr, columns);
-        if has_subquery {
-            return Err(Error::report(Condition::FeatureNotSupported, "cannot use subquery in check constraint"));
-        }
         let taken = |name: &str| checks.iter().any(|check| check.name == name);
-        let name = match name.map(folded) {
-            Some(name) if taken(&name) => {
-                let message = format!("check constraint \"{name}\" already exists");
-                return Err(Error::report(Condition::DuplicateObject, message));
-            }
-            Some(name) => name,
-            None => {
-                let stem = match named.iter().collect::<Vec<_>>().as_slice() {
-                    [column] => format!("{table}_{column}_check"),
-                    _ => format!("{table}_check"),
-                };
-                let numbered = (1..).map(|number| format!("{stem}{number}"));
-                let mut names = std::iter::once(stem.clone()).chain(numbered);
-                names.find(|name| !taken(name)).expect("there are more numbers than constraints")
-            }
-        };
-        checks.push(Check { name, expression: expr.to_string() });
+        let refused = |name: &str| format!("check constraint \"{name}\" already exists");
+        let check = named(table, columns, (name, expr), taken, refused)?;
+        checks.push(check);
     }
     Ok(checks)
+}
+
+/// A constraint with the name it was given, or the first one of PostgreSQL's that is not taken.
+fn named(
+    table: &str,
+    columns: &[Column],
+    (name, expr): (Option<&ast::Ident>, &ast::Expr),
+    taken: impl Fn(&str) -> bool,
+    refused: impl Fn(&str) -> String,
+) -> Result<Check, Error> {
+    let (named, has_subquery) = look(expr, columns);
+    if has_subquery {
+        return Err(Error::report(Condition::FeatureNotSupported, "cannot use subquery in check constraint"));
+    }
+    let name = match name.map(folded) {
+        Some(name) if taken(&name) => return Err(Error::report(Condition::DuplicateObject, refused(&name))),
+        Some(name) => name,
+        None => {
+            let stem = match named.iter().collect::<Vec<_>>().as_slice() {
+                [column] => format!("{table}_{column}_check"),
+                _ => format!("{table}_check"),
+            };
+            let numbered = (1..).map(|number| format!("{stem}{number}"));
+            let mut names = std::iter::once(stem.clone()).chain(numbered);
+            names.find(|name| !taken(name)).expect("there are more numbers than constraints")
+        }
+    };
+    Ok(Check { name, expression: expr.to_string(), validated: true })
 }
 
 /// The columns an expression names, and whether it holds a query.

@@ -577,6 +577,7 @@ impl Session {
             text: Arc::clone(&statement.text),
             offset: statement.offset,
             rows: None,
+            without_data: false,
         };
         let types = data_types
             .iter()
@@ -686,6 +687,7 @@ fn setting_value(value: &Expr) -> String {
         },
         Expr::Identifier(ident) => ident.value.clone(),
         Expr::Interval(interval) => setting_value(&interval.value),
+        Expr::Cast { expr, .. } => setting_value(expr),
         other => other.to_string(),
     }
 }

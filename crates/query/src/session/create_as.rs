@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit};
 use cluster::Table;
-use datafusion::sql::sqlparser::ast::{CreateTable, Query};
+use datafusion::sql::sqlparser::ast::{CreateTable, DataType as SqlType, Query};
 use event::{Column, ColumnId, ColumnType};
 use futures::StreamExt;
 
-use super::ddl::{query_spec, relation};
+use super::ddl::{check_column_name, folded, query_spec, relation};
 use super::defaults::DefaultValue;
 use super::plan::as_query;
 use super::rows::{Target, sql_name};
@@ -34,11 +34,16 @@ impl Session {
         let created = self.changing().await?.create_table(spec).await;
         self.note_on_commit(create, &created);
         let table = created?;
-        let runnable = self.made_ready(statement, planned, &[]).await?;
-        let rows = self.fill(statement, self.start(&runnable), &table).await?;
+        let tag = match statement.without_data {
+            true => "CREATE TABLE AS".to_owned(),
+            false => {
+                let runnable = self.made_ready(statement, planned, &[]).await?;
+                format!("SELECT {}", self.fill(statement, self.start(&runnable), &table).await?)
+            }
+        };
         match self.changed(Ok(())).await {
             Err(Error::Cluster(cluster::Error::TableExists(_))) => self.exists_already(create, &name),
-            done => done.map(|()| Outcome::Done(format!("SELECT {rows}"))),
+            done => done.map(|()| Outcome::Done(tag)),
         }
     }
 
@@ -78,15 +83,18 @@ impl Session {
     }
 }
 
-/// The columns of the query.
+/// The columns of the query, the first of them with the names that the statement lists.
 fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec<Column>, Error> {
-    if !create.columns.is_empty() {
-        let message = "CREATE TABLE AS with a list of columns is not supported";
-        return Err(Error::hinted(Condition::FeatureNotSupported, message, "Name them in the query."));
+    if create.columns.iter().any(|column| column.data_type != SqlType::Unspecified) {
+        return Err(Error::report(Condition::SyntaxError, "syntax error at or near \"AS\""));
+    }
+    if create.columns.len() > given.fields().len() {
+        return Err(Error::report(Condition::SyntaxError, "too many column names were specified"));
     }
     let mut columns: Vec<Column> = Vec::new();
     for (at, field) in given.fields().iter().enumerate() {
-        let name = field.name().clone();
+        let name = create.columns.get(at).map_or_else(|| field.name().clone(), |column| folded(&column.name));
+        check_column_name(&name)?;
         if columns.iter().any(|column| column.name == name) {
             let message = format!("column \"{name}\" specified more than once");
             return Err(Error::report(Condition::DuplicateColumn, message));
@@ -94,6 +102,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
         let id = ColumnId(at as u32 + 1);
         columns.push(Column {
             identity: None,
+            required: false,
             initial: None,
             stored: None,
             id,

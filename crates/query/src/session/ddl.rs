@@ -25,7 +25,7 @@ const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
 const RESERVED: [&str; 1] = ["__seq"];
 /// Options of this release, with TimescaleDB's names for them.
-const OPTIONS: [(&str, &str); 17] = [
+const OPTIONS: [(&str, &str); 21] = [
     ("time_column", "time_column"),
     ("tsdb.partition_column", "time_column"),
     ("series", "series"),
@@ -40,10 +40,17 @@ const OPTIONS: [(&str, &str); 17] = [
     ("shard_by", "shard_by"),
     ("consistency", "consistency"),
     ("compression", "compression"),
+    ("orderby", "orderby"),
+    ("tsdb.orderby", "orderby"),
     ("replicas", "replicas"),
+    ("durability", "durability"),
+    ("late_policy", "late_policy"),
     ("tsdb.hypertable", "hypertable"),
     ("timescaledb.hypertable", "hypertable"),
 ];
+
+/// Options that have one value in this release.
+const ONLY: [(&str, &str); 3] = [("replicas", REPLICAS), ("durability", "quorum"), ("late_policy", "accept")];
 
 /// Options as written, values as text.
 #[derive(Debug, Default)]
@@ -54,6 +61,7 @@ pub(super) struct Options {
     dedup: Option<String>,
     shards: Option<String>,
     shard_by: Option<String>,
+    orderby: Option<String>,
     pub(super) retention: Option<String>,
     pub(super) compression: Option<String>,
     pub(super) consistency: Option<String>,
@@ -69,6 +77,7 @@ impl Options {
             ("dedup", &self.dedup),
             ("shards", &self.shards),
             ("shard_by", &self.shard_by),
+            ("orderby", &self.orderby),
         ];
         fixed.into_iter().find(|(_, value)| value.is_some()).map(|(name, _)| name)
     }
@@ -154,7 +163,10 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
 }
 
 /// Rows are not ordered by some types as PostgreSQL orders them.
-fn refuse_as_keys<'a>(columns: &[Column], positions: impl IntoIterator<Item = &'a usize>) -> Result<(), Error> {
+pub(super) fn refuse_as_keys<'a>(
+    columns: &[Column],
+    positions: impl IntoIterator<Item = &'a usize>,
+) -> Result<(), Error> {
     let mut keys = positions.into_iter().map(|at| &columns[*at]);
     let Some(column) = keys.find(|column| !column.column_type.is_key()) else { return Ok(()) };
     let message = format!("column \"{}\" of type {} cannot be part of a key", column.name, column.column_type);
@@ -230,6 +242,7 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
         };
         let mut column = Column {
             identity: serial.map(|_| Identity { kind: IdentityKind::Serial, start: 1 }),
+            required: false,
             initial: None,
             id: ColumnId(columns.len() as u32 + 1),
             name,
@@ -455,7 +468,7 @@ fn unique(create: &CreateTable, table: &str, columns: &[Column]) -> Result<Vec<U
     Ok(keys)
 }
 
-fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {
+pub(super) fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {
     let name = match &column.column.expr {
         Expr::Identifier(ident) => folded(ident),
         other => other.to_string(),
@@ -499,15 +512,19 @@ pub(super) fn options(list: &[SqlOption]) -> Result<Options, Error> {
             "retention" => &mut options.retention,
             "compression" => &mut options.compression,
             "consistency" => &mut options.consistency,
-            "replicas" if !["1", REPLICAS].contains(&value.as_str()) => {
-                return Err(Error::hinted(
-                    Condition::FeatureNotSupported,
-                    format!("{value} replicas are not supported"),
-                    "Every table has three replicas once the cluster has three nodes; leave the option out.",
-                ));
+            "orderby" => &mut options.orderby,
+            meaning => {
+                if let Some((_, only)) = ONLY.iter().find(|(option, _)| *option == meaning)
+                    && !value.eq_ignore_ascii_case(only)
+                    && (meaning, value.as_str()) != ("replicas", "1")
+                {
+                    let message = format!("value \"{value}\" of option \"{name}\" is not supported");
+                    let hint = format!("It is \"{only}\" for every table.");
+                    return Err(Error::hinted(Condition::FeatureNotSupported, message, hint));
+                }
+                // A table with these is what they say anyway.
+                continue;
             }
-            // A table with these is what it says anyway.
-            _ => continue,
         };
         if slot.replace(value).is_some() {
             return Err(Error::report(
@@ -527,6 +544,7 @@ fn option_value(value: &Expr) -> String {
         },
         Expr::Identifier(ident) => folded(ident),
         Expr::Interval(interval) => option_value(&interval.value),
+        Expr::Cast { expr, .. } => option_value(expr),
         Expr::TypedString(typed) => option_value(&Expr::Value(typed.value.clone())),
         other => other.to_string(),
     }
@@ -560,6 +578,7 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
             ("dedup", &options.dedup),
             ("shards", &options.shards),
             ("shard_by", &options.shard_by),
+            ("orderby", &options.orderby),
             ("retention", &options.retention),
         ];
         for (option, written) in of_events {
@@ -569,6 +588,9 @@ fn kind(options: &Options, columns: &[Column], primary_key: &[usize]) -> Result<
         }
         return Ok(TableKind::Reference);
     };
+    if let Some(written) = &options.orderby {
+        check_order(written, &columns[time_column].name)?;
+    }
     let series = match &options.series {
         Some(list) => series_columns(list, columns, time_column)?,
         None => primary_key.iter().copied().filter(|at| *at != time_column).collect(),
@@ -637,6 +659,19 @@ fn sharding(options: &Options, columns: &[Column], series: &[usize]) -> Result<S
         return invalid(message, "Name columns of text, whole numbers, uuid, boolean, dates or times as shard_by.");
     }
     Ok(Sharding { shards, by })
+}
+
+/// Rows are sorted by the series key and then by time, and read in either direction.
+fn check_order(written: &str, time_column: &str) -> Result<(), Error> {
+    let mut words = written.split_whitespace();
+    let column = words.next().unwrap_or_default().trim_matches('"');
+    let direction = |word: &str| ["asc", "desc", "nulls", "first", "last"].iter().any(|w| word.eq_ignore_ascii_case(w));
+    if column == time_column && words.all(direction) {
+        return Ok(());
+    }
+    let message = format!("cannot order rows by \"{written}\"");
+    let hint = format!("Rows of a series are in the order of \"{time_column}\", the time column.");
+    Err(Error::hinted(Condition::FeatureNotSupported, message, hint))
 }
 
 /// Which row of a key is to be there, all when nothing is said.

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use cluster::Table;
+use cluster::{Table, TableSnapshot};
 use datafusion::sql::sqlparser::ast::{Ident, Statement as Ast};
 use event::{TableDefinition, TableId, UniqueKey};
 use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::report::{self, Known};
 use super::{Block, Session, Statement, statement};
 use crate::error::{Condition, Error};
 use crate::table::{Reads, Snapshots};
@@ -65,31 +66,45 @@ impl Session {
 
     /// Answers with the index of the snapshot that was looked at.
     async fn look_at_keys(&self, table: &Arc<Table>) -> Result<u64, Error> {
-        let node = self.engine.node();
-        let snapshots = Arc::new(Snapshots::new(Arc::clone(node)));
-        let own_rows = self.own_rows(&self.visible());
-        let reads = Arc::new(Reads::new(snapshots, own_rows));
-        let mut index = 0;
+        let reads = self.all_rows();
         for key in table.definition.keys() {
-            let (query, ast) = self.written(duplicates(&table.definition, &key)).await?;
-            let planned = self.planned_over(&query, ast, Arc::clone(&reads)).await?;
-            let runnable = self.made_ready(&query, planned, &[]).await?;
-            let mut batches = self.start(&runnable);
-            while let Some(batch) = batches.next().await {
-                let batch = batch.map_err(|error| self.worded(error, &query))?;
-                if batch.num_rows() > 0 {
-                    let text = |column: &Arc<dyn Array>| column.as_string::<i32>().value(0).to_owned();
-                    return Err(duplicate(
-                        &table.definition,
-                        &key,
-                        &batch.columns().iter().map(text).collect::<Vec<_>>(),
-                    ));
-                }
+            if let Some(values) = self.first_of(duplicates(&table.definition, &key), &reads).await? {
+                return Err(duplicate(&table.definition, &key, &values));
             }
-            let read = reads.snapshot(table).await.map_err(|error| self.worded(error, &query))?;
-            index = read.shards.iter().map(|shard| shard.index).min().unwrap_or(0);
         }
-        Ok(index)
+        let read = self.snapshot_of(&reads, table).await?;
+        // A table with keys has one shard.
+        Ok(read.shards.iter().map(|shard| shard.index).min().unwrap_or(0))
+    }
+
+    /// All rows of this moment, with those that the transaction has written, whatever it is to see of others'.
+    pub(super) fn all_rows(&self) -> Arc<Reads> {
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(self.engine.node())));
+        Arc::new(Reads::new(snapshots, self.own_rows(&self.visible())))
+    }
+
+    /// The snapshot that was read of a table.
+    pub(super) async fn snapshot_of(&self, reads: &Reads, table: &Arc<Table>) -> Result<Arc<TableSnapshot>, Error> {
+        reads.snapshot(table).await.map_err(|error| report::report(error, "", 0, &Known::default()))
+    }
+
+    /// The first row that a query of the server's gives, whose columns are all text.
+    ///
+    /// # Errors
+    /// What running it says.
+    pub(super) async fn first_of(&self, query: String, reads: &Arc<Reads>) -> Result<Option<Vec<String>>, Error> {
+        let (query, ast) = self.written(query).await?;
+        let planned = self.planned_over(&query, ast, Arc::clone(reads)).await?;
+        let runnable = self.made_ready(&query, planned, &[]).await?;
+        let mut batches = self.start(&runnable);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|error| self.worded(error, &query))?;
+            if batch.num_rows() > 0 {
+                let text = |column: &Arc<dyn Array>| column.as_string::<i32>().value(0).to_owned();
+                return Ok(Some(batch.columns().iter().map(text).collect()));
+            }
+        }
+        Ok(None)
     }
 
     /// A query that was written by the server.
@@ -104,7 +119,7 @@ impl Session {
 }
 
 /// One value of a key that more than one row has, as text.
-fn duplicates(definition: &TableDefinition, key: &UniqueKey) -> String {
+pub(super) fn duplicates(definition: &TableDefinition, key: &UniqueKey) -> String {
     let names: Vec<String> = key.columns.iter().map(|at| quoted(&definition.columns[*at].name)).collect();
     let texts: Vec<String> = names.iter().enumerate().map(|(at, name)| format!("{name}::text AS k{at}")).collect();
     let present: Vec<String> = names.iter().map(|name| format!("{name} IS NOT NULL")).collect();
@@ -128,7 +143,12 @@ pub(super) fn quoted(name: &str) -> String {
 
 fn duplicate(definition: &TableDefinition, key: &UniqueKey, values: &[String]) -> Error {
     let message = format!("duplicate key value violates unique constraint \"{}\"", key.name);
-    let names: Vec<&str> = key.columns.iter().map(|at| definition.columns[*at].name.as_str()).collect();
-    let detail = format!("Key ({})=({}) already exists.", names.join(", "), values.join(", "));
+    let detail = format!("Key ({})=({}) already exists.", columns_of(definition, key), values.join(", "));
     Error::report(Condition::UniqueViolation, message).detailed(detail)
+}
+
+/// The names of a key's columns.
+pub(super) fn columns_of(definition: &TableDefinition, key: &UniqueKey) -> String {
+    let names: Vec<&str> = key.columns.iter().map(|at| definition.columns[*at].name.as_str()).collect();
+    names.join(", ")
 }

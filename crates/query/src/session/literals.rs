@@ -20,6 +20,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 use event::ColumnType;
 
+use super::zoned;
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
 use crate::functions::{self, forms};
@@ -53,6 +54,9 @@ impl AnalyzerRule for ReadLiterals {
 }
 
 fn value_of(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if let Some(zoned) = zoned::in_zone(&expr, zone, schema) {
+        return Ok(Transformed::yes(zoned));
+    }
     let Expr::Cast(Cast { expr: inner, field }) = &expr else { return Ok(Transformed::no(expr)) };
     let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = inner.as_ref() else {
         let function = inner.to_field(schema).ok().and_then(|(_, from)| cast_function(&from, field));

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr,
-    Statement, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
+    DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, OrderByKind, Query, Select,
+    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -53,11 +54,42 @@ impl VisitorMut for FunctionColumns {
         if alias.columns.is_empty() {
             alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
         }
-        if let Some(narrowed) = narrowed(factor) {
-            *factor = narrowed;
+        if let Some(series) = of_times(factor).or_else(|| narrowed(factor)) {
+            *factor = series;
         }
         ControlFlow::Continue(())
     }
+}
+
+/// `generate_series(from, to, interval '1 day') AS a(b)` as `UNNEST(...)` of the function that gives an array: the one that gives rows knows no
+/// times as fine as the tables'. Dates are the timestamptz at which they begin.
+fn of_times(factor: &TableFactor) -> Option<TableFactor> {
+    let TableFactor::Table { name, alias, args: Some(arguments), with_ordinality: false, .. } = factor else {
+        return None;
+    };
+    let [first, last, step] = arguments.args.as_slice() else { return None };
+    let of = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    let (first, last, step) = (of(first)?, of(last)?, of(step)?);
+    let is_text = matches!(&step, Expr::Value(step) if matches!(step.value, Value::SingleQuotedString(_)));
+    let is_interval = |expr: &Expr| match expr {
+        Expr::Interval(_) => true,
+        Expr::Cast { data_type, .. } => matches!(data_type, SqlType::Interval { .. }),
+        _ => false,
+    };
+    if !is_text && !is_interval(&step) {
+        return None;
+    }
+    let instant = |expr: Expr| match &expr {
+        Expr::TypedString(typed) if typed.data_type == SqlType::Date => format!("CAST({expr} AS timestamptz)"),
+        Expr::Cast { data_type: SqlType::Date, .. } => format!("CAST({expr} AS timestamptz)"),
+        _ => expr.to_string(),
+    };
+    let alias = alias.as_ref().map(|alias| TableAlias { explicit: true, ..alias.clone() })?;
+    let text = format!("UNNEST({name}({}, {}, CAST({step} AS interval))) {alias}", instant(first), instant(last));
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_table_factor()).ok()
 }
 
 /// `generate_series(1, 3) AS a(b)`, which the engine gives as bigint, as `(SELECT b::integer AS b FROM generate_series(1, 3) AS a(b)) AS a(b)`;

@@ -34,12 +34,15 @@ use crate::table::{Reads, Snapshots, StatementCatalog};
 use crate::views;
 
 mod functions;
+mod hypertable;
 mod information_schema;
 mod relations;
 mod rewrite;
 mod routines;
 mod sizes;
 
+pub(crate) use self::functions::timezone;
+pub(crate) use self::hypertable::HYPERTABLE;
 pub(crate) use self::rewrite::rewrite;
 
 /// What all sessions of one database share.

@@ -27,7 +27,7 @@ use super::report::{self, Known};
 use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
-use super::{Block, Prepared, Rows, Session, literals, names, pg_catalog, tokens};
+use super::{Block, Prepared, Rows, Session, alike, literals, names, pg_catalog, tokens, zoned};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, Snapshots, StatementCatalog};
@@ -237,6 +237,8 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
+        alike::tell_apart(&mut ast);
+        zoned::cut_off_in_zone(&mut ast);
         let catalog = self.visible();
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
         let (state, list) = self.state_over(Arc::clone(&reads));

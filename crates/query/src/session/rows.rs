@@ -201,7 +201,7 @@ fn round_for(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, Error> {
 /// The first row with a NULL where none may be, as PostgreSQL reports it.
 pub(crate) fn check_not_null(table: &TableDefinition, columns: &[ArrayRef]) -> Result<(), Error> {
     for (column, array) in table.columns.iter().zip(columns) {
-        if column.nullable || array.null_count() == 0 {
+        if column.takes_null() || array.null_count() == 0 {
             continue;
         }
         let row = (0..array.len()).find(|row| array.is_null(*row)).expect("the array has a NULL");

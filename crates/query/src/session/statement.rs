@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use parking_lot::Mutex;
 
+use super::create_as_clauses;
 use super::values::{self, ConstantRows, Scanned};
 use crate::error::{Condition, Error, Report};
 
@@ -22,6 +23,8 @@ pub struct Statement {
     pub(crate) offset: usize,
     /// The rows of an INSERT of constants, as places in `text`; the tree then has a row that stands for them.
     pub(crate) rows: Option<Arc<ConstantRows>>,
+    /// CREATE TABLE AS ... WITH NO DATA.
+    pub(crate) without_data: bool,
 }
 
 /// Parses all statements of a message.
@@ -55,7 +58,8 @@ impl LastHead {
         let offset = sql.len() - text.len();
         let Scanned { head, end, rows } = values::scan(text)?;
         let ast = self.head(&text[..head])?;
-        Some(Statement { ast: Some(ast), text: Arc::from(&text[..end]), offset, rows: Some(Arc::new(rows)) })
+        let (text, rows) = (Arc::from(&text[..end]), Some(Arc::new(rows)));
+        Some(Statement { ast: Some(ast), text, offset, rows, without_data: false })
     }
 
     /// The statement that begins with `head` and has a row of one NULL.
@@ -92,7 +96,7 @@ pub(super) fn parse_whole(sql: &str) -> Result<Vec<Statement>, Error> {
         }
     }
     if statements.is_empty() {
-        statements.push(Statement { ast: None, text: Arc::from(""), offset: 0, rows: None });
+        statements.push(Statement { ast: None, text: Arc::from(""), offset: 0, rows: None, without_data: false });
     }
     Ok(statements)
 }
@@ -131,6 +135,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     let mut own: Vec<TokenWithSpan> = tokens.to_vec();
     super::depth::check(&own)?;
     rewrite(&mut own)?;
+    let clauses = create_as_clauses::take(&mut own);
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(own);
     let parsed = parser.parse_statement().and_then(|statement| match parser.peek_token().token {
@@ -146,10 +151,13 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
         }
     })?;
     let mut ast = with_in_source(ast);
+    let without_data = clauses.is_some_and(|clauses| clauses.give_to(&mut ast));
+    super::timescale::rewrite_calls(&mut ast);
     super::names::name_function_columns(&mut ast);
     super::typed::spread_types(&mut ast);
     let text = Arc::from(&sql[from..to]);
-    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset: sql[..from].chars().count(), rows: None }))
+    let offset = sql[..from].chars().count();
+    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset, rows: None, without_data }))
 }
 
 /// `WITH ... INSERT INTO t SELECT` as `INSERT INTO t WITH ... SELECT`, which says the same.
@@ -183,7 +191,7 @@ fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
             check_copy_characters(tokens)?;
             tokens.push(TokenWithSpan::wrap(Token::SemiColon));
         }
-        ["CREATE", "TABLE" | "UNLOGGED", ..] => join_dotted_options(tokens),
+        ["CREATE", "TABLE" | "UNLOGGED" | "TEMP" | "TEMPORARY", ..] => join_dotted_options(tokens),
         ["ALTER", "TABLE", ..] => reset_as_set(tokens),
         ["TABLE", ..] => {
             let (at, span) = (words[0].0, tokens[words[0].0].span);

@@ -248,7 +248,7 @@ async fn refusals_are_postgresqls() {
         &mut s,
         "create table o (ts timestamptz not null) with (shards = 4)",
         Condition::FeatureNotSupported,
-        "table option \"shards\" is not supported",
+        "value \"4\" of option \"shards\" is not supported",
     )
     .await;
     no(

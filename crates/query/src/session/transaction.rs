@@ -331,11 +331,16 @@ impl Session {
             true => Box::pin(self.settle_keys()).await,
             false => Ok(Vec::new()),
         };
+        let demanded = match (&settled, &self.changes) {
+            (Ok(_), Some(_)) => Box::pin(self.settle_demands()).await,
+            _ => Ok(()),
+        };
         let (writes, changes) = (self.writes.take(), self.changes.take());
         if changes.is_some() {
             self.show_changes();
         }
         let _turns = settled?;
+        demanded?;
         // Nobody holds it but a COPY that failed, and the block of that is never committed.
         let free = |writes| {
             let stopped =

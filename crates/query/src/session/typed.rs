@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Query, SetExpr, Statement, UnaryOperator, Value, Values, VisitMut,
-    VisitorMut,
+    BinaryOperator, CastKind, DataType, Expr, Fetch, Function, Interval, LimitClause, NamedWindowDefinition,
+    NamedWindowExpr, Query, SetExpr, Statement, UnaryOperator, Value, Values, VisitMut, VisitorMut, WindowFrameBound,
+    WindowSpec, WindowType,
 };
 
 /// In `VALUES (date '2024-01-01'), ('2024-02-01')` the second is a date as well; and minus before an interval is meant for all of it,
@@ -38,19 +39,82 @@ impl VisitorMut for Types {
         if let SetExpr::Values(values) = query.body.as_mut() {
             type_texts(values);
         }
+        fetch_as_limit(query);
         ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } = expr
-            && matches!(inner.as_ref(), Expr::Interval(_))
+            && matches!(named_type(inner), Some(DataType::Interval { .. }))
         {
             let interval = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
             let minus_one = Expr::Value(Value::Number("-1".to_owned(), false).into());
             *expr =
                 Expr::BinaryOp { left: Box::new(interval), op: BinaryOperator::Multiply, right: Box::new(minus_one) };
         }
+        if let Some(text) = interval_text(expr) {
+            *expr = cast(text, DataType::Interval { fields: None, precision: None });
+        }
+        if let Expr::Function(Function { over: Some(WindowType::WindowSpec(window)), .. }) = expr {
+            keep_bounds(window);
+        }
         ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            for NamedWindowDefinition(_, window) in &mut select.named_window {
+                if let NamedWindowExpr::WindowSpec(window) = window {
+                    keep_bounds(window);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The planner takes intervals that bound a frame as they are written, and nothing else.
+fn keep_bounds(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
+        if let WindowFrameBound::Preceding(Some(bound)) | WindowFrameBound::Following(Some(bound)) = bound
+            && let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = bound.as_mut()
+        {
+            let value = std::mem::replace(text, Box::new(Expr::Value(Value::Null.into())));
+            **bound = Expr::Interval(Interval {
+                value,
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
+}
+
+/// The text of `interval '1 day 02:03'`, which the library would read in its own syntax.
+fn interval_text(expr: &Expr) -> Option<Expr> {
+    let Expr::Interval(Interval { value, leading_field: None, last_field: None, .. }) = expr else { return None };
+    matches!(value.as_ref(), Expr::Value(text) if matches!(text.value, Value::SingleQuotedString(_)))
+        .then(|| value.as_ref().clone())
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is LIMIT n, and one row when it says no number.
+fn fetch_as_limit(query: &mut Query) {
+    let Some(fetch) = query.fetch.take_if(|fetch| !fetch.with_ties && !fetch.percent) else { return };
+    let one = Expr::Value(Value::Number("1".to_owned(), false).into());
+    let count = Some(fetch.quantity.unwrap_or(one));
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = count,
+        clause @ None => {
+            *clause = Some(LimitClause::LimitOffset { limit: count, offset: None, limit_by: Vec::new() });
+        }
+        // Both is a syntax error of PostgreSQL's, which the planner is to find.
+        Some(_) => query.fetch = Some(Fetch { with_ties: false, percent: false, quantity: count }),
     }
 }
 
@@ -62,13 +126,7 @@ fn type_texts(values: &mut Values) {
         for cell in values.rows.iter_mut().filter_map(|row| row.get_mut(at)) {
             if matches!(cell, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_))) {
                 let text = std::mem::replace(cell, Expr::Value(Value::Null.into()));
-                *cell = Expr::Cast {
-                    kind: CastKind::Cast,
-                    expr: Box::new(text),
-                    data_type: data_type.clone(),
-                    array: false,
-                    format: None,
-                };
+                *cell = cast(text, data_type.clone());
             }
         }
     }

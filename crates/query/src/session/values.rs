@@ -297,6 +297,7 @@ mod tests {
             [ColumnType::Integer, ColumnType::Text, ColumnType::Double, ColumnType::TimestampTz, ColumnType::Boolean];
         let column = |(number, column_type): (usize, ColumnType)| Column {
             identity: None,
+            required: false,
             initial: None,
             stored: None,
             id: ColumnId(number as u32 + 1),

@@ -16,8 +16,8 @@ use tokio::sync::OnceCell;
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     node: Arc<Node>,
-    /// What the session is content with; a table may be content with less.
-    level: ReadLevel,
+    /// What the session is content with; a table may be content with less. `None` reads the newest of all.
+    level: Option<ReadLevel>,
     /// How old what was read may be, when all of that is known.
     staleness: Mutex<Option<Duration>>,
     opened: Mutex<BTreeMap<TableId, Arc<OnceCell<Arc<TableSnapshot>>>>>,
@@ -26,17 +26,12 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// Nothing opened yet.
     pub(crate) fn new(node: Arc<Node>) -> Snapshots {
-        Snapshots {
-            node,
-            level: ReadLevel::strong(),
-            staleness: Mutex::new(Some(Duration::ZERO)),
-            opened: Mutex::default(),
-        }
+        Snapshots { node, level: None, staleness: Mutex::new(Some(Duration::ZERO)), opened: Mutex::default() }
     }
 
     /// The same, read at a level.
     pub(crate) fn at_least_as_new_as(mut self, level: ReadLevel) -> Snapshots {
-        self.level = level;
+        self.level = Some(level);
         self
     }
 
@@ -58,10 +53,10 @@ impl Snapshots {
         let cell = Arc::clone(self.opened.lock().entry(table.definition.id).or_default());
         let snapshot = cell
             .get_or_try_init(|| async {
-                let level = ReadLevel {
-                    consistency: self.level.consistency.max(table.definition.consistency),
-                    ..self.level.clone()
-                };
+                let level = self.level.clone().map_or_else(ReadLevel::strong, |level| ReadLevel {
+                    consistency: level.consistency.max(table.definition.consistency),
+                    ..level
+                });
                 let snapshot = self.node.snapshot_at(table, &level).await;
                 let (snapshot, age) = snapshot.map_err(|e| DataFusionError::External(Box::new(e)))?;
                 let mut oldest = self.staleness.lock();

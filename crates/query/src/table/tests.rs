@@ -46,6 +46,7 @@ type Row = (i64, Option<&'static str>, Option<f64>, Option<i64>);
 fn definition() -> TableDefinition {
     let column = |id, name: &str, column_type, nullable| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(id),

@@ -7,16 +7,40 @@ use crate::error::Condition;
 ///
 /// # Errors
 /// 22023 for digits that are none, 22P02 for a backslash before anything else.
-pub(super) fn parse_bytea(text: &str) -> Result<Vec<u8>, Refused> {
+pub(crate) fn parse_bytea(text: &str) -> Result<Vec<u8>, Refused> {
     match text.strip_prefix("\\x") {
-        Some(digits) => hexadecimal(digits),
-        None => escaped(text.as_bytes()).ok_or_else(|| {
-            refused(Condition::InvalidTextRepresentation, "invalid input syntax for type bytea".to_owned())
-        }),
+        Some(digits) => parse_hexadecimal(digits),
+        None => parse_escape(text),
     }
 }
 
-fn hexadecimal(digits: &str) -> Result<Vec<u8>, Refused> {
+/// Reads characters with `\\` and `\ooo` for those that cannot be written.
+///
+/// # Errors
+/// 22P02 for a backslash before anything else.
+pub(crate) fn parse_escape(text: &str) -> Result<Vec<u8>, Refused> {
+    escaped(text.as_bytes())
+        .ok_or_else(|| refused(Condition::InvalidTextRepresentation, "invalid input syntax for type bytea".to_owned()))
+}
+
+/// Writes bytes so that [`parse_escape`] reads them.
+pub(crate) fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'\\' => text.push_str("\\\\"),
+            0 | 0x80.. => text.push_str(&format!("\\{byte:03o}")),
+            other => text.push(char::from(*other)),
+        }
+    }
+    text
+}
+
+/// Reads hexadecimal digits, two for each byte; blanks count for nothing.
+///
+/// # Errors
+/// 22023 for digits that are none, or one too few.
+pub(crate) fn parse_hexadecimal(digits: &str) -> Result<Vec<u8>, Refused> {
     let refuse = |message: String| refused(Condition::InvalidParameterValue, message);
     let mut bytes = Vec::with_capacity(digits.len() / 2);
     let mut high = None;
@@ -102,6 +126,13 @@ mod tests {
             let refused = parse_bytea(text).unwrap_err();
             assert!(refused.message.contains(message), "{text}: {}", refused.message);
         }
+    }
+
+    #[test]
+    fn what_was_escaped_is_read() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(parse_escape(&escape(&all)).unwrap(), all);
+        assert_eq!(escape(b"a\\\0\xff"), "a\\\\\\000\\377");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Reading is used by COPY, by literals in VALUES and by text parameters, so that all three accept and refuse the same.
 
 mod array;
+pub(crate) mod base64;
 mod builder;
 mod bytes;
 mod interval;
@@ -14,6 +15,7 @@ mod zone;
 
 pub(crate) use builder::parse_json;
 pub use builder::{ColumnBuilder, JSONB_VERSION, parse_scalar};
+pub(crate) use bytes::{escape, parse_bytea, parse_escape, parse_hexadecimal};
 pub use interval::parse_interval;
 pub use time::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
 pub use zone::Zone;

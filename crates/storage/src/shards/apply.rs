@@ -159,9 +159,7 @@ impl State {
                 for part in splits {
                     shard.open.entry(part.split).or_insert_with(|| Memtable::new(time_us)).append(part);
                 }
-                if shard.manifest.table.event().is_none() {
-                    Arc::make_mut(&mut shard.manifest).appended = index;
-                }
+                Arc::make_mut(&mut shard.manifest).appended = index;
                 self.rows_applied += rows;
                 rows
             }
@@ -316,9 +314,7 @@ impl State {
             let shard = self.shards.get_mut(&meta.shard).expect("the check found the shard");
             let manifest = Arc::make_mut(&mut shard.manifest);
             manifest.insert(pins.pin(meta));
-            if manifest.table.event().is_none() {
-                manifest.appended = index;
-            }
+            manifest.appended = index;
         }
         self.rows_applied += rows;
         rows

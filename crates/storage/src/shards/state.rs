@@ -65,7 +65,7 @@ pub(super) struct Manifest {
     pub(super) purged: u64,
     /// Index of the last entry that took all rows away, 0 without one.
     pub(super) truncated: u64,
-    /// The last entry that brought rows, of a reference table only: who checks keys wants to know.
+    /// Index of the last entry that brought rows, 0 without one: who has looked at all of them wants to know.
     pub(super) appended: u64,
 }
 

@@ -86,6 +86,21 @@ fn a_statement_that_expects_no_rows_since_is_refused_when_some_came() {
 }
 
 #[test]
+fn rows_of_events_are_expected_by_shard() {
+    let mut world = world();
+    let expect = |shard: u64, index: u64| vec![Command::Expect { shard: ShardId(shard), index }];
+    let before = world.log.len() as u64;
+    assert_eq!(world.run(append(1, 1, &[1])), done(1));
+    assert_eq!(world.run(expect(1, before)), Outcome::Conflict);
+    assert_eq!(world.run(expect(2, before)), done(0), "another shard");
+    assert_eq!(world.run(expect(1, before + 1)), done(0));
+    world.seal();
+    world.install();
+    assert_eq!(world.run(expect(1, before)), Outcome::Conflict, "wherever the rows lie");
+    assert_eq!(world.run(expect(1, before + 1)), done(0));
+}
+
+#[test]
 fn sequence_numbers_count_within_entry_and_shard() {
     let mut world = world();
     let statements = vec![append(1, 1, &[1]), append(2, 1, &[2]), append(1, 7, &[3]), append(1, 1, &[4, 5])];

@@ -67,6 +67,7 @@ const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..6_200_000_000_00
 fn table() -> Arc<TableDefinition> {
     let column = |(at, column_type): (usize, &ColumnType)| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(at as u32 + 1),

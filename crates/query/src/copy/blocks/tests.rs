@@ -8,6 +8,7 @@ use super::*;
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(id),

@@ -10,6 +10,7 @@ use super::*;
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type, nullable| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(id),

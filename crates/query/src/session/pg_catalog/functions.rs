@@ -42,9 +42,10 @@ pub(super) fn all(visible: &Visible, settings: &Arc<Mutex<Settings>>) -> Vec<Arc
             default_of(table, table.columns.get(number.checked_sub(1)?)?)
         }),
     ];
+    functions.push(super::hypertable::hypertable(visible.clone()));
     functions.push(current_schema(visible.clone(), Arc::clone(settings)));
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
-    functions.push(Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable)))));
+    functions.push(timezone());
     for name in [
         "pg_function_is_visible",
         "pg_type_is_visible",
@@ -232,7 +233,8 @@ fn constraint_definition(visible: Visible) -> Arc<ScalarUDF> {
             let (_, _, check) = checks(&catalog).find(|(check, ..)| i64::from(*check) == oid)?;
             let is_pretty = pretty.as_ref().is_some_and(|flags| flags.is_valid(row) && flags.as_boolean().value(row));
             let (open, close) = if is_pretty { ("(", ")") } else { ("((", "))") };
-            Some(format!("CHECK {open}{}{close}", check.expression))
+            let not_valid = if check.validated { "" } else { " NOT VALID" };
+            Some(format!("CHECK {open}{}{close}{not_valid}", check.expression))
         };
         Ok(Arc::new((0..oids.len()).map(answer).collect::<StringArray>()))
     })
@@ -265,6 +267,11 @@ fn index_definition(visible: Visible) -> Arc<ScalarUDF> {
         };
         Ok(Arc::new((0..numbers[0].len()).map(answer).collect::<StringArray>()))
     })
+}
+
+/// `timezone(zone, time)`.
+pub(crate) fn timezone() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable))))
 }
 
 /// `timezone(zone, time)`: what clocks of the zone show at an instant, or the instant at which they show a time.

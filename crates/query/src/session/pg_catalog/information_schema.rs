@@ -97,7 +97,7 @@ impl InformationSchema {
                     name: column.name.clone(),
                     number,
                     column_type: column.column_type,
-                    nullable: column.nullable,
+                    nullable: column.takes_null(),
                     default: default_of(table, column),
                     identity: column.identity.map(|identity| identity.kind),
                 });

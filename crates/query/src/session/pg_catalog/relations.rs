@@ -96,6 +96,7 @@ impl StatementPgCatalog {
             let Some(view) = self.views.table(&name).await? else { continue };
             let column = |field: &Arc<Field>| Column {
                 identity: None,
+                required: false,
                 initial: None,
                 stored: None,
                 id: event::ColumnId(0),
@@ -250,7 +251,7 @@ impl StatementPgCatalog {
                 ("contype", "c".into()),
                 ("condeferrable", false.into()),
                 ("condeferred", false.into()),
-                ("convalidated", true.into()),
+                ("convalidated", check.validated.into()),
                 ("conrelid", oid_of(table).into()),
                 ("confupdtype", " ".into()),
                 ("confdeltype", " ".into()),
@@ -536,7 +537,7 @@ fn attribute(relation: i32, number: i16, column: &Column) -> Row {
         ("attbyval", by_value.into()),
         ("attalign", alignment.into()),
         ("attstorage", storage.into()),
-        ("attnotnull", (!column.nullable).into()),
+        ("attnotnull", (!column.takes_null()).into()),
         ("atthasdef", (column.default.is_some() || kind == Some(IdentityKind::Serial)).into()),
         ("attidentity", identity.into()),
         ("attislocal", true.into()),

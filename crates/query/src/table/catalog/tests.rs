@@ -42,6 +42,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
 async fn table(engine: &Engine) -> Arc<Table> {
     let column = |name: &str, column_type| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(0),

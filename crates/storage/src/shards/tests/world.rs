@@ -24,6 +24,7 @@ pub(super) fn versioned(id: u64, version: u32) -> TableDefinition {
     table.version = SchemaVersion(version);
     table.columns.extend((1..version).map(|n| Column {
         identity: None,
+        required: false,
         initial: None,
         stored: None,
         id: ColumnId(100 + n),

@@ -1,0 +1,100 @@
+//! What depends on the session's time zone: the fields of a timestamptz, where it is cut off, and the date and the time that a clock shows.
+//!
+//! The library does all of that in UTC. In another zone an instant goes through `timezone(zone, instant)`, what clocks there show, and what is
+//! cut off comes back the same way. In UTC nothing is changed, so that predicates prune as ever.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
+use datafusion::logical_expr::{Expr, ExprSchemable, lit};
+use datafusion::sql::sqlparser::ast::{
+    Expr as Written, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement as Ast, VisitMut, VisitorMut,
+};
+
+use super::insert::parse_expression;
+use super::pg_catalog::timezone;
+use crate::text::Zone;
+
+/// Fields that are the same wherever clocks are.
+const ABSOLUTE: [&str; 4] = ["epoch", "timezone", "timezone_hour", "timezone_minute"];
+
+/// The expression as the zone has it, `None` when it does not depend on it.
+pub(super) fn in_zone(expr: &Expr, zone: &Zone, schema: &DFSchema) -> Option<Expr> {
+    if *zone == Zone::UTC {
+        return None;
+    }
+    let is_instant = |expr: &Expr| matches!(expr.get_type(schema), Ok(DataType::Timestamp(_, Some(_))));
+    match expr {
+        Expr::Cast(Cast { expr: inner, field }) if is_instant(inner) => {
+            let shown =
+                matches!(field.data_type(), DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None));
+            let local = || Box::new(through(zone, inner.as_ref().clone()));
+            shown.then(|| Expr::Cast(Cast { expr: local(), field: field.clone() }))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let [field, time] = args.as_slice() else { return None };
+            if !is_instant(time) {
+                return None;
+            }
+            let call = || {
+                let args = vec![field.clone(), through(zone, time.clone())];
+                Expr::ScalarFunction(ScalarFunction::new_udf(func.clone(), args))
+            };
+            match func.name() {
+                "date_part" if !is_absolute(field) => Some(call()),
+                "date_trunc" => Some(through(zone, call())),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn is_absolute(field: &Expr) -> bool {
+    match field {
+        Expr::Literal(ScalarValue::Utf8(Some(name)), _) => {
+            ABSOLUTE.iter().any(|known| name.eq_ignore_ascii_case(known))
+        }
+        _ => false,
+    }
+}
+
+/// What clocks show at an instant, or the instant at which they show it.
+fn through(zone: &Zone, time: Expr) -> Expr {
+    let name = match zone {
+        // There an offset counts west of UTC, as POSIX has it.
+        Zone::Fixed(seconds) => Zone::Fixed(-seconds).to_string(),
+        named => named.to_string(),
+    };
+    Expr::ScalarFunction(ScalarFunction::new_udf(timezone(), vec![lit(name), time]))
+}
+
+/// `date_trunc(field, time, zone)` cuts off in that zone; the library's function takes none. The columns of the statement are named already.
+pub(super) fn cut_off_in_zone(statement: &mut Ast) {
+    let _all = VisitMut::visit(statement, &mut Calls);
+}
+
+struct Calls;
+
+impl VisitorMut for Calls {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Written) -> ControlFlow<()> {
+        if let Written::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr
+            && name.to_string().eq_ignore_ascii_case("date_trunc")
+            && let [
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(field)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(time)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(zone)),
+            ] = list.args.as_slice()
+            && let Ok(call) = parse_expression(&format!(
+                "timezone({zone}, date_trunc({field}, timezone({zone}, CAST({time} AS timestamptz))))"
+            ))
+        {
+            *expr = call;
+        }
+        ControlFlow::Continue(())
+    }
+}
