@@ -234,7 +234,7 @@ impl Spread {
     /// Whom to give the group to, if it is led here and another node has been fit to lead it for a while. One that has just come back shall
     /// show that it stays, and a group is not handed to and fro.
     fn next_leader(&mut self, group: GroupId, status: &GroupStatus, own: NodeId) -> Option<NodeId> {
-        let turn = status.voters.len().checked_sub(1).map(|last| group.0 as usize % (last + 1));
+        let turn = (group.0.saturating_sub(1) as usize).checked_rem(status.voters.len());
         let preferred = turn.and_then(|turn| status.voters.iter().nth(turn)).copied().filter(|node| *node != own);
         let is_fit = |node: &NodeId| {
             status.silent.get(node).is_some_and(|silent| *silent < IS_THERE)
@@ -515,17 +515,17 @@ mod tests {
         };
         let mut spread = Spread::default();
         let mut look = |group: u64, fit: &[u64]| spread.next_leader(GroupId(group), &status(1, fit), NodeId(1));
-        assert!((0..20).all(|_| look(3, &[2, 3]).is_none()), "the third group is this node's");
+        assert!((0..20).all(|_| look(1, &[2, 3]).is_none()), "the first group is this node's");
         for _ in 1..STEADY_LOOKS {
-            assert_eq!(look(1, &[2, 3]), None);
+            assert_eq!(look(2, &[2, 3]), None);
         }
-        assert_eq!(look(1, &[3]), None, "it was silent for a moment: it begins anew");
+        assert_eq!(look(2, &[3]), None, "it was silent for a moment: it begins anew");
         for _ in 1..STEADY_LOOKS {
-            assert_eq!(look(1, &[2, 3]), None);
+            assert_eq!(look(2, &[2, 3]), None);
         }
-        assert_eq!(look(1, &[2, 3]), Some(NodeId(2)));
-        assert_eq!(look(1, &[2, 3]), None, "not again at once");
-        assert_eq!(Spread::default().next_leader(GroupId(1), &status(2, &[2]), NodeId(1)), None, "who leads says it");
+        assert_eq!(look(2, &[2, 3]), Some(NodeId(2)));
+        assert_eq!(look(2, &[2, 3]), None, "not again at once");
+        assert_eq!(Spread::default().next_leader(GroupId(2), &status(2, &[2]), NodeId(1)), None, "who leads says it");
     }
 
     #[test]

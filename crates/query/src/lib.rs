@@ -3,6 +3,9 @@
 //! Knows no sockets and no wire format: what comes in is SQL text, parameters as scalars, and COPY bytes;
 //! what goes out is Arrow.
 
+// Futures of scans lie deep in those of statements.
+#![recursion_limit = "256"]
+
 // What sessions share, and how a plan runs.
 mod engine;
 mod run;

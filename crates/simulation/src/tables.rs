@@ -57,6 +57,15 @@ fn text(seed: u64, len: usize) -> String {
     (0..len).map(letter).collect()
 }
 
+/// The same with its rows spread over shards of two groups.
+pub(crate) fn spread(name: &str) -> TableSpec {
+    let mut spread = spec(name);
+    if let TableKind::Event(options) = &mut spread.kind {
+        options.sharding = event::Sharding { shards: 2, by: vec![1] };
+    }
+    spread
+}
+
 /// A table of events with a text of each.
 pub(crate) fn spec(name: &str) -> TableSpec {
     let column = |id, name: &str, column_type, nullable| Column {

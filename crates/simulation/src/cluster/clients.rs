@@ -17,7 +17,7 @@ use super::machine::Seat;
 use crate::history::{Fate, Read, TableHistory};
 use crate::invariants;
 use crate::reading;
-use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec};
+use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec, spread};
 
 /// Between two statements, at most.
 const THINK_MS: u64 = 400;
@@ -116,15 +116,18 @@ impl Client {
     }
 
     async fn create(&mut self, seat: &Seat) -> Result<(), String> {
-        let name = {
+        let number = {
             let mut next = self.world.next_table.lock();
             *next += 1;
-            format!("t{next}")
+            *next
         };
+        let name = format!("t{number}");
+        // Every other one lies in shards of several groups.
+        let spec = if number % 2 == 0 { spread(&name) } else { spec(&name) };
         let created = self.world.history.lock().change();
         let table = TableHistory { created, dropped: None, expired: Vec::new() };
         self.world.history.lock().tables.insert(name.clone(), table);
-        let fate = self.answer(seat, seat.node.create_table(spec(&name))).await;
+        let fate = self.answer(seat, seat.node.create_table(spec)).await;
         self.count(&format!("create {name}"), seat, fate);
         // What a job began, another may finish after it was refused.
         let fate = if fate == Fate::Refused { Fate::Unknown } else { fate };

@@ -35,6 +35,7 @@ fn table(checks: &[(&str, &str, bool)], required: bool) -> TableDefinition {
         kind: TableKind::Reference,
         compression: Compression::Zstd,
         checks: checks.iter().map(check).collect(),
+        consistency: event::Consistency::Strong,
         dropped: Vec::new(),
     }
 }
