@@ -247,8 +247,8 @@ async fn refusals_are_postgresqls() {
     no(
         &mut s,
         "create table o (ts timestamptz not null) with (shards = 4)",
-        Condition::FeatureNotSupported,
-        "value \"4\" of option \"shards\" is not supported",
+        Condition::InvalidTableDefinition,
+        "a table with several shards needs columns that say the shard of a row",
     )
     .await;
     no(
