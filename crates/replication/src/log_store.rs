@@ -206,17 +206,21 @@ impl<M: StateMachine> RaftLogStorage<Types<M>> for LogStore<M> {
     {
         let entries: Vec<Entry<M>> = entries.into_iter().collect();
         let records = entries.iter().map(encode_entry).collect();
-        let done: Box<dyn FnOnce(io::Result<()>) + Send> = if mutants::is_back("acknowledged before sync") {
-            callback.io_completed(Ok(()));
-            Box::new(|_| {})
+        let (early, done): (_, Box<dyn FnOnce(io::Result<()>) + Send>) = if mutants::is_back("acknowledged before sync")
+        {
+            (Some(callback), Box::new(|_| {}))
         } else {
-            Box::new(move |result| callback.io_completed(result))
+            (None, Box::new(move |result| callback.io_completed(result)))
         };
         {
             let mut unapplied = self.unapplied.lock();
             entries.into_iter().for_each(|e| unapplied.push(e));
         }
-        self.log.append(self.group, records, done).await.map_err(io::Error::other)
+        let appended = self.log.append(self.group, records, done).await.map_err(io::Error::other);
+        if let Some(early) = early {
+            early.io_completed(Ok(()));
+        }
+        appended
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -226,7 +226,7 @@ impl Run {
                 self.machines[place].start(&self.network);
             }
         }
-        self.tend_damage(now);
+        self.tend_damage(now).await?;
         if self.world.is_violated() { Err("violated".into()) } else { Ok(()) }
     }
 

@@ -92,12 +92,18 @@ impl Run {
     }
 
     /// Sees to it that a node whose disk is gone is taken out of the cluster, as its operator would.
-    pub(super) fn tend_damage(&mut self, now: Instant) {
+    ///
+    /// # Errors
+    /// The machine got the id of the node that was there: that one may have voted and acknowledged what this one knows nothing of.
+    pub(super) async fn tend_damage(&mut self, now: Instant) -> Result<(), String> {
         let Some(place) = self.machines.iter().position(|machine| matches!(machine.damage, Some(Damage::Lost(_))))
         else {
-            return;
+            return Ok(());
         };
-        let Some(Damage::Lost(Some(gone))) = self.machines[place].damage else { return };
+        let Some(Damage::Lost(Some(gone))) = self.machines[place].damage else { return Ok(()) };
+        if belongs_to(&self.machines[place].disk, gone).await {
+            return Err(format!("an empty disk was given to node {gone}, which had another"));
+        }
         let is_gone = |machine: &Machine| {
             machine.node().is_some_and(|node| {
                 let catalog = node.catalog();
@@ -107,10 +113,10 @@ impl Run {
         if self.machines.iter().all(is_gone) && self.machines.iter().all(Machine::votes) {
             self.world.note(format_args!("node {gone} is out of the cluster"));
             self.machines[place].damage = Some(Damage::Lost(None));
-            return;
+            return Ok(());
         }
         if self.removal_due.is_some_and(|due| now < due) {
-            return;
+            return Ok(());
         }
         self.removal_due = Some(now + REMOVAL_RETRY);
         let others = (0..NODES).filter(|other| *other != place);
@@ -119,12 +125,22 @@ impl Run {
             // It may be out already; the catalog says when.
             tokio::spawn(async move { node.remove_node(gone).await });
         }
+        Ok(())
     }
 
     /// Whether the votes that elected a leader may be those of a disk that is gone.
     pub(super) fn lacks_votes(&self) -> bool {
         self.machines.iter().any(|machine| matches!(machine.damage, Some(Damage::Log(_) | Damage::Lost(Some(_)))))
     }
+}
+
+/// Whether the data directory says that it is that node's.
+async fn belongs_to(disk: &Arc<SimulatedDisk>, node: NodeId) -> bool {
+    let Ok(file) = disk.open("identity.json", OpenMode::Read).await else { return false };
+    let len = disk.len(file).await.unwrap_or_default() as usize;
+    let bytes = disk.read_at(file, 0, len).await.unwrap_or_default();
+    disk.release(file);
+    String::from_utf8_lossy(&bytes).contains(&format!("\"node\": {node},"))
 }
 
 /// The newest file of the log, and its frames: where each lies, and up to where it knows that the file is synced.
