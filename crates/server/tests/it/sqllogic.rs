@@ -47,6 +47,7 @@ macro_rules! files {
 }
 
 files! {
+    consistency,
     ddl,
     dedup,
     delete,
@@ -81,6 +82,7 @@ files! {
     pg_view,
     time,
     retention,
+    shards,
     views,
 }
 

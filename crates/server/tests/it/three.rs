@@ -11,6 +11,8 @@ use crate::TestServer;
 
 /// Below the ports that the system gives to whoever asks for any.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// The groups of a new cluster: the catalog's and three for data.
+const GROUPS: usize = 1 + event::limits::DATA_GROUPS;
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -49,7 +51,7 @@ impl TestCluster {
         let Ok(nodes) = nodes.try_into() else { unreachable!("three ports give three nodes") };
         let cluster = TestCluster { nodes };
         for place in 0..3 {
-            while cluster.figures(place, "annal_replica_votes").await != [1.0, 1.0] {
+            while cluster.figures(place, "annal_replica_votes").await != [1.0; GROUPS] {
                 tokio::time::sleep(POLL).await;
             }
         }
@@ -85,10 +87,10 @@ impl TestCluster {
         self.nodes[place].connect().await
     }
 
-    /// The place of the node that leads the data group, as the node at `place` says.
+    /// The place of the node that leads the group of the first table, the second data group, as the node at `place` says.
     pub(crate) async fn leader(&self, place: usize) -> usize {
         loop {
-            if let [_, leader] = self.figures(place, "annal_replica_leader").await[..]
+            if let [_, _, leader, _] = self.figures(place, "annal_replica_leader").await[..]
                 && leader > 0.0
             {
                 return leader as usize - 1;
