@@ -55,8 +55,8 @@ pub(crate) struct JointCommit {
 }
 
 impl Node {
-    /// Commits all parts, or none of them; answers once every group shows its part. The group that decides is the first one; it
-    /// may not refuse a part as too much once others are prepared, those may refuse `client`. The decision is left to be settled when `decided` says so.
+    /// Commits all parts, or none of them; answers once every group shows its part. The group that decides is the first one: it does not
+    /// refuse its part as too much once the others are prepared, as those may what `client` asks. With `settle` the decision is forgotten soon.
     pub(crate) async fn commit_jointly(
         self: &Arc<Self>,
         transaction: StatementId,

@@ -135,6 +135,9 @@ impl Shards {
     }
 }
 
+/// A consistent cut of a shard, with the definition its rows in memory follow.
+pub type ShardCut = (Arc<TableDefinition>, ShardSnapshot);
+
 /// Reads the state of a group while entries are being applied.
 #[derive(Clone, Debug)]
 pub struct ShardsReader {
@@ -201,12 +204,12 @@ impl ShardsReader {
     }
 
     /// A consistent cut of one shard with the definition its memory follows; `None` when there is no such shard.
-    pub fn snapshot(&self, shard: ShardId) -> Option<(Arc<TableDefinition>, ShardSnapshot)> {
+    pub fn snapshot(&self, shard: ShardId) -> Option<ShardCut> {
         self.state.read().snapshot(shard)
     }
 
     /// A consistent cut of all shards of the group.
-    pub fn cut(&self) -> (Vec<(Arc<TableDefinition>, ShardSnapshot)>, JointView) {
+    pub fn cut(&self) -> (Vec<ShardCut>, JointView) {
         let state = self.state.read();
         let all = state.definitions().into_iter();
         (all.filter_map(|(shard, _)| state.snapshot(shard)).collect(), state.joint())
@@ -224,7 +227,7 @@ impl ShardsReader {
 
     /// Cuts of some shards at one moment, and what the group knows then of transactions of several groups. `None` stands for a shard that
     /// is not there.
-    pub fn cut_of(&self, shards: &[ShardId]) -> (Vec<Option<(Arc<TableDefinition>, ShardSnapshot)>>, JointView) {
+    pub fn cut_of(&self, shards: &[ShardId]) -> (Vec<Option<ShardCut>>, JointView) {
         let state = self.state.read();
         (shards.iter().map(|shard| state.snapshot(*shard)).collect(), state.joint())
     }

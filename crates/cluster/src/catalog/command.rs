@@ -80,7 +80,7 @@ pub(crate) enum CatalogCommand {
     /// First step of CREATE TABLE: a table with ids and shards that nobody sees, and that has no name yet.
     Create {
         /// What was asked for.
-        spec: TableSpec,
+        spec: Box<TableSpec>,
         /// Whose table it is until it is published: a node and its boot.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         maker: Option<(NodeId, u64)>,

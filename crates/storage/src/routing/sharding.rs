@@ -140,8 +140,8 @@ mod tests {
     fn the_hash_never_changes() {
         let hosts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), Some("b"), Some(""), None, Some("host_17")]));
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(1), None, Some(-1), Some(i64::MAX)]));
-        assert_eq!(shards(&[hosts.clone()], 1000), [892, 301, 811, 456, 970]);
-        assert_eq!(shards(&[numbers.clone()], 1000), [318, 445, 174, 128, 158]);
+        assert_eq!(shards(std::slice::from_ref(&hosts), 1000), [892, 301, 811, 456, 970]);
+        assert_eq!(shards(std::slice::from_ref(&numbers), 1000), [318, 445, 174, 128, 158]);
         assert_eq!(shards(&[hosts, numbers], 1000), [31, 891, 568, 29, 681]);
     }
 
