@@ -396,16 +396,15 @@ async fn offer(
 /// Finds out what the cluster can take, offers several times as much, and looks at what becomes of it.
 async fn overload(cluster: &Cluster, arguments: &Arguments, report: &mut Report<Measurement>) -> Result<(), Error> {
     const ROWS: usize = 2_000;
-    const CAPACITY_SECONDS: u64 = 15;
     const CONNECTIONS: usize = 96;
     let control = cluster.connect(0).await?;
     create(&control, 1).await?;
     let next = Arc::new(AtomicU64::new(0));
     let terms = "SELECT sum(term)::bigint FROM annal.replicas";
     let load = Load::now();
-    // Eight connections that offer without pause.
+    // Eight connections that offer without pause, for as long: at first memory takes what has to be written as segments later.
     let begin = Instant::now();
-    let heard = offer(cluster, 8, ROWS, 1e12, CAPACITY_SECONDS, &next).await?;
+    let heard = offer(cluster, 8, ROWS, 1e12, arguments.overload_seconds, &next).await?;
     let capacity = heard.rows.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
     let mut acknowledged = heard.rows.load(Ordering::Relaxed);
     let before: i64 = control.query_one(terms, &[]).await?.get(0);
