@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,6 +187,38 @@ impl Node {
         }
     }
 
+    /// Waits until transactions that are decided to commit are concluded in these groups, where they are prepared: who reads another of their
+    /// groups may have seen them already. Those that are decided later are not waited for.
+    pub(crate) async fn follow_decided(&self, groups: &[GroupId]) -> Result<(), Error> {
+        let mut waiting = Vec::new();
+        for group in groups {
+            let view = self.data_group(*group)?.reader().joint();
+            waiting.extend(view.prepared.iter().map(|(id, part)| (*group, *id, part.decider)));
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let deciders: BTreeSet<GroupId> = waiting.iter().map(|(.., decider)| *decider).collect();
+        self.read_barriers(deciders.iter().copied()).await?;
+        let views = deciders.iter().map(|decider| Ok((*decider, self.data_group(*decider)?.reader().joint())));
+        let views = views.collect::<Result<BTreeMap<_, _>, Error>>()?;
+        waiting.retain(|(_, id, decider)| views.get(decider).is_some_and(|view| view.is_committed(id)));
+        let begun = Instant::now();
+        loop {
+            let mut left = false;
+            for (group, id, _) in &waiting {
+                left |= self.data_group(*group)?.reader().joint().prepared.contains_key(id);
+            }
+            if !left {
+                return Ok(());
+            }
+            if begun.elapsed() > READER_WAIT {
+                return Err(not_concluded());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Lets the decision about a transaction be forgotten that everybody has followed, without waiting for it.
     fn settle_soon(self: &Arc<Self>, transaction: StatementId, decider: GroupId) {
         let node = Arc::clone(self);
@@ -290,7 +322,7 @@ impl JointCut {
     /// The next try, after a moment; fails when the reader has waited for too long.
     pub(crate) async fn again(&mut self) -> Result<(), Error> {
         if self.begun.elapsed() > READER_WAIT {
-            return Err(Error::Overloaded("a transaction that is committed is not seen in all groups yet".into()));
+            return Err(not_concluded());
         }
         self.views.clear();
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -340,6 +372,10 @@ impl JointCut {
         }
         true
     }
+}
+
+fn not_concluded() -> Error {
+    Error::Overloaded("a transaction that is committed is not seen in all groups yet".into())
 }
 
 /// The statement was not done, whatever happened to this part of it.

@@ -420,6 +420,7 @@ impl Node {
         loop {
             if newest {
                 self.read_barriers(groups.keys().copied()).await?;
+                self.follow_decided(&groups.keys().copied().collect::<Vec<_>>()).await?;
             }
             let mut shards = Vec::with_capacity(table.shards.len());
             for (group, wanted) in &groups {
@@ -470,6 +471,7 @@ impl Node {
         let mut cut = JointCut::new();
         let mut shards = loop {
             self.read_barriers(self.data.keys().copied()).await?;
+            self.follow_decided(&self.data.keys().copied().collect::<Vec<_>>()).await?;
             let (mut snapshots, mut definitions) = (Vec::new(), BTreeMap::new());
             for (group, data) in &self.data {
                 let (all, view) = data.reader().cut();

@@ -262,7 +262,8 @@ impl<M: StateMachine> Group<M> {
         looked.map_err(|fatal| Error::Stopped { group: self.group, reason: fatal.to_string() })
     }
 
-    /// Writes the newest checkpoint the machine can give, then purges the log below it. Returns its index.
+    /// Writes the newest checkpoint the machine can give, then purges the log below it, or soon after when that is being sent to somebody. Returns its
+    /// index.
     ///
     /// # Errors
     /// [`Error::DiskFull`] while there is no room for it; it is then written as soon as there is.
@@ -287,6 +288,8 @@ impl<M: StateMachine> Group<M> {
                 Err(openraft::metrics::WaitError::Timeout(..)) if self.room.is_missing() => {
                     return Err(Error::DiskFull(group));
                 }
+                // A leader puts a purge off while it sends what is purged, and one that leads no longer comes back to it with its next checkpoint.
+                Err(openraft::metrics::WaitError::Timeout(..)) if self.checkpointed() >= index => break,
                 Err(openraft::metrics::WaitError::Timeout(..)) => {}
                 Err(e) => return Err(fatal(e.to_string())),
             }

@@ -61,6 +61,7 @@ impl Client {
             0..4 if tables < TABLES => self.create(seat).await,
             4..5 => self.drop_one(seat).await,
             5..12 => {
+                self.world.note(format_args!("flush begins at {}", seat.place + 1));
                 let flushed = self.answer(seat, seat.node.flush()).await;
                 self.world.note(format_args!("flush at {}: {flushed:?}", seat.place + 1));
                 Ok(())
@@ -202,6 +203,7 @@ impl Client {
             batches.push((table, batch));
         }
         let number = self.world.history.lock().begin(written);
+        self.world.note(format_args!("write {number} begins at {}", seat.place + 1));
         let statement = async {
             for (table, batch) in batches {
                 writes.append(&table, batch).await?;

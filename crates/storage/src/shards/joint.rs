@@ -76,6 +76,12 @@ pub struct JointView {
 }
 
 impl JointView {
+    /// Whether a transaction is known to be committed in this group, which decides about it.
+    pub fn is_committed(&self, transaction: &StatementId) -> bool {
+        self.decisions.get(transaction).is_some_and(|decision| decision.commit)
+            || self.traces.iter().any(|trace| trace.transaction == *transaction)
+    }
+
     /// Whether the part of a transaction that has its place in this group at `index` is not applied here.
     pub fn lacks(&self, transaction: &StatementId, index: u64) -> bool {
         self.applied < index || self.prepared.contains_key(transaction)
