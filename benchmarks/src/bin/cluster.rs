@@ -84,6 +84,26 @@ struct Measurement {
     load_one: f64,
 }
 
+impl Measurement {
+    /// Sorted times of statements by so many clients, each of so many rows; what else there may be to say is unknown.
+    fn of_times(what: &'static str, (clients, batch_rows): (usize, usize), took: &[f64], load: &Load) -> Measurement {
+        Measurement {
+            what,
+            clients,
+            batch_rows,
+            rows_per_second: f64::NAN,
+            p50_ms: quantile(took, 0.5),
+            p99_ms: quantile(took, 0.99),
+            max_ms: quantile(took, 1.0),
+            cpu_s_per_million: f64::NAN,
+            written_per_row: f64::NAN,
+            syncs_per_statement: f64::NAN,
+            refused: 0,
+            load_one: load.one,
+        }
+    }
+}
+
 /// The cluster, and how to reach each of its nodes.
 struct Cluster {
     server: Server,
@@ -196,6 +216,16 @@ async fn insert(client: &Client, id: u64) -> Result<(), tokio_postgres::Error> {
     client.simple_query(&sql).await.map(drop)
 }
 
+/// Every acknowledged row is there, once.
+async fn check_stored(client: &Client, acknowledged: u64) -> Result<(), Error> {
+    let row = client.query_one("SELECT count(*), count(DISTINCT id) FROM events", &[]).await?;
+    let (stored, distinct): (i64, i64) = (row.get(0), row.get(1));
+    if u64::try_from(stored)? == acknowledged && stored == distinct {
+        return Ok(());
+    }
+    Err(format!("{stored} rows with {distinct} numbers are there, {acknowledged} were acknowledged").into())
+}
+
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the list")]
     let at = (q * sorted.len().saturating_sub(1) as f64).round() as usize;
@@ -236,26 +266,16 @@ async fn batches(cluster: &Cluster, arguments: &Arguments, report: &mut Report<M
             let seconds = begin.elapsed().as_secs_f64();
             let after = cluster.server.work(&control).await;
             let written = took.len() * rows;
-            let stored: i64 = control.query_one("SELECT count(*) FROM events", &[]).await?.get(0);
-            if usize::try_from(stored)? != written {
-                return Err(format!("{stored} of {written} acknowledged rows are there").into());
-            }
+            check_stored(&control, written as u64).await?;
             took.sort_by(f64::total_cmp);
             let usage = before.usage.zip(after.usage).map(|(before, after)| after.since(before));
             let syncs = before.syncs.zip(after.syncs).map(|(before, after)| after.saturating_sub(before));
             let measurement = Measurement {
-                what: "batches",
-                clients,
-                batch_rows: rows,
                 rows_per_second: written as f64 / seconds,
-                p50_ms: quantile(&took, 0.5),
-                p99_ms: quantile(&took, 0.99),
-                max_ms: quantile(&took, 1.0),
                 cpu_s_per_million: usage.map_or(f64::NAN, |usage| usage.cpu_s * 1e6 / written as f64),
                 written_per_row: usage.map_or(f64::NAN, |usage| usage.written_bytes as f64 / written as f64),
                 syncs_per_statement: syncs.map_or(f64::NAN, |syncs| syncs as f64 / took.len() as f64),
-                refused: 0,
-                load_one: load.one,
+                ..Measurement::of_times("batches", (clients, rows), &took, &load)
             };
             println!(
                 "batches of {rows:>5}, {clients:>2} clients {:>9.0} rows/s, {:>6.1} x the prototype  p50 {:>7.2} p99 {:>7.2} ms  cpu {:>7.2} s per M rows  written {:>6.1} B per row  syncs {:>5.2} per statement  load {:.2}",
@@ -307,10 +327,7 @@ async fn failover(cluster: &Cluster, kills: usize, report: &mut Report<Measureme
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    let stored: i64 = cluster.connect(0).await?.query_one("SELECT count(DISTINCT id) FROM events", &[]).await?.get(0);
-    if u64::try_from(stored)? != acknowledged {
-        return Err(format!("{stored} of {acknowledged} acknowledged rows are there").into());
-    }
+    check_stored(&cluster.connect(0).await?, acknowledged).await?;
     gaps.sort_by(f64::total_cmp);
     println!(
         "{kills} leaders killed: first acknowledgement after p50 {:.0} ms, p99 {:.0} ms, at most {:.0} ms; all {acknowledged} acknowledged rows there  load {:.2}",
@@ -319,20 +336,7 @@ async fn failover(cluster: &Cluster, kills: usize, report: &mut Report<Measureme
         quantile(&gaps, 1.0),
         load.one,
     );
-    report.measurements.push(Measurement {
-        what: "failover",
-        clients: 1,
-        batch_rows: 1,
-        rows_per_second: f64::NAN,
-        p50_ms: quantile(&gaps, 0.5),
-        p99_ms: quantile(&gaps, 0.99),
-        max_ms: quantile(&gaps, 1.0),
-        cpu_s_per_million: f64::NAN,
-        written_per_row: f64::NAN,
-        syncs_per_statement: f64::NAN,
-        refused: 0,
-        load_one: load.one,
-    });
+    report.measurements.push(Measurement::of_times("failover", (1, 1), &gaps, &load));
     Ok(())
 }
 
@@ -415,10 +419,7 @@ async fn overload(cluster: &Cluster, arguments: &Arguments, report: &mut Report<
     let resident = cluster.resident_bytes();
     acknowledged += heard.rows.load(Ordering::Relaxed);
     let after: i64 = control.query_one(terms, &[]).await?.get(0);
-    let stored: i64 = control.query_one("SELECT count(*) FROM events", &[]).await?.get(0);
-    if u64::try_from(stored)? != acknowledged {
-        return Err(format!("{stored} of {acknowledged} acknowledged rows are there").into());
-    }
+    check_stored(&control, acknowledged).await?;
     let mut took = heard.took_ms.lock().expect("nobody panics with it").clone();
     took.sort_by(f64::total_cmp);
     let (refused, late) = (heard.refused.load(Ordering::Relaxed), heard.late.load(Ordering::Relaxed));
@@ -432,18 +433,9 @@ async fn overload(cluster: &Cluster, arguments: &Arguments, report: &mut Report<
         load.one,
     );
     report.measurements.push(Measurement {
-        what: "overload",
-        clients: CONNECTIONS,
-        batch_rows: ROWS,
         rows_per_second: goodput,
-        p50_ms: quantile(&took, 0.5),
-        p99_ms: quantile(&took, 0.99),
-        max_ms: quantile(&took, 1.0),
-        cpu_s_per_million: f64::NAN,
-        written_per_row: f64::NAN,
-        syncs_per_statement: f64::NAN,
         refused,
-        load_one: load.one,
+        ..Measurement::of_times("overload", (CONNECTIONS, ROWS), &took, &load)
     });
     Ok(())
 }

@@ -340,9 +340,12 @@ impl CatalogChanges {
         let group = puts.keys().copied().chain(written).min();
         let group = group.ok_or_else(|| defect("a transaction that does nothing is decided about".to_owned()))?;
         let transaction = self.transaction;
-        self.propose(CatalogCommand::Prepare { transaction, group, changes: self.changes.clone() }).await?;
+        // Said before anybody can find the transaction: whoever gives it up later knows how long that has to be remembered.
+        let until_us = self.node.commit_until_us();
+        let changes = self.changes.clone();
+        self.propose(CatalogCommand::Prepare { transaction, group, changes, until_us }).await?;
         let writes = writes.unwrap_or_else(|| self.node.begin());
-        match writes.commit_with(puts, Some(transaction)).await {
+        match writes.commit_with(puts, Some((transaction, until_us))).await {
             Ok(commit) => {
                 self.node.end(transaction, group, true).await.map_err(goes_on)?;
                 Ok(commit)

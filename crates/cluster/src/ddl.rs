@@ -1,29 +1,52 @@
 //! What DDL does to shards, and the steps that are left when somebody stopped between two of them (architecture, D15).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use event::{GroupId, StatementId, TableId};
 use storage::command::SchemaChange;
 use storage::{Command, Outcome};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::catalog::Table;
 use crate::catalog::command::{CatalogCommand, CatalogOutcome};
 use crate::catalog::machine::CatalogMachine;
 use crate::catalog::state::Stage;
 use crate::error::Error;
-use crate::joint::COMMIT_WITHIN_US;
 use crate::node::Node;
 use crate::write::Commit;
 
 /// How long another node that has prepared a transaction may take to end it, before somebody else does.
 const COORDINATOR_WAIT: Duration = Duration::from_secs(2);
+/// How often the leader of the catalog looks for jobs that were left.
+const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Takes up left jobs until the node stops or is gone. Apart from everything else: a group without a leader holds this up, and nothing more.
+pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stop.changed() => return,
+        }
+        let Some(node) = node.upgrade() else { return };
+        let resumed = tokio::select! {
+            resumed = node.resume_left_jobs() => resumed,
+            _ = stop.changed() => return,
+        };
+        if let Err(error) = resumed {
+            tracing::debug!(%error, "could not take up what was left; trying again");
+        }
+    }
+}
+
 impl Node {
     /// Takes up what a crash or an error left between two steps.
-    pub(crate) async fn resume_jobs(&self) -> Result<(), Error> {
+    async fn resume_jobs(&self) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         self.end_prepared().await?;
         self.end_left_transactions().await?;
@@ -38,7 +61,16 @@ impl Node {
         Ok(())
     }
 
-    pub(crate) async fn has_unfinished_jobs(&self) -> Result<bool, Error> {
+    /// Jobs whose coordinator gave up between two steps; none is running while a turn is free.
+    pub(crate) async fn resume_left_jobs(&self) -> Result<(), Error> {
+        let idle = self.catalog.leads() && self.ddl.available_permits() > 0;
+        if !idle || !self.has_unfinished_jobs().await? {
+            return Ok(());
+        }
+        self.resume_jobs().await
+    }
+
+    async fn has_unfinished_jobs(&self) -> Result<bool, Error> {
         let prepared = self.catalog().prepared.is_some();
         Ok(prepared || self.has_left_transactions() || !self.left_tables().await?.is_empty())
     }
@@ -72,8 +104,7 @@ impl Node {
         }
         let Some(prepared) = self.catalog.inspect(CatalogMachine::prepared).await? else { return Ok(None) };
         let (transaction, group) = (prepared.transaction, prepared.group);
-        let until_us = self.clock.now_us().saturating_add(COMMIT_WITHIN_US);
-        let (commit, _) = self.decide_against(transaction, group, until_us).await?;
+        let (commit, _) = self.decide_against(transaction, group, prepared.until_us).await?;
         tracing::info!(%transaction, commit, "ending a transaction that was left");
         if commit {
             self.conclude_everywhere(transaction, group).await?;
@@ -96,12 +127,6 @@ impl Node {
     pub(crate) async fn settle_prepared(&self) -> Result<(), Error> {
         let _turn = self.ddl.acquire().await.expect("the semaphore is never closed");
         self.end_prepared().await.map(drop)
-    }
-
-    /// The decision to commit a transaction that the catalog has prepared.
-    pub(crate) fn decision_for(&self, transaction: StatementId) -> Command {
-        let until_us = self.clock.now_us().saturating_add(COMMIT_WITHIN_US);
-        Command::Decide { transaction, commit: true, until_us, joined: Vec::new() }
     }
 
     /// Lets the catalog follow the decision about a transaction.

@@ -112,7 +112,7 @@ impl Node {
         }
         self.checkpoint(data, forced).await?;
         self.measure(data);
-        self.resume_left_jobs().await
+        Ok(())
     }
 
     /// What a replica does that does not lead: it gets the segments of its manifests, and checkpoints by itself.
@@ -238,15 +238,6 @@ impl Node {
         self.memory.take(now as usize);
         self.memory.give(before as usize);
         data.relieved.notify_waiters();
-    }
-
-    /// Jobs whose coordinator gave up between two steps; none is running while a turn is free.
-    pub(crate) async fn resume_left_jobs(&self) -> Result<(), Error> {
-        let idle = self.catalog.leads() && self.ddl.available_permits() > 0;
-        if !idle || !self.has_unfinished_jobs().await? {
-            return Ok(());
-        }
-        self.resume_jobs().await
     }
 
     async fn step(&self, data: &DataGroup, command: Command) -> Result<(), Error> {

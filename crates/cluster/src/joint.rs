@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::node::{ClientId, Node};
 
 /// How long a transaction can be committed after its coordinator has begun to commit it.
-pub(crate) const COMMIT_WITHIN_US: i64 = 60_000_000;
+const COMMIT_WITHIN_US: i64 = 60_000_000;
 /// How long a part may wait for its coordinator before somebody else finds out about it.
 const COORDINATOR_WAIT: Duration = Duration::from_secs(2);
 /// An entry can be too full for what was prepared: it is concluded in the next.
@@ -55,19 +55,24 @@ pub(crate) struct JointCommit {
 }
 
 impl Node {
+    /// Until when a transaction that begins to commit now can be committed.
+    pub(crate) fn commit_until_us(&self) -> i64 {
+        self.clock.now_us().saturating_add(COMMIT_WITHIN_US)
+    }
+
     /// Commits all parts, or none of them; answers once every group shows its part. The group that decides is the first one: it does not
-    /// refuse its part as too much once the others are prepared, as those may what `client` asks. With `settle` the decision is forgotten soon.
+    /// refuse its part as too much once the others are prepared, as those may what `client` asks. It can do so until `until_us`; with `settle`
+    /// the decision is forgotten soon.
     pub(crate) async fn commit_jointly(
         self: &Arc<Self>,
         transaction: StatementId,
         client: Option<ClientId>,
         mut parts: Parts,
-        settle: bool,
+        (until_us, settle): (i64, bool),
     ) -> Result<JointCommit, NotCommitted> {
         let Some((decider, own)) = parts.pop_first() else {
             return Ok(JointCommit { rows: 0, positions: Vec::new() });
         };
-        let until_us = self.clock.now_us().saturating_add(COMMIT_WITHIN_US);
         let joined = self.prepare_parts(transaction, client, (decider, until_us), &parts).await?;
         let decide = Command::Decide { transaction, commit: true, until_us, joined: joined.clone() };
         let others: Vec<GroupId> = parts.into_keys().collect();
@@ -375,13 +380,13 @@ impl JointCut {
 }
 
 fn not_concluded() -> Error {
-    Error::Overloaded("a transaction that is committed is not seen in all groups yet".into())
+    Error::Stale("a transaction that is committed is not seen in all groups yet".into())
 }
 
-/// The statement was not done, whatever happened to this part of it.
+/// The transaction was not committed, whatever became of this part of it.
 fn definite(error: Error) -> Error {
     match error {
-        Error::Unknown(reason) => Error::Peer(format!("a part of the transaction could not be prepared: {reason}")),
+        Error::Unknown(reason) => Error::Peer(format!("the transaction was not committed: {reason}")),
         error => error,
     }
 }

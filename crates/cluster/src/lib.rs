@@ -40,6 +40,8 @@ mod scrub;
 mod segments;
 mod start;
 mod temporary;
+#[cfg(test)]
+mod testing;
 mod tokens;
 // Statements on their way into the log.
 mod stage;

@@ -406,7 +406,8 @@ impl Node {
         self.cut_of_table(table, true).await
     }
 
-    /// A cut of the table as this node has it.
+    /// A cut of the table as this node has it: it waits for nobody. A transaction that deletes or alters may be seen in part while it is
+    /// concluded.
     pub(crate) async fn snapshot_here(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
         self.cut_of_table(table, false).await
     }
@@ -436,9 +437,9 @@ impl Node {
                     shards.push((*group, follow(snapshot, &definition, &table.definition)?));
                 }
             }
-            if self.is_between(&cut) {
+            if newest && self.is_between(&cut) {
                 self.settle_prepared().await?;
-            } else if cut.make_whole(&mut shards) {
+            } else if cut.make_whole(&mut shards) || !newest {
                 // As they are placed.
                 let at = |shard: ShardId| table.shards.iter().position(|placement| placement.shard == shard);
                 shards.sort_by_key(|(_, snapshot)| at(snapshot.shard));

@@ -102,8 +102,12 @@ impl Node {
             if is_wanted(name) {
                 continue;
             }
-            self.store.delete(&path).await.map_err(store_error)?;
-            tracing::debug!(object = %name, "deleted an object that nothing names");
+            match self.store.delete(&path).await {
+                Ok(()) => tracing::debug!(object = %name, "deleted an object that nothing names"),
+                // Each group's flusher collects, and has listed what another has deleted since.
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(store_error(error)),
+            }
         }
         Ok(())
     }
@@ -118,4 +122,34 @@ impl Node {
 pub(crate) fn store_error(error: object_store::Error) -> Error {
     let context = "could not use the segment store".to_owned();
     storage::Error::Io { context, source: std::io::Error::other(error) }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::{ObjectStoreExt, PutPayload};
+    use storage::RealDisk;
+
+    use super::*;
+    use crate::testing::start;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn several_collect_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(std::sync::Arc::new(RealDisk::new(dir.path())), 3).await;
+        for round in 0..10 {
+            for orphan in 0..30 {
+                let path = Path::from(format!("1/1/{round}/{orphan}.parquet"));
+                node.store.put(&path, PutPayload::from_static(b"nobody's")).await.unwrap();
+            }
+            let collecting = (0..3).map(|_| {
+                let node = node.clone();
+                tokio::spawn(async move { node.collect_orphans().await })
+            });
+            for collected in futures::future::join_all(collecting).await {
+                collected.unwrap().unwrap();
+            }
+            assert!(node.objects().await.unwrap().is_empty(), "round {round}");
+        }
+        node.shutdown().await.unwrap();
+    }
 }

@@ -19,6 +19,7 @@ use crate::catalog::command::{CatalogCommand, CatalogStatement};
 use crate::catalog::machine::{CatalogMachine, PublishedCatalog};
 use crate::copies::Copies;
 use crate::data::DataMachine;
+use crate::ddl;
 use crate::directory::{self, CACHE_DIR, CHECKPOINTS_DIR, FIRST_NODE, Identity, LOG_DIR, SEGMENTS_DIR, TMP_DIR};
 use crate::door::Door;
 use crate::error::Error;
@@ -132,6 +133,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     for data in node.data.values() {
         node.measure(data);
     }
+    let jobs = tokio::spawn(ddl::run(Arc::downgrade(&node), stopped.clone()));
+    watch_over(&node, jobs, "the task of left jobs panicked".to_owned());
     for (group, requests, pressed, compactions) in pending {
         let flusher = tokio::spawn(flush::run(Arc::downgrade(&node), group, requests, pressed, stopped.clone()));
         watch_over(&node, flusher, format!("the flusher of group {group} panicked"));

@@ -371,8 +371,13 @@ impl WriteSet {
         Ok(())
     }
 
-    /// The same with commands before those of the rows, and with the decision about a transaction that the catalog waits for.
-    pub(crate) async fn commit_with(mut self, before: Parts, decides: Option<StatementId>) -> Result<Commit, Error> {
+    /// The same with commands before those of the rows, and with the decision about a transaction that the catalog waits for,
+    /// which can be made until a time in microseconds.
+    pub(crate) async fn commit_with(
+        mut self,
+        before: Parts,
+        decides: Option<(StatementId, i64)>,
+    ) -> Result<Commit, Error> {
         self.check()?;
         let bulk = self.staging.is_some()
             || self.buffered + self.deleted_bytes() > limits::ENTRY_BYTES_MAX
@@ -401,7 +406,8 @@ impl WriteSet {
             };
             parts.entry(group).or_default().extend(commands);
         }
-        let groups: Vec<GroupId> = parts.keys().copied().collect();
+        let groups = parts.keys().map(|group| self.node.data_group(*group).cloned());
+        let groups = groups.collect::<Result<Vec<_>, _>>()?;
         admitted.iter_mut().for_each(Admitted::propose);
         let client = (!bulk).then_some(self.client);
         let committed = match (parts.len(), decides) {
@@ -410,8 +416,8 @@ impl WriteSet {
                 self.commit_alone(client, group, commands, decides).await
             }
             (_, decides) => {
-                let transaction = decides.unwrap_or(self.id);
-                self.node.commit_jointly(transaction, client, parts, decides.is_none()).await
+                let (transaction, until_us) = decides.unwrap_or_else(|| (self.id, self.node.commit_until_us()));
+                self.node.commit_jointly(transaction, client, parts, (until_us, decides.is_none())).await
             }
         };
         match committed {
@@ -419,8 +425,8 @@ impl WriteSet {
                 admitted.into_iter().for_each(Admitted::acknowledged);
                 self.keep_staged();
                 self.memory.shrink_to(0);
-                for group in &groups {
-                    self.node.count_unflushed(self.node.data_group(*group)?, bytes / groups.len() as u64);
+                for data in &groups {
+                    self.node.count_unflushed(data, bytes / groups.len() as u64);
                 }
                 Ok(Commit { rows, positions })
             }
@@ -446,10 +452,14 @@ impl WriteSet {
         client: Option<ClientId>,
         group: GroupId,
         mut commands: Vec<Command>,
-        decides: Option<StatementId>,
+        decides: Option<(StatementId, i64)>,
     ) -> Result<JointCommit, NotCommitted> {
-        let decision = decides.map(|transaction| self.node.decision_for(transaction));
-        commands.extend(decision);
+        commands.extend(decides.map(|(transaction, until_us)| Command::Decide {
+            transaction,
+            commit: true,
+            until_us,
+            joined: Vec::new(),
+        }));
         match self.node.propose_of(client, group, commands).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::Done { rows } => Ok(JointCommit { rows, positions: vec![(group, proposed.index)] }),

@@ -112,6 +112,9 @@ pub(crate) enum CatalogCommand {
         group: GroupId,
         /// In order.
         changes: Vec<CatalogChange>,
+        /// Until when that may commit it, by its entry time in microseconds.
+        #[serde(default = "any_time")]
+        until_us: i64,
     },
     /// Ends a transaction that was prepared.
     End {
@@ -134,6 +137,11 @@ pub(crate) struct ShownToken {
     pub(crate) hash: String,
     /// When it was shown, by the clock of the node that was asked, in microseconds since 1970.
     pub(crate) at_us: i64,
+}
+
+/// Of releases that said nothing of it.
+pub(crate) fn any_time() -> i64 {
+    i64::MAX
 }
 
 /// One change of what everybody sees.

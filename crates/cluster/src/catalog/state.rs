@@ -69,6 +69,9 @@ pub(crate) struct Prepared {
     pub(crate) transaction: StatementId,
     /// The group that decides about it.
     pub(crate) group: GroupId,
+    /// Until when that may commit it.
+    #[serde(default = "super::command::any_time")]
+    pub(crate) until_us: i64,
     changes: Vec<CatalogChange>,
 }
 
@@ -167,11 +170,11 @@ impl CatalogState {
                 CatalogOutcome::Busy
             }
             CatalogCommand::Apply { changes } => outcome(self.change_all(changes)),
-            CatalogCommand::Prepare { transaction, group, changes } => {
+            CatalogCommand::Prepare { transaction, group, changes, until_us } => {
                 let tried = self.clone().change_all(changes);
                 if tried.is_ok() {
-                    let (transaction, group, changes) = (*transaction, *group, changes.clone());
-                    self.prepared = Some(Prepared { transaction, group, changes });
+                    let (transaction, group, until_us) = (*transaction, *group, *until_us);
+                    self.prepared = Some(Prepared { transaction, group, until_us, changes: changes.clone() });
                 }
                 outcome(tried)
             }

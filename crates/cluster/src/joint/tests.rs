@@ -1,32 +1,14 @@
 //! Coordinators that die between two steps.
 
-use event::{Entropy, SchemaVersion, SimulatedClock};
+use event::SchemaVersion;
 use storage::SimulatedDisk;
-use tokio::runtime::Handle;
 
 use super::*;
+use crate::catalog::command::{CatalogChange, CatalogCommand, CatalogOutcome};
 use crate::catalog::{Table, TableSpec};
-use crate::memory::MemoryBudget;
-use crate::node::{NodeOptions, Place, TableSnapshot};
-
-const START_US: i64 = 1_356_998_400_000_000;
-
-async fn start(disk: Arc<SimulatedDisk>) -> Arc<Node> {
-    let options = NodeOptions {
-        disk,
-        clock: Arc::new(SimulatedClock::at(START_US)),
-        entropy: Arc::new(Entropy::seeded(7)),
-        consensus: Handle::current(),
-        encode: Handle::current(),
-        seal_bytes: event::limits::SEAL_BYTES,
-        data_groups: 2,
-        log_file_bytes: event::limits::LOG_FILE_BYTES,
-        memory: MemoryBudget::new(1 << 28),
-        remote: None,
-        place: Place::alone(),
-    };
-    Node::start(options).await.unwrap()
-}
+use crate::node::TableSnapshot;
+use crate::reading::ReadLevel;
+use crate::testing::{START_US, start};
 
 /// A table of one bigint over two shards, one in each group.
 fn spec() -> TableSpec {
@@ -104,7 +86,7 @@ async fn prepare(node: &Node, transaction: StatementId, parts: &mut Parts, until
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_dies_before_the_decision_has_done_nothing() {
-    let node = start(Arc::new(SimulatedDisk::new(1))).await;
+    let node = start(Arc::new(SimulatedDisk::new(1)), 2).await;
     let table = node.create_table(spec()).await.unwrap();
     let transaction = node.statement_id();
     let (decider, own) = prepare(&node, transaction, &mut parts(&table), START_US + COMMIT_WITHIN_US).await;
@@ -120,7 +102,7 @@ async fn who_dies_before_the_decision_has_done_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_dies_after_the_decision_has_done_all_of_it() {
     let disk = Arc::new(SimulatedDisk::new(2));
-    let node = start(disk.clone()).await;
+    let node = start(disk.clone(), 2).await;
     let table = node.create_table(spec()).await.unwrap();
     let transaction = node.statement_id();
     let (decider, own) = prepare(&node, transaction, &mut parts(&table), START_US + COMMIT_WITHIN_US).await;
@@ -129,7 +111,7 @@ async fn who_dies_after_the_decision_has_done_all_of_it() {
     // Power is lost, and whoever starts again ends it.
     let again = disk.restart(3);
     drop(node);
-    let node = start(Arc::new(again)).await;
+    let node = start(Arc::new(again), 2).await;
     let table = node.catalog().tables.values().next().unwrap().clone();
     assert_eq!(rows(&node, &table).await, 2, "who reads waits for its end");
     ended(&node).await;
@@ -139,7 +121,7 @@ async fn who_dies_after_the_decision_has_done_all_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_refused_takes_the_others_back() {
-    let node = start(Arc::new(SimulatedDisk::new(4))).await;
+    let node = start(Arc::new(SimulatedDisk::new(4)), 2).await;
     let table = node.create_table(spec()).await.unwrap();
     for refusing in 0..2 {
         let mut parts = parts(&table);
@@ -148,12 +130,53 @@ async fn a_part_that_is_refused_takes_the_others_back() {
             unreachable!("a part appends")
         };
         *version = SchemaVersion(9);
-        let refused = node.commit_jointly(node.statement_id(), None, parts, true).await;
+        let refused = node.commit_jointly(node.statement_id(), None, parts, (START_US + COMMIT_WITHIN_US, true)).await;
         assert!(matches!(refused, Err(NotCommitted::Refused(Outcome::SchemaMismatch { .. }))));
         assert!(node.prepared_parts().is_empty() && node.open_decisions().is_empty());
         assert_eq!(rows(&node, &table).await, 0);
     }
-    assert!(node.commit_jointly(node.statement_id(), None, parts(&table), true).await.is_ok_and(|done| done.rows == 2));
+    assert!(
+        node.commit_jointly(node.statement_id(), None, parts(&table), (START_US + COMMIT_WITHIN_US, true))
+            .await
+            .is_ok_and(|done| done.rows == 2)
+    );
     assert_eq!(rows(&node, &table).await, 2);
+    node.shutdown().await.unwrap();
+}
+
+/// A transaction that the catalog has prepared, and what its coordinator would tell the group that decides.
+async fn prepared_in_catalog(node: &Node, until_us: i64) -> (StatementId, GroupId, Command) {
+    let (transaction, group) = (node.statement_id(), GroupId(2));
+    let changes = vec![CatalogChange::CreateSchema { name: "s".to_owned(), id: event::TableId(99_999) }];
+    let prepare = CatalogCommand::Prepare { transaction, group, changes, until_us };
+    assert!(matches!(node.propose_catalog(prepare).await.unwrap(), CatalogOutcome::Done));
+    (transaction, group, Command::Decide { transaction, commit: true, until_us, joined: Vec::new() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_change_of_the_catalog_was_given_up_is_known_as_long_as_it_could_be_made() {
+    let node = start(Arc::new(SimulatedDisk::new(5)), 2).await;
+    // Long after whoever gives it up could guess.
+    let until_us = START_US + 100 * COMMIT_WITHIN_US;
+    let (transaction, group, commit) = prepared_in_catalog(&node, until_us).await;
+    assert_eq!(node.end_prepared().await.unwrap(), Some(false));
+    assert_eq!(node.data_group(group).unwrap().reader().decisions()[&transaction].until_us, until_us);
+    assert_eq!(node.propose(group, vec![commit]).await.unwrap().outcome, Outcome::Conflict);
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_what_is_here_ends_nothing_and_waits_for_nobody() {
+    let node = start(Arc::new(SimulatedDisk::new(6)), 2).await;
+    let table = node.create_table(spec()).await.unwrap();
+    // As if its coordinator were still at it.
+    let _turn = node.ddl.acquire().await.unwrap();
+    let (transaction, group, commit) = prepared_in_catalog(&node, START_US + COMMIT_WITHIN_US).await;
+    node.propose(group, vec![commit]).await.unwrap();
+    let eventual = ReadLevel { consistency: event::Consistency::Eventual, ..ReadLevel::strong() };
+    node.snapshot_at(&table, &eventual).await.unwrap();
+    assert_eq!(node.catalog().prepared, Some(transaction));
+    let strong = tokio::time::timeout(Duration::from_millis(200), node.snapshot(&table)).await;
+    assert!(strong.is_err(), "who reads the newest waits for the end");
     node.shutdown().await.unwrap();
 }

@@ -115,6 +115,20 @@ fn table(node: &Arc<Node>, name: &str) -> Arc<Table> {
     find(node, name).unwrap()
 }
 
+/// Three nodes that hold the one segment of a table, and where that lies on their disks.
+async fn with_one_segment() -> (Three, Arc<Table>, String) {
+    let three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    insert(three.node(0), &t, rows("s", 0..100)).await.unwrap();
+    three.node(0).flush().await.unwrap();
+    for node in three.nodes.iter().flatten() {
+        eventually("each node holds the segment", || async { !objects(node).await.is_empty() }).await;
+    }
+    let path = format!("segments/{}", objects(three.node(0)).await[0]);
+    (three, t, path)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_acknowledges_every_node_has() {
     let three = Three::start().await;
@@ -479,15 +493,7 @@ async fn a_leader_waits_before_it_tries_again_to_reach_a_node() {
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_segment_is_fetched_from_a_node_that_has_it_whole() {
-    let mut three = Three::start().await;
-    three.node(0).create_table(events("t")).await.unwrap();
-    let t = table(three.node(0), "t");
-    insert(three.node(0), &t, rows("s", 0..100)).await.unwrap();
-    three.node(0).flush().await.unwrap();
-    for node in three.nodes.iter().flatten() {
-        eventually("each node holds the segment", || async { !objects(node).await.is_empty() }).await;
-    }
-    let path = format!("segments/{}", objects(three.node(0)).await[0]);
+    let (mut three, t, path) = with_one_segment().await;
     // The first that the third node asks has it, but not as it was.
     three.disks[0].flip_bit(&path, 40, 3).unwrap();
     three.kill(2).await;
@@ -499,15 +505,7 @@ async fn a_damaged_segment_is_fetched_from_a_node_that_has_it_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_starts_without_a_segment_that_nobody_gives_it_yet() {
-    let mut three = Three::start().await;
-    three.node(0).create_table(events("t")).await.unwrap();
-    let t = table(three.node(0), "t");
-    insert(three.node(0), &t, rows("s", 0..100)).await.unwrap();
-    three.node(0).flush().await.unwrap();
-    for node in three.nodes.iter().flatten() {
-        eventually("each node holds the segment", || async { !objects(node).await.is_empty() }).await;
-    }
-    let path = format!("segments/{}", objects(three.node(0)).await[0]);
+    let (mut three, t, path) = with_one_segment().await;
     // The second has it no more, nor the third, whose vote is enough to go on; the first has it and is not there.
     for at in 0..3 {
         three.kill(at).await;

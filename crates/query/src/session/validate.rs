@@ -113,7 +113,7 @@ fn followed(check: &Check, before: &TableDefinition, next: &TableDefinition) -> 
 
 impl Session {
     /// Refuses what ALTER TABLE asks of rows that are there when one does not obey, those of the open transaction included. Answers with
-    /// the index of the snapshot that was looked at.
+    /// the snapshot that was looked at.
     ///
     /// # Errors
     /// 23502, 23514, 23505 as PostgreSQL says them.

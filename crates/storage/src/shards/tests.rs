@@ -6,7 +6,7 @@ mod world;
 
 use event::{ColumnType, TableKind};
 
-use self::world::{World, append, bulk, versioned};
+use self::world::{World, append, bulk, keyed, versioned};
 use super::*;
 use crate::command::{Command, Delete, Install, SchemaChange};
 use crate::testing::{INTERVAL_US, small_rows, table};
@@ -64,13 +64,7 @@ fn reference_rows_lie_in_split_0() {
 #[test]
 fn a_statement_that_expects_no_rows_since_is_refused_when_some_came() {
     let mut world = World::new();
-    let definition = Arc::new(table(9, &[("k", ColumnType::BigInt, false)], TableKind::Reference));
-    world.run(vec![Command::Schema(SchemaChange::Put { shard: ShardId(9), table: Arc::clone(&definition) })]);
-    let append = |key: i64| {
-        let keys: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![key]));
-        let rows = arrow::array::RecordBatch::try_new(definition.arrow_schema(), vec![keys]).unwrap();
-        Command::Append { shard: ShardId(9), version: SchemaVersion(1), rows }
-    };
+    let append = keyed(&mut world);
     let expect = |index: u64| Command::Expect { shard: ShardId(9), index };
     assert_eq!(world.run(vec![expect(1), append(1)]), done(1), "entry 2");
     assert_eq!(world.run(vec![expect(1), append(2)]), Outcome::Conflict);

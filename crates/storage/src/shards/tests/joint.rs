@@ -2,7 +2,7 @@
 
 use event::{NodeId, SplitId, StatementId};
 
-use super::world::{World, append, bulk, put};
+use super::world::{World, append, bulk, keyed, put};
 use super::*;
 use crate::command::{Command, Delete, Joined};
 use crate::sequences::SequenceSet;
@@ -122,13 +122,7 @@ fn rows_that_a_part_deletes_cannot_be_deleted_by_others() {
 #[test]
 fn where_a_part_has_looked_at_all_keys_nobody_brings_rows() {
     let mut world = World::new();
-    let definition = Arc::new(table(9, &[("k", ColumnType::BigInt, false)], TableKind::Reference));
-    world.run(vec![Command::Schema(SchemaChange::Put { shard: ShardId(9), table: Arc::clone(&definition) })]);
-    let append = |key: i64| {
-        let keys: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![key]));
-        let rows = arrow::array::RecordBatch::try_new(definition.arrow_schema(), vec![keys]).unwrap();
-        Command::Append { shard: ShardId(9), version: SchemaVersion(1), rows }
-    };
+    let append = keyed(&mut world);
     let expect = |index: u64| Command::Expect { shard: ShardId(9), index };
     assert_eq!(world.run(prepare(1, vec![expect(1), append(1)])), DONE);
     assert_eq!(world.run(vec![expect(1), append(1)]), Outcome::Conflict);

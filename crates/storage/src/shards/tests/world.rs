@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::UInt64Type;
 use bytes::Bytes;
-use event::{Column, ColumnId, ColumnType, GroupId, NodeId, SchemaVersion, ShardId, StatementId, TableDefinition};
+use event::{
+    Column, ColumnId, ColumnType, GroupId, NodeId, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind,
+};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::command::{Command, Entry, Install, Replace, SchemaChange, Statement};
@@ -16,7 +18,7 @@ use crate::segment::SegmentMeta;
 use crate::sequence::{sequenced_schema, with_sequence};
 use crate::shards::state::adapt_rows;
 use crate::shards::{Outcome, Shards, ShardsReader};
-use crate::testing::{lines, small_rows, small_table};
+use crate::testing::{lines, small_rows, small_table, table};
 
 /// The table of a shard at a version: [`small_table`] with `version - 1` further nullable columns.
 pub(super) fn versioned(id: u64, version: u32) -> TableDefinition {
@@ -34,6 +36,17 @@ pub(super) fn versioned(id: u64, version: u32) -> TableDefinition {
         default: None,
     }));
     table
+}
+
+/// Makes shard 9 with a reference table of one column, and gives what appends a key to it.
+pub(super) fn keyed(world: &mut World) -> impl Fn(i64) -> Command + use<> {
+    let definition = Arc::new(table(9, &[("k", ColumnType::BigInt, false)], TableKind::Reference));
+    world.run(vec![Command::Schema(SchemaChange::Put { shard: ShardId(9), table: Arc::clone(&definition) })]);
+    move |key: i64| {
+        let keys: ArrayRef = Arc::new(Int64Array::from(vec![key]));
+        let rows = RecordBatch::try_new(definition.arrow_schema(), vec![keys]).unwrap();
+        Command::Append { shard: ShardId(9), version: SchemaVersion(1), rows }
+    }
 }
 
 /// Rows at `times` of a shard's table at a version; further columns hold half the time.
