@@ -149,6 +149,8 @@ pub struct Report {
 /// What to do about a node that is behind.
 const STALE_HINT: &str =
     "Read from another node, or let the session be content with less: SET annal.consistency or annal.max_staleness.";
+/// What to do about a group that nobody leads.
+const NO_LEADER_HINT: &str = "Most of the nodes that vote must run and reach each other: see annal.nodes. It was not done, and can be tried again.";
 /// What to do about a full disk.
 const DISK_FULL_HINT: &str = "Free some space on the disk that holds the data directory; writes resume by themselves.";
 
@@ -209,6 +211,7 @@ impl Error {
             cluster::Error::NotInState { hint, .. } => Some(hint.clone()),
             cluster::Error::Excess { retry_ms } => Some(format!("Try again in {retry_ms} ms.")),
             cluster::Error::Stale(_) => Some(STALE_HINT.to_owned()),
+            cluster::Error::Replication(_) => Some(NO_LEADER_HINT.to_owned()),
             _ => (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned()),
         };
         Report { condition, message, detail: None, hint, position: None, context: None }

@@ -248,11 +248,20 @@ impl Settings {
             },
             Rule::Integer => value.trim().parse::<i32>().map(|number| number.to_string()).map_err(|_| invalid()),
             Rule::Milliseconds => milliseconds(value).map(|ms| ms.to_string()).ok_or_else(invalid),
-            Rule::Positions => tokens::read(value).map(|_| value.trim().to_owned()).ok_or_else(invalid),
+            Rule::Positions => tokens::read(value).map(|_| value.trim().to_owned()).ok_or_else(|| {
+                let mut report = invalid();
+                report.hint = Some("A commit token is what SHOW annal.last_commit gives, such as 1:7,3:12.".to_owned());
+                report
+            }),
             Rule::Zone => zone_named(value).map(|_| value.to_owned()).ok_or_else(invalid),
             Rule::OneOf(words) => {
                 let word = value.to_ascii_lowercase();
-                if words.contains(&word.as_str()) { Ok(word) } else { Err(invalid()) }
+                if words.contains(&word.as_str()) {
+                    return Ok(word);
+                }
+                let mut report = invalid();
+                report.hint = Some(format!("Available values: {}.", words.join(", ")));
+                Err(report)
             }
             Rule::Only => only(shown, default, value),
             Rule::ReadOnly => {
