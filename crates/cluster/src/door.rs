@@ -209,6 +209,10 @@ impl Door {
                 joined.map(|joined| to_json(&joined)).map_err(|error| Refusal::Failed(error.to_string()))
             }
             Request::TransferLeader { group, to } => done(self.node()?.hand_over_here(group, to).await),
+            Request::MoveVote { group, from, to } => {
+                let moved = self.node()?.move_vote_here(group, from, to).await;
+                moved.map(|behind| pack(&behind)).map_err(refusal)
+            }
             Request::Flush { group } => done(self.node()?.flush_group(group, false).await),
             Request::Compact { group, table, scope } => {
                 done(self.node()?.compact_group(group, table, scope, false).await)
@@ -216,6 +220,11 @@ impl Door {
             Request::Scrub { table } => {
                 let scrubbed = self.node()?.scrub_aside(table).await;
                 scrubbed.map(|scrubbed| to_json(&scrubbed)).map_err(|error| Refusal::Failed(error.to_string()))
+            }
+            Request::Needs { group, applied, names } => {
+                let names: Vec<String> = from_json(&names).map_err(Refusal::Misdirected)?;
+                let needed = self.node()?.needs(group, applied, names).await;
+                needed.map(|needed| to_json(&needed)).map_err(refusal)
             }
             Request::Status => Ok(to_json(&self.node()?.replica_status())),
         }
@@ -255,15 +264,18 @@ impl Door {
 }
 
 fn done(result: Result<(), Error>) -> Reply {
-    match result {
-        Ok(()) => Ok(Bytes::new()),
-        Err(Error::Replication(replication::Error::NoLeader(_))) => Err(Refusal::NotLeader(None)),
-        Err(Error::Overloaded(reason)) => Err(Refusal::Overloaded(reason)),
-        Err(Error::Excess { retry_ms }) => Err(Refusal::Excess { retry_ms }),
-        Err(Error::DiskFull(reason)) => Err(Refusal::DiskFull(reason)),
-        Err(Error::Limit(reason)) => Err(Refusal::Limit(reason)),
-        Err(Error::NotInState { reason, hint }) => Err(Refusal::NotInState { reason, hint }),
-        Err(error) => Err(Refusal::Failed(error.to_string())),
+    result.map(|()| Bytes::new()).map_err(refusal)
+}
+
+fn refusal(error: Error) -> Refusal {
+    match error {
+        Error::Replication(replication::Error::NoLeader(_)) => Refusal::NotLeader(None),
+        Error::Overloaded(reason) => Refusal::Overloaded(reason),
+        Error::Excess { retry_ms } => Refusal::Excess { retry_ms },
+        Error::DiskFull(reason) => Refusal::DiskFull(reason),
+        Error::Limit(reason) => Refusal::Limit(reason),
+        Error::NotInState { reason, hint } => Refusal::NotInState { reason, hint },
+        error => Refusal::Failed(error.to_string()),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Seal, encode, put, Install, checkpoint, purge, collect: in this order, each step repeatable after a crash between two.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,10 +23,13 @@ use crate::error::Error;
 use crate::message::Request;
 use crate::node::{Counters, DataGroup, Node};
 use crate::segments::store_error;
-use crate::write::{check_install, install_bytes};
+use crate::write::{UNFLUSHED_SEALS_MAX, check_install, install_bytes};
 
 /// How often the flusher looks without being asked.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often a group is measured whose writers wait, or will soon, while the flusher is busy.
+const MEASURE_TICK: Duration = Duration::from_millis(20);
 
 /// Asks for a flush now; answered when it is done.
 pub(crate) type FlushRequest = oneshot::Sender<Result<(), Error>>;
@@ -60,6 +64,7 @@ pub(crate) async fn run(
         let Some(data) = node.data.get(&group) else { return };
         let flushed = tokio::select! {
             flushed = node.look(data, request.is_some()) => flushed,
+            never = node.keep_measuring(data) => match never {},
             _ = stop.changed() => return,
         };
         let before = std::mem::replace(&mut failing, flushed.is_err());
@@ -238,6 +243,21 @@ impl Node {
         self.memory.take(now as usize);
         self.memory.give(before as usize);
         data.relieved.notify_waiters();
+    }
+
+    /// Lets waiting writers go on as soon as rows have left memory, which on a node that follows happens at any time.
+    async fn keep_measuring(&self, data: &DataGroup) -> Infallible {
+        loop {
+            tokio::time::sleep(MEASURE_TICK).await;
+            if self.is_pressed(data) {
+                self.measure(data);
+            }
+        }
+    }
+
+    /// Whether writers wait for the flusher, or will soon.
+    pub(crate) fn is_pressed(&self, data: &DataGroup) -> bool {
+        data.unflushed.load(Ordering::Relaxed) > self.seal_bytes.saturating_mul(UNFLUSHED_SEALS_MAX) / 2
     }
 
     async fn step(&self, data: &DataGroup, command: Command) -> Result<(), Error> {

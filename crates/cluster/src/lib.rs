@@ -33,11 +33,13 @@ mod membership;
 mod memory;
 mod node;
 mod numbers;
+mod placement;
 mod reading;
 mod removal;
 mod routing;
 mod scrub;
 mod segments;
+mod shared;
 mod start;
 mod temporary;
 #[cfg(test)]

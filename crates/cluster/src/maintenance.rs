@@ -24,6 +24,8 @@ use crate::node::{DataGroup, Node, TableSnapshot};
 
 /// How often it looks without being asked.
 const TICK: Duration = Duration::from_secs(2);
+/// Beyond so many the segments of a window are merged although writers wait for the flusher.
+const SEGMENTS_PRESSED_MAX: usize = 64;
 /// The segments of an ended window are merged once no other came for so long.
 const GRACE_US: i64 = (limits::SEAL_WINDOW_GRACE_MS * 1000) as i64;
 
@@ -254,6 +256,10 @@ impl Node {
         known.retain(|(other, split)| *other != shard || splits.contains_key(split));
         splits.into_iter().find_map(|(split, segments)| {
             let quiet_us = now_us.saturating_sub(known.quiet_since((shard, split), segments.len(), now_us));
+            // Whoever writes waits for the same threads. Not for ever: every query pays for what is left in pieces.
+            if forced.is_none() && segments.len() < SEGMENTS_PRESSED_MAX && self.is_pressed(data) {
+                return None;
+            }
             // The definition may be older than the snapshot: it must know all columns there are.
             let known_columns = segments.iter().all(|segment| segment.meta.version <= table.version);
             if !known_columns || known.refused.contains(&(shard, split)) {

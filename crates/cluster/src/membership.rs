@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::message::{Joined, Joining, Request, from_json, to_json};
 use crate::network::{CallError, Network};
 use crate::node::{Node, Place};
+use crate::placement::Placement;
 use crate::transport::Lane;
 
 /// How often a leader looks at its group's members.
@@ -31,16 +32,14 @@ const JOIN_RETRY: Duration = Duration::from_millis(500);
 /// How long one try to join may take.
 const JOIN_WAIT: Duration = Duration::from_secs(30);
 /// How long a leader may take to give up its group.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
 /// A member that has answered its leader within this time can be counted on.
-const IS_THERE: Duration = Duration::from_millis(600);
-/// Looks on end at which a node must be fit to lead a group before it is given that.
-const STEADY_LOOKS: u32 = 6;
+pub(crate) const IS_THERE: Duration = Duration::from_millis(600);
 /// How long a node may take to say how far it is.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
 /// Where to look for groups and their voters.
-const REPLICAS_HINT: &str = "annal.replicas shows the groups there are, and who votes in them.";
+pub(crate) const REPLICAS_HINT: &str = "annal.replicas shows the groups there are, and who votes in them.";
 
 /// How far one replica is, as its node says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +154,7 @@ pub(crate) async fn admit(node: &Node, joining: Joining) -> Result<Joined, Error
 pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut spread = Spread::default();
+    let mut placement = Placement::default();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -164,7 +163,7 @@ pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
         let Some(node) = node.upgrade() else { return };
         node.look_for_own_removal();
         let tended = tokio::select! {
-            tended = node.tend_groups(&mut spread) => tended,
+            tended = node.tend_groups(&mut placement) => tended,
             _ = stop.changed() => return,
         };
         if let Err(error) = tended {
@@ -223,37 +222,6 @@ fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> O
     (!gone.is_empty()).then_some(Change::Remove(gone))
 }
 
-/// Which groups of this node shall be led by others, so that each voter leads about as many: the voters take turns in the order of the groups.
-#[derive(Debug, Default)]
-struct Spread {
-    /// For how many looks on end a group was led here that another node could lead instead.
-    looks: BTreeMap<GroupId, u32>,
-}
-
-impl Spread {
-    /// Whom to give the group to, if it is led here and another node has been fit to lead it for a while. One that has just come back shall
-    /// show that it stays, and a group is not handed to and fro.
-    fn next_leader(&mut self, group: GroupId, status: &GroupStatus, own: NodeId) -> Option<NodeId> {
-        let turn = (group.0.saturating_sub(1) as usize).checked_rem(status.voters.len());
-        let preferred = turn.and_then(|turn| status.voters.iter().nth(turn)).copied().filter(|node| *node != own);
-        let is_fit = |node: &NodeId| {
-            status.silent.get(node).is_some_and(|silent| *silent < IS_THERE)
-                && status.matching.get(node).is_some_and(|at| at + limits::PROMOTE_LAG_ENTRIES >= status.last)
-        };
-        let Some(preferred) = preferred.filter(|node| status.leader == Some(own) && is_fit(node)) else {
-            self.looks.remove(&group);
-            return None;
-        };
-        let looks = self.looks.entry(group).or_default();
-        *looks += 1;
-        if *looks < STEADY_LOOKS {
-            return None;
-        }
-        self.looks.remove(&group);
-        Some(preferred)
-    }
-}
-
 impl Node {
     /// Tells the others where this node is now, when that is not where they look for it: until they know, nothing reaches it.
     pub(crate) async fn announce(&self, place: &Place) -> Infallible {
@@ -284,7 +252,7 @@ impl Node {
     }
 
     /// Lets the members of the groups that this node leads follow the catalog.
-    async fn tend_groups(&self, spread: &mut Spread) -> Result<(), Error> {
+    async fn tend_groups(&self, placement: &mut Placement) -> Result<(), Error> {
         let nodes = self.catalog().nodes.clone();
         if nodes.is_empty() {
             return Ok(());
@@ -293,12 +261,8 @@ impl Node {
         for data in self.data.values() {
             let group = &data.group;
             self.tend(group, &nodes).await?;
-            let Some(next) = spread.next_leader(group.id(), &group.status(), self.identity.node) else { continue };
-            tracing::info!(group = %group.id(), to = %next, "giving a group to the node that is to lead it");
-            if let Err(error) = self.hand_over_here(group.id(), next).await {
-                tracing::info!(group = %group.id(), to = %next, %error, "a group could not be handed over");
-            }
         }
+        self.level(placement).await;
         Ok(())
     }
 
@@ -395,13 +359,8 @@ impl Node {
             if status.leader != Some(self.identity.node) {
                 return;
             }
-            let can_take_over = |node: &NodeId| {
-                let is_there = status.silent.get(node).is_some_and(|silent| *silent < IS_THERE);
-                *node != self.identity.node && status.voters.contains(node) && is_there
-            };
-            let others = status.matching.iter().filter(|(node, _)| can_take_over(node));
-            let Some((next, _)) = others.max_by_key(|(_, at)| **at) else { return };
-            if let Err(error) = self.hand_over_here(group, *next).await {
+            let Some(next) = successor(&status, self.identity.node) else { return };
+            if let Err(error) = self.hand_over_here(group, next).await {
                 tracing::info!(%group, to = %next, %error, "a group could not be handed over and elects instead");
             }
         });
@@ -448,11 +407,21 @@ impl Node {
     }
 }
 
-fn not_in_state(reason: String, hint: &str) -> Error {
+/// The voter besides this one that is best fit to lead.
+pub(crate) fn successor(status: &GroupStatus, own: NodeId) -> Option<NodeId> {
+    let can_take_over = |node: &NodeId| {
+        let is_there = status.silent.get(node).is_some_and(|silent| *silent < IS_THERE);
+        *node != own && status.voters.contains(node) && is_there
+    };
+    let others = status.matching.iter().filter(|(node, _)| can_take_over(node));
+    others.max_by_key(|(_, at)| **at).map(|(node, _)| *node)
+}
+
+pub(crate) fn not_in_state(reason: String, hint: &str) -> Error {
     Error::NotInState { reason, hint: hint.to_owned() }
 }
 
-async fn hand_over<M: StateMachine>(group: &Group<M>, to: NodeId) -> Result<(), Error> {
+pub(crate) async fn hand_over<M: StateMachine>(group: &Group<M>, to: NodeId) -> Result<(), Error> {
     if !group.voters().contains(&to) {
         return Err(not_in_state(format!("node {to} does not vote in group {}", group.id()), REPLICAS_HINT));
     }
@@ -501,31 +470,6 @@ mod tests {
         check(&[1, 2, 4], &[3], &[2, 4], &[1, 2, 4], Some(Change::Remove(ids(&[3]))));
         // The one that is to take the vote has not caught up: it is waited for.
         check(&[1, 2, 3], &[4], &[2, 3], &[1, 2, 4], None);
-    }
-
-    #[test]
-    fn voters_take_turns_to_lead_once_they_are_steady() {
-        let status = |leader: u64, fit: &[u64]| GroupStatus {
-            voters: ids(&[1, 2, 3]),
-            leader: Some(NodeId(leader)),
-            matching: ids(&[1, 2, 3]).into_iter().map(|node| (node, 10_000)).collect(),
-            silent: ids(fit).into_iter().map(|node| (node, Duration::ZERO)).collect(),
-            last: 10_000,
-            ..GroupStatus::default()
-        };
-        let mut spread = Spread::default();
-        let mut look = |group: u64, fit: &[u64]| spread.next_leader(GroupId(group), &status(1, fit), NodeId(1));
-        assert!((0..20).all(|_| look(1, &[2, 3]).is_none()), "the first group is this node's");
-        for _ in 1..STEADY_LOOKS {
-            assert_eq!(look(2, &[2, 3]), None);
-        }
-        assert_eq!(look(2, &[3]), None, "it was silent for a moment: it begins anew");
-        for _ in 1..STEADY_LOOKS {
-            assert_eq!(look(2, &[2, 3]), None);
-        }
-        assert_eq!(look(2, &[2, 3]), Some(NodeId(2)));
-        assert_eq!(look(2, &[2, 3]), None, "not again at once");
-        assert_eq!(Spread::default().next_leader(GroupId(2), &status(2, &[2]), NodeId(1)), None, "who leads says it");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) enum Request {
     Join { node: Bytes },
     /// To give up the lead of a group to another node.
     TransferLeader { group: GroupId, to: NodeId },
+    /// To give a node's vote in a group to another, once that has caught up; how many entries that lacks.
+    MoveVote { group: GroupId, from: NodeId, to: NodeId },
     /// To write all rows of a group in memory as segments.
     Flush { group: GroupId },
     /// To merge the segments of a table in a group.
@@ -62,6 +64,9 @@ pub(crate) enum Request {
     Scrub { table: TableId },
     /// How far the node's replicas are.
     Status,
+    /// Which of these objects of the shared store the node needs, for the leader of a group that has applied so much; JSON of `Vec<String>`, and so
+    /// is the answer.
+    Needs { group: GroupId, applied: u64, names: Bytes },
 }
 
 /// The first message of a stream.

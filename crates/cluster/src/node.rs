@@ -57,6 +57,8 @@ pub struct NodeOptions {
     pub log_file_bytes: u64,
     /// Data groups of a cluster that this node founds; `limits::DATA_GROUPS` unless a test or the configuration says otherwise.
     pub data_groups: usize,
+    /// Whether reads at a group's leader rely on what its followers promised a moment ago, and do not ask them again.
+    pub lease_reads: bool,
     /// What memtables, uncommitted rows and queries share.
     pub memory: Arc<MemoryBudget>,
     /// Where segments lie when not below the data directory.

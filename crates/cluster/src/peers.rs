@@ -247,9 +247,14 @@ pub(crate) async fn receive<M: StateMachine>(group: &Group<M>, call: RaftCall, b
             raft.append_entries(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
         }
         RaftCall::Vote => {
-            let request = unpack(body).map_err(unreadable)?;
+            let request: VoteRequest<Types<M>> = unpack(body).map_err(unreadable)?;
+            // Whom the leader itself has asked to take over need not wait for what was promised to that.
+            if group.keeps_quiet() && !request.leadership_transfer {
+                return Err(keeps_quiet());
+            }
             raft.vote(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
         }
+        RaftCall::PreVote if group.keeps_quiet() => Err(keeps_quiet()),
         RaftCall::PreVote => {
             let request = unpack(body).map_err(unreadable)?;
             raft.pre_vote(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
@@ -264,6 +269,10 @@ pub(crate) async fn receive<M: StateMachine>(group: &Group<M>, call: RaftCall, b
             raft.handle_transfer_leader(request).await.map(|answer| pack(&answer)).map_err(|e| failed(&e))
         }
     }
+}
+
+fn keeps_quiet() -> Refusal {
+    Refusal::Failed("this node was started a moment ago and grants no vote yet".into())
 }
 
 /// The bytes of the snapshot in such a message, for one who must prepare for it.

@@ -86,12 +86,12 @@ impl Node {
     /// Deletes the objects that no manifest, checkpoint, snapshot or statement holds. Only after the log has been applied:
     /// entries still to come may name objects.
     pub(crate) async fn collect_orphans(&self) -> Result<(), Error> {
-        let readers: Vec<_> = self.data.values().map(|data| data.reader()).collect();
-        let is_wanted =
-            |name: &String| self.copies.is_incoming(name) || readers.iter().any(|reader| reader.is_pinned(name));
+        if !self.store.is_embedded() {
+            return self.collect_shared().await;
+        }
         for name in self.objects().await?.keys() {
             // A statement pins its objects before it puts them, so what is listed and not pinned is nobody's.
-            if is_wanted(name) {
+            if self.wants(name) {
                 continue;
             }
             let path = Path::from(name.as_str());
@@ -99,7 +99,7 @@ impl Node {
             let _turn = self.store.turn(&path).await;
             self.copies.note_deleted(name);
             // Who has wanted it since may count on what it was known to be a moment ago.
-            if is_wanted(name) {
+            if self.wants(name) {
                 continue;
             }
             match self.store.delete(&path).await {
@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// All objects with their lengths.
-    async fn objects(&self) -> Result<BTreeMap<String, u64>, Error> {
+    pub(crate) async fn objects(&self) -> Result<BTreeMap<String, u64>, Error> {
         let listed = self.store.list(None).map_ok(|object| (object.location.to_string(), object.size));
         listed.try_collect().await.map_err(store_error)
     }

@@ -63,6 +63,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         clock: options.clock.clone(),
         runtime: options.consensus.clone(),
         founders: (identity.node == FIRST_NODE).then(|| founder.clone()).into_iter().collect(),
+        lease_reads: options.lease_reads,
     };
     let peers = |group: GroupId| Peers { group, network: network.clone() };
     let machine = CatalogMachine::new(published.clone());
@@ -205,8 +206,8 @@ async fn open_segments(options: &NodeOptions, identity: &Identity) -> Result<(Se
         let store = DiskObjectStore::open(disk, SEGMENTS_DIR, TMP_DIR).await.map_err(unusable(SEGMENTS_DIR))?;
         return Ok((store.into(), SEGMENTS_DIR.to_owned()));
     };
-    // Nodes that were given the same place keep out of each other's: what a node does not know it deletes.
-    let prefix = format!("{:016x}/{}", identity.cluster, identity.node);
+    // All nodes of the cluster share the place, and clusters keep out of each other's: what none of its nodes knows it deletes.
+    let prefix = format!("{:016x}", identity.cluster);
     let place = format!("{}/{prefix}", url.trim_end_matches('/'));
     let remote: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(store, prefix.as_str()));
     let store = CachedObjectStore::open(remote, disk, CACHE_DIR, TMP_DIR, cache_bytes);

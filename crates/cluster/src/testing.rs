@@ -23,6 +23,7 @@ pub(crate) async fn start(disk: Arc<dyn Disk>, data_groups: usize) -> Arc<Node> 
         encode: Handle::current(),
         seal_bytes: limits::SEAL_BYTES,
         data_groups,
+        lease_reads: false,
         log_file_bytes: limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(MEMORY_BYTES),
         remote: None,

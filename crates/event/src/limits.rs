@@ -101,6 +101,9 @@ pub const SEAL_ENTRIES: u64 = 20_000;
 /// Seals that may wait for their Install.
 pub const SEALS_OUTSTANDING_MAX: usize = 2;
 
+/// Names of objects in one question to another node.
+pub const NAMES_ASKED_MAX: usize = 1000;
+
 /// Segments merged at once.
 pub const COMPACT_INPUTS_MAX: usize = 16;
 /// Bytes of the segments merged at once, and about those of their output.

@@ -3,16 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use event::{Clock, GroupId, NodeId, limits, mutants};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::network::NetSnapshot;
 use openraft::storage::RaftStateMachine;
-use openraft::{ChangeMembers, Config, Instant, Raft, RaftMetrics, RaftNetworkFactory, ReadPolicy, SnapshotPolicy};
+use openraft::{
+    ChangeMembers, Config, Instant as _, LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ReadPolicy,
+    SnapshotPolicy,
+};
 use storage::{Disk, Log};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::checkpoint::{CheckpointFile, Room};
 use crate::error::Error;
@@ -30,6 +35,13 @@ const ELECTION_MAX_MS: u64 = 1300;
 const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// How long to wait for a checkpoint before asking for it again.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
+
+/// With [`GroupOptions::lease_reads`], a leader that a majority answered within this time reads without asking them again: none of them grants a vote
+/// for [`ELECTION_MAX_MS`] after it has answered, so that there is no other leader. What is between the two is for clocks that go at different rates.
+const LEASE: Duration = Duration::from_millis(300);
+/// A node that has been restarted does not know any more whom it has answered. So it neither grants a vote nor asks for one before what it may have
+/// promised has ended.
+const QUIET_AFTER_START: Duration = Duration::from_millis(2 * LEASE.as_millis() as u64);
 
 /// A voter that has not answered its leader for so long is not waited for.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -52,6 +64,9 @@ pub struct GroupOptions {
     pub runtime: Handle,
     /// The voters it is founded with when it has no entries at all; empty when others have founded it, who will call.
     pub founders: BTreeMap<NodeId, Peer>,
+    /// Whether this node, while it leads, reads without asking a majority as long as one has answered it a moment ago. Right as long as the node's
+    /// monotonic clock does not stand still: not where a virtual machine may be suspended.
+    pub lease_reads: bool,
 }
 
 /// What is known of a group at one moment.
@@ -99,6 +114,11 @@ pub struct Group<M: StateMachine> {
     runtime: Handle,
     /// Closed when the proposer has ended, true when by a panic.
     panicked: watch::Receiver<bool>,
+    lease_reads: bool,
+    /// The last term in which this node has asked another to take over: from then on that one may lead, whatever was promised.
+    handed_over: AtomicU64,
+    /// Until when no votes are granted.
+    quiet_until: Instant,
 }
 
 impl<M: StateMachine> Group<M> {
@@ -120,7 +140,7 @@ impl<M: StateMachine> Group<M> {
         N: RaftNetworkFactory<Types<M>>,
         N::Network: NetSnapshot<Types<M>, SnapshotData = SnapshotBytes>,
     {
-        let GroupOptions { group, node, disk, dirs, log, clock, runtime, founders } = options;
+        let GroupOptions { group, node, disk, dirs, log, clock, runtime, founders, lease_reads } = options;
         let file = CheckpointFile::new(disk, &dirs.0, &dirs.1, group);
         let room = file.room();
         let (log, records) = (LogStore::new(log.clone(), group), log);
@@ -128,6 +148,7 @@ impl<M: StateMachine> Group<M> {
         let applied_time_us = applied.time_us();
         let fatal = |e: &dyn fmt::Display| Error::Stopped { group, reason: e.to_string() };
         let raft = Raft::new(node.0, Arc::new(config(group)), network, log, applied).await.map_err(|e| fatal(&e))?;
+        let mut quiet_until = Instant::now();
         if !raft.is_initialized().await.map_err(|e| fatal(&e))? {
             let members: BTreeMap<u64, Peer> = founders.into_iter().map(|(id, peer)| (id.0, peer)).collect();
             if !members.is_empty() {
@@ -136,6 +157,14 @@ impl<M: StateMachine> Group<M> {
         } else if raft.voter_ids().eq([node.0]) {
             // Nobody else can lead: no reason to wait for the election timeout.
             raft.trigger().elect(false).await.map_err(|e| fatal(&e))?;
+        } else if !mutants::is_back("lease forgotten") {
+            quiet_until += QUIET_AFTER_START;
+            let raft = raft.clone();
+            raft.runtime_config().elect(false);
+            tokio::spawn(async move {
+                tokio::time::sleep_until(quiet_until).await;
+                raft.runtime_config().elect(true);
+            });
         }
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
         let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us, log: records };
@@ -155,6 +184,9 @@ impl<M: StateMachine> Group<M> {
             room,
             runtime,
             panicked,
+            lease_reads,
+            handed_over: AtomicU64::new(0),
+            quiet_until,
         }))
     }
 
@@ -198,6 +230,8 @@ impl<M: StateMachine> Group<M> {
     /// Asks a voter to take over; answers once it has been asked. For the leader.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), Error> {
         let group = self.group;
+        // Before it is asked: whoever reads meanwhile looks at this afterwards.
+        self.handed_over.fetch_max(self.term(), Ordering::SeqCst);
         let asked = self.raft.trigger().transfer_leader(to.0).await;
         asked.map_err(|fatal| Error::Stopped { group, reason: fatal.to_string() })
     }
@@ -239,7 +273,12 @@ impl<M: StateMachine> Group<M> {
         if mutants::is_back("lease read") && self.leads() {
             return Ok(self.status().applied);
         }
-        let barrier = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| stopped(group, e))?;
+        let asking = || LinearizerOption::from(ReadPolicy::ReadIndex);
+        let how = if self.lease_reads { LinearizerOption::new(Some(LEASE), true) } else { asking() };
+        let mut barrier = self.raft.get_read_linearizer(how).await.map_err(|e| stopped(group, e))?;
+        if self.lease_reads && self.handed_over.load(Ordering::SeqCst) >= self.term() {
+            barrier = self.raft.get_read_linearizer(asking()).await.map_err(|e| stopped(group, e))?;
+        }
         let index = barrier.read_log_id().index();
         let ready = barrier.await_ready(&self.raft).await;
         ready.map_err(|fatal| Error::Stopped { group, reason: fatal.to_string() })?;
@@ -380,6 +419,12 @@ impl<M: StateMachine> Group<M> {
                 return std::future::pending().await;
             }
         }
+    }
+
+    /// Whether this node may not grant a vote yet that its leader has not asked for, because it does not know what it promised before it was
+    /// restarted.
+    pub fn keeps_quiet(&self) -> bool {
+        Instant::now() < self.quiet_until
     }
 
     /// Whether this node leads the group, as far as it knows.

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use cluster::JoinToken;
 
 use crate::error::Error;
+use crate::moving::MoveOptions;
 use crate::settings::{Overrides, Settings};
 use crate::sql::{Format, SqlOptions};
 
@@ -80,6 +81,8 @@ enum ClusterCommand {
     Status(ConnectArgs),
     /// Take a node out of the cluster, for good; its replicas go to others.
     Remove(RemoveArgs),
+    /// Move a replica that votes from one node to another, and show how far it is.
+    Move(MoveArgs),
     /// Make a token with which one node can join within an hour.
     Token(ConnectArgs),
 }
@@ -115,6 +118,22 @@ struct RemoveArgs {
     /// The node's id.
     #[arg(value_name = "NODE")]
     node: u64,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Flags of `annal cluster move`.
+#[derive(Debug, Args)]
+struct MoveArgs {
+    /// The group, as annal.replicas shows it.
+    #[arg(value_name = "GROUP")]
+    group: u64,
+    /// The node that votes in it.
+    #[arg(long, value_name = "NODE")]
+    from: u64,
+    /// The node that shall vote instead.
+    #[arg(long, value_name = "NODE")]
+    to: u64,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -198,6 +217,9 @@ pub fn run() -> Result<(), Error> {
         Command::Cluster(ClusterCommand::Token(args)) => ask("SELECT annal.join_token()", args),
         Command::Cluster(ClusterCommand::Remove(args)) => {
             ask(&format!("SELECT annal.remove_node({})", args.node), args.connect)
+        }
+        Command::Cluster(ClusterCommand::Move(MoveArgs { group, from, to, connect })) => {
+            crate::moving::run(&MoveOptions { group, from, to, address: connect.connect, user: connect.user })
         }
         Command::Cert(args) => crate::certificates::run(&args.dir, &args.nodes),
         Command::Sql(args) => crate::sql::run(&SqlOptions {

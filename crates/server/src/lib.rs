@@ -23,7 +23,8 @@ pub mod cli;
 pub mod local;
 // The main job, shown on real data.
 pub mod demo;
-// A client for scripts.
+// Clients of a server: for scripts, and for moving replicas.
+mod moving;
 mod sql;
 mod table;
 

@@ -58,16 +58,23 @@ fn script(options: &SqlOptions) -> Result<String, Error> {
         .map_err(|error| failure(&format!("could not read \"{}\": {error}", file.display()), None))
 }
 
-async fn run_all(options: &SqlOptions, statements: &[&str]) -> Result<(), Error> {
+/// A connection to a server, driven until it is dropped.
+pub(crate) async fn connect(address: SocketAddr, user: &str) -> Result<Client, Error> {
     let mut config = tokio_postgres::Config::new();
-    config.host(options.address.ip().to_string()).port(options.address.port());
-    config.user(&options.user).dbname("annal").application_name("annal sql");
+    config.host(address.ip().to_string()).port(address.port());
+    config.user(user).dbname("annal").application_name("annal sql");
     let (client, connection) = config.connect(NoTls).await.map_err(|error| {
         let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         let hint = "start one with \"annal server\", or name another with --connect".to_owned();
-        failure(&format!("could not connect to a server at {}: {reason}", options.address), Some(hint))
+        failure(&format!("could not connect to a server at {address}: {reason}"), Some(hint))
     })?;
-    let connection = tokio::spawn(connection);
+    // It ends with the client; what it says then the client has been told.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn run_all(options: &SqlOptions, statements: &[&str]) -> Result<(), Error> {
+    let client = connect(options.address, &options.user).await?;
     for statement in statements {
         let printed = run_one(&client, statement, options.format).await?;
         if write!(std::io::stdout().lock(), "{printed}").is_err() {
@@ -75,16 +82,19 @@ async fn run_all(options: &SqlOptions, statements: &[&str]) -> Result<(), Error>
             break;
         }
     }
-    drop(client);
-    connection.abort();
     Ok(())
 }
 
-async fn run_one(client: &Client, statement: &str, format: Format) -> Result<String, Error> {
-    let messages = client.simple_query(statement).await.map_err(|error| match error.as_db_error() {
+/// Why a statement failed, as it is printed.
+pub(crate) fn failed(statement: &str, error: &tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
         Some(error) => refused(statement, error),
         None => failure(&format!("{error}, while running\n{statement}"), None),
-    })?;
+    }
+}
+
+async fn run_one(client: &Client, statement: &str, format: Format) -> Result<String, Error> {
+    let messages = client.simple_query(statement).await.map_err(|error| failed(statement, &error))?;
     let mut header = None;
     let mut rows: Vec<Row> = Vec::new();
     let mut count = 0;

@@ -163,7 +163,9 @@ impl Run {
         let mut rng = StdRng::seed_from_u64(seed);
         let network = SimulatedNetwork::default();
         network.set_latency(LATENCY);
-        let machines = (0..NODES).map(|place| Machine::new(place, rng.random())).collect();
+        // Every other run reads by lease.
+        let lease_reads = seed % 2 == 1;
+        let machines = (0..NODES).map(|place| Machine::new(place, rng.random(), lease_reads)).collect();
         Run { rng, world, network, machines, clocks_at: Instant::now(), removal_due: None }
     }
 

@@ -98,6 +98,7 @@ impl World {
             encode: tokio::runtime::Handle::current(),
             seal_bytes: 256 << 10,
             data_groups: event::limits::DATA_GROUPS,
+            lease_reads: false,
             log_file_bytes: LOG_FILE_BYTES,
             memory: cluster::MemoryBudget::new(1 << 30),
             remote: None,

@@ -41,7 +41,9 @@ struct State {
     held: BTreeSet<String>,
     /// Messages and streams that were not delivered because nothing gets to their address.
     refused: u64,
-    /// Follows from all messages that arrived.
+    /// Messages that arrived.
+    messages: u64,
+    /// Follows from all of them.
     trace: DefaultHasher,
 }
 
@@ -117,6 +119,11 @@ impl SimulatedNetwork {
         self.state.lock().refused
     }
 
+    /// How many messages arrived anywhere.
+    pub fn messages(&self) -> u64 {
+        self.state.lock().messages
+    }
+
     /// Follows from every message that arrived: when, from where, where, and what it said.
     pub fn trace(&self) -> u64 {
         self.state.lock().trace.finish()
@@ -125,7 +132,9 @@ impl SimulatedNetwork {
     fn arrived(&self, from: &str, to: &str, message: &[u8]) {
         let at = self.begun.elapsed();
         let what = (at, from, to, message.len(), crc32c::crc32c(message));
-        what.hash(&mut self.state.lock().trace);
+        let mut state = self.state.lock();
+        state.messages += 1;
+        what.hash(&mut state.trace);
     }
 
     fn change(&self) {

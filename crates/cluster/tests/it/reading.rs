@@ -79,3 +79,23 @@ async fn who_brings_the_token_of_a_write_sees_it_on_any_node() {
     }
     three.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_lease_reads_without_asking_anybody() {
+    const READS: u64 = 300;
+    for lease_reads in [true, false] {
+        let three = Three::with(1, lease_reads, None).await;
+        three.node(0).create_table(events("t")).await.unwrap();
+        let leader = three.node(three.leader(GroupId(1)).await).clone();
+        let t = find(&leader, "t").unwrap();
+        insert(&leader, &t, rows("s", 0..10)).await.unwrap();
+        let before = three.network.messages();
+        for _ in 0..READS {
+            assert_eq!(rows_at(&leader, &ReadLevel::strong()).await.unwrap().0, 10);
+        }
+        // Heartbeats go on by themselves, a few in a second.
+        let sent = three.network.messages() - before;
+        assert_eq!(sent < READS, lease_reads, "{sent} messages for {READS} reads");
+        three.stop().await;
+    }
+}

@@ -51,6 +51,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, memory_bytes: usize) -> NodeOptions {
         encode: Handle::current(),
         seal_bytes: event::limits::SEAL_BYTES,
         data_groups: event::limits::DATA_GROUPS,
+        lease_reads: false,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: MemoryBudget::new(memory_bytes),
         remote: None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Error, Node, NodeOptions, Place, SimulatedNetwork, Table};
+use cluster::{Error, Node, NodeOptions, Place, RemoteSegments, SimulatedNetwork, Table};
 use event::{Entropy, GroupId, NodeId, SimulatedClock};
 use storage::SimulatedDisk;
 
@@ -19,6 +19,8 @@ pub(crate) struct Three {
     pub(crate) network: SimulatedNetwork,
     pub(crate) clock: Arc<SimulatedClock>,
     groups: usize,
+    lease_reads: bool,
+    remote: Option<RemoteSegments>,
     disks: Vec<Arc<SimulatedDisk>>,
     pub(crate) nodes: Vec<Option<Arc<Node>>>,
 }
@@ -35,10 +37,20 @@ impl Three {
 
     /// The same with several.
     pub(crate) async fn with_groups(groups: usize) -> Three {
+        Three::with(groups, false, None).await
+    }
+
+    /// The same with one data group, and segments elsewhere.
+    pub(crate) async fn with_remote(remote: RemoteSegments) -> Three {
+        Three::with(1, false, Some(remote)).await
+    }
+
+    /// The same, and their leaders read by lease when that is said.
+    pub(crate) async fn with(groups: usize, lease_reads: bool, remote: Option<RemoteSegments>) -> Three {
         let disks = (0..3).map(|seed| Arc::new(SimulatedDisk::new(seed))).collect();
         let clock = Arc::new(SimulatedClock::at(START_US));
         let (network, nodes) = (SimulatedNetwork::default(), vec![None, None, None]);
-        let mut three = Three { network, clock, groups, disks, nodes };
+        let mut three = Three { network, clock, groups, lease_reads, remote, disks, nodes };
         three.nodes[0] = Some(three.open(0).await.unwrap());
         let (second, third) = tokio::join!(three.open(1), three.open(2));
         three.nodes[1] = Some(second.unwrap());
@@ -62,8 +74,20 @@ impl Three {
         let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
         let options = options(disk, 1 << 30);
         let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
-        let (clock, data_groups) = (self.clock.clone(), self.groups);
-        Node::start(NodeOptions { place, entropy, clock, seal_bytes: SEAL_BYTES, data_groups, ..options }).await
+        let (clock, data_groups, lease_reads) = (self.clock.clone(), self.groups, self.lease_reads);
+        let (seal_bytes, remote) = (SEAL_BYTES, self.remote.clone());
+        let options = NodeOptions { place, entropy, clock, seal_bytes, data_groups, lease_reads, remote, ..options };
+        Node::start(options).await
+    }
+
+    /// One more node, the fourth, on a disk of its own; it joins and learns.
+    pub(crate) async fn fourth(&self) -> Arc<Node> {
+        let (address, disk) = ("fourth".to_owned(), Arc::new(SimulatedDisk::new(9)));
+        let (transport, join) = (self.network.at(&address), vec![self::address(1)]);
+        let place = Place { transport, address, join, ..Place::alone() };
+        let options = options(disk, 1 << 30);
+        let (clock, remote) = (self.clock.clone(), self.remote.clone());
+        Node::start(NodeOptions { place, clock, remote, ..options }).await.unwrap()
     }
 
     pub(crate) fn node(&self, place: usize) -> &Arc<Node> {
@@ -404,11 +428,7 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
     three.node(0).create_table(events("t")).await.unwrap();
     let t = table(three.node(0), "t");
     insert(three.node(0), &t, rows("s", 0..20)).await.unwrap();
-    let (address, disk) = ("fourth".to_owned(), Arc::new(SimulatedDisk::new(9)));
-    let (transport, join) = (three.network.at(&address), vec![self::address(1)]);
-    let place = Place { transport, address, join, ..Place::alone() };
-    let options = options(disk, 1 << 30);
-    let fourth = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
+    let fourth = three.fourth().await;
     assert_eq!(fourth.id(), NodeId(4));
     assert_eq!(read(&fourth, &table(&fourth, "t")).await, once("s", 0..20), "a learner reads what was acknowledged");
     assert!(fourth.replica_status().iter().all(|replica| !replica.votes), "three vote");

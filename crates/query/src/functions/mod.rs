@@ -92,7 +92,7 @@ pub(crate) fn of_node(node: &Arc<Node>) -> Functions {
     functions.scalar.push(Arc::new(flush::Flush::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(join_token::MakeJoinToken::new(Arc::clone(node)).into_scalar_udf()));
     functions.scalar.push(Arc::new(manifest::Manifest::new(Arc::clone(node)).into_scalar_udf()));
-    for operation in [operate::Operation::TransferLeader, operate::Operation::RemoveNode, operate::Operation::Scrub] {
+    for operation in operate::Operation::ALL {
         functions.scalar.push(Arc::new(operate::Operate::new(Arc::clone(node), operation).into_scalar_udf()));
     }
     functions.scalar.push(Arc::new(retention::Retention::adding(Arc::clone(node)).into_scalar_udf()));

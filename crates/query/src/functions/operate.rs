@@ -1,4 +1,4 @@
-//! `annal.transfer_leader(group, node)`, `annal.remove_node(node)` and `annal.scrub(table)`: the cluster tended through SQL.
+//! `annal.transfer_leader(group, node)`, `annal.move_replica(group, from, to)`, `annal.remove_node(node)` and `annal.scrub(table)`: the cluster tended through SQL.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -19,10 +19,17 @@ use crate::error::{Condition, Error};
 pub(crate) enum Operation {
     /// Gives the lead of a group to a node; true once that one leads.
     TransferLeader,
+    /// Moves a replica that votes from a node to another; true once it votes there.
+    MoveReplica,
     /// Takes a node out of the cluster; true once it is out of the catalog.
     RemoveNode,
     /// Reads all segments of a table on every node; how many were damaged and are another node's by now.
     Scrub,
+}
+
+impl Operation {
+    pub(crate) const ALL: [Operation; 4] =
+        [Operation::TransferLeader, Operation::MoveReplica, Operation::RemoveNode, Operation::Scrub];
 }
 
 /// One of these functions.
@@ -37,6 +44,7 @@ impl Operate {
     pub(crate) fn new(node: Arc<Node>, operation: Operation) -> Operate {
         let types = match operation {
             Operation::TransferLeader => vec![DataType::Int64, DataType::Int64],
+            Operation::MoveReplica => vec![DataType::Int64; 3],
             Operation::RemoveNode => vec![DataType::Int64],
             Operation::Scrub => vec![DataType::Utf8],
         };
@@ -78,6 +86,10 @@ impl Operate {
                 let done = self.node.transfer_leader(GroupId(number(0)), NodeId(number(1))).await;
                 done.map(|()| 1).map_err(Error::in_plan)
             }
+            Operation::MoveReplica => {
+                let (group, from, to) = (GroupId(number(0)), NodeId(number(1)), NodeId(number(2)));
+                self.node.move_replica(group, from, to).await.map(|()| 1).map_err(Error::in_plan)
+            }
             Operation::RemoveNode => self.node.remove_node(NodeId(number(0))).await.map(|()| 1).map_err(Error::in_plan),
             Operation::Scrub => self.scrub(arguments[0].as_string::<i32>().value(row)).await,
         }
@@ -108,6 +120,7 @@ impl ScalarUDFImpl for Operate {
     fn name(&self) -> &'static str {
         match self.operation {
             Operation::TransferLeader => "annal.transfer_leader",
+            Operation::MoveReplica => "annal.move_replica",
             Operation::RemoveNode => "annal.remove_node",
             Operation::Scrub => "annal.scrub",
         }
@@ -119,7 +132,7 @@ impl ScalarUDFImpl for Operate {
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
         Ok(match self.operation {
-            Operation::TransferLeader | Operation::RemoveNode => DataType::Boolean,
+            Operation::TransferLeader | Operation::MoveReplica | Operation::RemoveNode => DataType::Boolean,
             Operation::Scrub => DataType::Int64,
         })
     }

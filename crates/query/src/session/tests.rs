@@ -50,6 +50,7 @@ async fn engine(directory: &tempfile::TempDir, consensus: &Handle, queries: &Han
         encode: Handle::current(),
         seal_bytes: 64 << 20,
         data_groups: event::limits::DATA_GROUPS,
+        lease_reads: false,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
         remote: None,

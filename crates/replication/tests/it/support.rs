@@ -186,6 +186,7 @@ pub(crate) async fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<(
         clock,
         runtime: tokio::runtime::Handle::current(),
         founders: BTreeMap::from([(NodeId(1), Peer::default())]),
+        lease_reads: false,
     };
     let group = Group::open(options, Diary::default(), Nobody).await?;
     group.ready().await?;

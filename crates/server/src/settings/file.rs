@@ -29,6 +29,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "cluster.authority", default: "none: connections between nodes are not encrypted" },
     Key { name: "cluster.certificate", default: "none" },
     Key { name: "cluster.key", default: "none" },
+    Key { name: "cluster.groups", default: "3" },
+    Key { name: "cluster.lease_reads", default: "false" },
     Key { name: "memory", default: "half of the machine's memory" },
     Key { name: "query.memory", default: "half of memory" },
     Key { name: "query.cores", default: "the number of cores, at least 2" },
@@ -72,6 +74,8 @@ pub(super) struct Cluster {
     pub(super) authority: Option<String>,
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) groups: Option<i64>,
+    pub(super) lease_reads: Option<bool>,
 }
 
 /// The table `[query]`.

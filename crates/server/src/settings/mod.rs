@@ -35,6 +35,9 @@ const QUERY_CORES_MIN: usize = 2;
 /// More than this are a mistake.
 const QUERY_CORES_MAX: usize = 256;
 
+/// Each group has a leader of its own to heartbeat, elect and checkpoint.
+const GROUPS_MAX: usize = 64;
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -57,6 +60,10 @@ pub struct Settings {
     pub http_listen: Option<SocketAddr>,
     /// The node's place among others; `None` when it is alone.
     pub cluster: Option<Cluster>,
+    /// Groups that the tables of a new cluster are spread over.
+    pub groups: usize,
+    /// Whether a group's leader reads without asking a majority that answered it a moment ago.
+    pub lease_reads: bool,
     /// How long running statements may go on after SIGTERM.
     pub shutdown_grace: Duration,
     /// How the node's memory is divided.
@@ -147,6 +154,8 @@ impl Settings {
         if let Some(http_listen) = http_listen {
             refuse_open_door("http_listen", http_listen, insecure)?;
         }
+        let groups = groups(file.cluster.groups)?;
+        let lease_reads = file.cluster.lease_reads.unwrap_or(false);
         let cluster = Cluster::resolve(file.cluster, overrides, insecure)?;
         let data_dir = overrides.data.clone().or(file.data_dir.map(PathBuf::from));
         let log_format = overrides.log_format.clone().or(file.log.format).unwrap_or_else(|| "auto".to_owned());
@@ -155,6 +164,8 @@ impl Settings {
             listen,
             http_listen,
             cluster,
+            groups,
+            lease_reads,
             shutdown_grace: match file.shutdown_grace {
                 Some(text) => units::duration("shutdown_grace", &text)?,
                 None => SHUTDOWN_GRACE_DEFAULT,
@@ -200,6 +211,14 @@ fn data_directory(path: &Path) -> Result<PathBuf, SettingsError> {
         return Err(SettingsError::new(format!("data directory \"{}\" is not a directory", path.display())));
     }
     Ok(path.to_owned())
+}
+
+fn groups(groups: Option<i64>) -> Result<usize, SettingsError> {
+    let Some(groups) = groups else { return Ok(event::limits::DATA_GROUPS) };
+    let fitting = usize::try_from(groups).ok().filter(|groups| (1..=GROUPS_MAX).contains(groups));
+    fitting.ok_or_else(|| {
+        SettingsError::new(format!("\"cluster.groups\" must be between 1 and {GROUPS_MAX}, not {groups}"))
+    })
 }
 
 fn query_cores(cores: Option<i64>) -> Result<usize, SettingsError> {

@@ -39,6 +39,9 @@ fn every_key_is_read() {
         [query]
         memory = "256 MiB"
         cores = 3
+        [cluster]
+        groups = 5
+        lease_reads = true
         [storage]
         seal_size = "8 MiB"
         [log]
@@ -53,6 +56,7 @@ fn every_key_is_read() {
     assert_eq!(settings.shutdown_grace, Duration::from_millis(1500));
     assert_eq!(settings.memory, Memory { node: 1 << 30, queries: 256 << 20, seal: 8 << 20 });
     assert_eq!(settings.query_cores, 3);
+    assert_eq!((settings.groups, settings.lease_reads), (5, true));
     assert_eq!((settings.log_format, settings.log_filter.as_str()), (LogFormat::Json, "warn,storage=debug"));
 }
 
@@ -221,6 +225,8 @@ fn the_list_of_keys_is_the_struct() {
             authority: text(),
             certificate: text(),
             key: text(),
+            groups: Some(0),
+            lease_reads: Some(false),
         },
         memory: text(),
         query: file::Query { memory: text(), cores: Some(0) },

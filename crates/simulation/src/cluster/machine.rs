@@ -40,6 +40,7 @@ pub(super) struct Machine {
     process: Process,
     ended: watch::Sender<bool>,
     entropy: u64,
+    lease_reads: bool,
     /// The node that its disk holds, as far as it was seen to run.
     pub(super) id: Option<NodeId>,
     /// What was done to its data.
@@ -59,7 +60,7 @@ fn slow(disk: SimulatedDisk) -> Arc<SimulatedDisk> {
 }
 
 impl Machine {
-    pub(super) fn new(place: usize, seed: u64) -> Machine {
+    pub(super) fn new(place: usize, seed: u64, lease_reads: bool) -> Machine {
         Machine {
             place,
             disk: slow(SimulatedDisk::new(seed)),
@@ -67,6 +68,7 @@ impl Machine {
             process: Process::Down(None),
             ended: watch::Sender::new(false),
             entropy: seed,
+            lease_reads,
             id: None,
             damage: None,
             disk_fails: false,
@@ -106,6 +108,7 @@ impl Machine {
             encode: tokio::runtime::Handle::current(),
             seal_bytes: SEAL_BYTES,
             data_groups: event::limits::DATA_GROUPS,
+            lease_reads: self.lease_reads,
             log_file_bytes: LOG_FILE_BYTES,
             memory: MemoryBudget::new(1 << 30),
             remote: None,

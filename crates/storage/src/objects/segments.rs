@@ -94,6 +94,13 @@ impl SegmentStore {
         matches!(self.kind, Kind::Embedded(_))
     }
 
+    /// Gives up the copy here of an object that lies elsewhere, if there is one.
+    pub async fn forget_copy(&self, location: &Path) {
+        if let Kind::Cached(store) = &self.kind {
+            store.forget(location).await;
+        }
+    }
+
     /// Puts several objects, embedded ones with one sync of each directory. None of them may be counted on before this returns; when it
     /// fails, some may be there.
     ///

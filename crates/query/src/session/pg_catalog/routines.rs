@@ -28,10 +28,17 @@ const fn function(name: &'static str, result: &'static str, arguments: &'static 
 }
 
 /// In the order they are listed.
-const ROUTINES: [Routine; 15] = [
+const ROUTINES: [Routine; 16] = [
     Routine { schema: ANNAL_OID, name: "compact", kind: "f", result: "void", arguments: "relation text" },
     Routine { schema: ANNAL_OID, name: "flush", kind: "f", result: "void", arguments: "" },
     Routine { schema: ANNAL_OID, name: "join_token", kind: "f", result: "text", arguments: "" },
+    Routine {
+        schema: ANNAL_OID,
+        name: "move_replica",
+        kind: "f",
+        result: "boolean",
+        arguments: "group_id bigint, from_node bigint, to_node bigint",
+    },
     Routine { schema: ANNAL_OID, name: "remove_node", kind: "f", result: "boolean", arguments: "node bigint" },
     Routine { schema: ANNAL_OID, name: "scrub", kind: "f", result: "bigint", arguments: "relation text" },
     Routine {

@@ -30,6 +30,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         encode: Handle::current(),
         seal_bytes: event::limits::SEAL_BYTES,
         data_groups: event::limits::DATA_GROUPS,
+        lease_reads: false,
         log_file_bytes: event::limits::LOG_FILE_BYTES,
         memory: cluster::MemoryBudget::new(1 << 30),
         remote: None,
