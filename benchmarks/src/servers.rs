@@ -283,6 +283,10 @@ fn port_of(layout: &serde_json::Value, key: &str) -> Result<u16, Error> {
     port.ok_or_else(|| format!("no \"{key}\" in the layout of the cluster").into())
 }
 
-fn free_port() -> Result<u16, Error> {
+/// A port that nobody listens on now.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16, Error> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

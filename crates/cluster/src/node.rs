@@ -151,6 +151,8 @@ pub struct ShardStatus {
     pub group: GroupId,
     /// Leader of the group, when known.
     pub leader: Option<event::NodeId>,
+    /// Who votes in the group.
+    pub voters: BTreeSet<NodeId>,
     /// Current Raft term.
     pub term: u64,
     /// Commit index.
@@ -582,6 +584,7 @@ impl Node {
                 table: definition.id,
                 group,
                 leader: status.leader,
+                voters: status.voters.clone(),
                 term: status.term,
                 committed: status.committed,
                 applied: status.applied,

@@ -159,13 +159,14 @@ impl<M: StateMachine> Group<M> {
             raft.trigger().elect(false).await.map_err(|e| fatal(&e))?;
         } else if !mutants::is_back("lease forgotten") {
             quiet_until += QUIET_AFTER_START;
+        }
+        tokio::spawn({
             let raft = raft.clone();
-            raft.runtime_config().elect(false);
-            tokio::spawn(async move {
+            async move {
                 tokio::time::sleep_until(quiet_until).await;
                 raft.runtime_config().elect(true);
-            });
-        }
+            }
+        });
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
         let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us, log: records };
         let proposer = tokio::spawn(proposer.run());
@@ -498,6 +499,8 @@ fn config(group: GroupId) -> Config {
         max_in_snapshot_log_to_keep: 0,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
+        // Not before it may: see `QUIET_AFTER_START`.
+        enable_elect: false,
         ..Config::default()
     };
     config.validate().expect("the constants fit together")

@@ -125,7 +125,7 @@ impl ViewTable {
     async fn rows(&self) -> Result<RecordBatch> {
         match self.view {
             View::Tables => tables::rows(&self.snapshots().await?),
-            View::Shards => shards::rows(&self.catalog, &self.node.shards()),
+            View::Shards => shards::rows(&self.catalog, &self.node.shards(), &self.node.nodes().await),
             View::Splits => splits::rows(&self.snapshots().await?),
             View::Nodes => nodes::rows(&self.node.nodes().await),
             View::Replicas => nodes::replica_rows(&self.node.nodes().await),

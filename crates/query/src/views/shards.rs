@@ -2,7 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use cluster::{Catalog, ShardStatus};
+use cluster::{Catalog, NodeState, NodeStatus, ShardStatus};
 use datafusion::error::Result;
 use event::TableDefinition;
 
@@ -19,10 +19,25 @@ pub(super) fn schema() -> SchemaRef {
         bigint("committed"),
         bigint("applied"),
         bigint("lag"),
+        bigint("voters"),
+        bigint("voters_connected"),
+        text("quorum"),
     ])
 }
 
-pub(super) fn rows(catalog: &Catalog, shards: &[ShardStatus]) -> Result<RecordBatch> {
+/// How many voters a group can still do without: `whole` when all answer, `degraded` while a majority does, else `lost`.
+fn quorum(voters: usize, connected: usize) -> &'static str {
+    match connected {
+        connected if connected == voters => "whole",
+        connected if connected > voters / 2 => "degraded",
+        _ => "lost",
+    }
+}
+
+/// One row for each shard; `nodes` as they answer now.
+pub(super) fn rows(catalog: &Catalog, shards: &[ShardStatus], nodes: &[NodeStatus]) -> Result<RecordBatch> {
+    let is_connected = |node: &NodeStatus| node.state == NodeState::Connected;
+    let connected = |s: &ShardStatus| nodes.iter().filter(|n| is_connected(n) && s.voters.contains(&n.node)).count();
     let table = |status: &ShardStatus| catalog.tables.get(&status.table);
     let name =
         |f: &dyn Fn(&TableDefinition) -> String| texts(shards.iter().map(|s| table(s).map(|t| f(&t.definition))));
@@ -37,6 +52,21 @@ pub(super) fn rows(catalog: &Catalog, shards: &[ShardStatus]) -> Result<RecordBa
         number(&|s| Some(s.committed)),
         number(&|s| Some(s.applied)),
         number(&|s| Some(s.committed.saturating_sub(s.applied))),
+        number(&|s| Some(s.voters.len() as u64)),
+        number(&|s| Some(connected(s) as u64)),
+        texts(shards.iter().map(|s| Some(quorum(s.voters.len(), connected(s))))),
     ];
     batch(schema(), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quorum;
+
+    #[test]
+    fn a_majority_is_more_than_half() {
+        assert_eq!([3, 2, 1, 0].map(|connected| quorum(3, connected)), ["whole", "degraded", "lost", "lost"]);
+        assert_eq!([5, 3, 2].map(|connected| quorum(5, connected)), ["whole", "degraded", "lost"]);
+        assert_eq!(quorum(1, 1), "whole");
+    }
 }

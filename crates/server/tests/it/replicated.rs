@@ -127,6 +127,10 @@ async fn the_leader_is_killed_again_and_again() {
             cluster.node_mut(leader).kill().await;
             // The two that are left elect one of them and go on.
             written.more(BETWEEN).await;
+            let health = "SELECT DISTINCT quorum, voters, voters_connected FROM annal.shards";
+            let other = cluster.connect((leader + 1) % 3).await;
+            let row = other.query_one(health, &[]).await.unwrap();
+            assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), ("degraded", 3, 2));
             cluster.node_mut(leader).restart().await;
             written.find(cluster);
         }
