@@ -8,6 +8,7 @@ mod crash;
 mod ddl;
 mod flush;
 mod full_disk;
+mod heartbeats;
 mod join_tokens;
 mod joint;
 mod numbers;
