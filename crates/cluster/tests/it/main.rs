@@ -8,6 +8,7 @@ mod crash;
 mod ddl;
 mod flush;
 mod full_disk;
+mod hosts;
 mod join_tokens;
 mod joint;
 mod numbers;
