@@ -2,6 +2,7 @@
 # Installs what the tests need besides the Rust toolchain, once; quick when everything is there.
 #   - psql and a PostgreSQL 15 server (Debian packages): a client to serve, and an oracle to compare answers with
 #   - strace, which makes a sync fail
+#   - iproute2 and nftables, which make a network of namespaces and cut it, and libfaketime, by which the clock of one process is wrong
 #   - a Python environment with psycopg, duckdb, pyarrow and moto's server in the cache directory: other readers of wire and files, and an S3 store
 set -euo pipefail
 
@@ -42,6 +43,9 @@ if ! postgres_is_here; then
 fi
 
 command -v strace >/dev/null || install_packages strace
+command -v ip >/dev/null || install_packages iproute2
+command -v nft >/dev/null || install_packages nftables
+compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || install_packages libfaketime
 
 ready="$venv/ready-$(printf '%s\n' "${python_packages[@]}" | cksum | cut -d' ' -f1)"
 if [ ! -e "$ready" ]; then
@@ -51,4 +55,4 @@ if [ ! -e "$ready" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}"
     touch "$ready"
 fi
-echo "test tools: $(psql --version), strace, Python environment in $venv"
+echo "test tools: $(psql --version), strace, ip, nft, libfaketime, Python environment in $venv"

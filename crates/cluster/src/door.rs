@@ -227,6 +227,7 @@ impl Door {
                 needed.map(|needed| to_json(&needed)).map_err(refusal)
             }
             Request::Status => Ok(to_json(&self.node()?.replica_status())),
+            Request::Host => Ok(to_json(&self.node()?.host_status())),
         }
     }
 

@@ -126,10 +126,13 @@ impl Node {
         if mutants::is_back("purged early") {
             return self.checkpoint(data, false).await;
         }
-        if let Err(error) = self.fetch_missing(data).await {
+        let fetched = self.fetch_missing(data).await;
+        if let Err(error) = &fetched {
             tracing::debug!(group = %data.group.id(), %error, "could not get a segment; trying again");
         }
-        self.checkpoint(data, false).await
+        self.checkpoint(data, false).await?;
+        // Who has no room for segments of others has none for its own: it is not given a group.
+        fetched.or_else(|error| if matches!(error, Error::DiskFull(_)) { Err(error) } else { Ok(()) })
     }
 
     fn is_due(&self, data: &DataGroup, forced: bool) -> bool {

@@ -55,9 +55,12 @@ pub(crate) struct JointCommit {
 }
 
 impl Node {
-    /// Until when a transaction that begins to commit now can be committed.
+    /// Until when a transaction that begins to commit now can be committed, by the time of entries. That is ahead of this node's clock when the
+    /// clock is behind, or when that of a leader was ahead once.
     pub(crate) fn commit_until_us(&self) -> i64 {
-        self.clock.now_us().saturating_add(COMMIT_WITHIN_US)
+        let applied = self.data.values().map(|data| data.group.applied_time_us());
+        let newest = applied.chain([self.catalog.applied_time_us()]).fold(self.clock.now_us(), i64::max);
+        newest.saturating_add(COMMIT_WITHIN_US)
     }
 
     /// Commits all parts, or none of them; answers once every group shows its part. The group that decides is the first one: it does not

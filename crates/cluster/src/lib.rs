@@ -26,6 +26,7 @@ mod ddl;
 mod flush;
 mod hidden;
 mod hold;
+mod host;
 mod incoming;
 mod joint;
 mod maintenance;

@@ -223,14 +223,22 @@ impl Node {
         if forced.is_some() { failed } else { Ok(()) }
     }
 
-    /// Forgets what is past its retention, by this node's clock.
+    /// Forgets what is past its retention, by this node's clock and by what most voters of the group think the time is: what one wrong clock
+    /// would forget cannot be had back.
     async fn retire(&self, data: &DataGroup) -> Result<(), Error> {
         for (shard, table) in data.reader().shards() {
             let Some(retention_us) = table.event().and_then(|options| options.retention_us) else { continue };
-            let before_us = self.clock.now_us().saturating_sub(retention_us);
             let Some((_, snapshot)) = data.reader().snapshot(shard) else { continue };
+            let now_us = self.clock.now_us();
+            if expired_splits(&table, &snapshot, now_us.saturating_sub(retention_us)).is_empty() {
+                continue;
+            }
+            let Some(agreed_us) = self.agreed_now_us(&data.group.voters()).await else { continue };
+            let before_us = now_us.min(agreed_us).saturating_sub(retention_us);
             let expired = expired_splits(&table, &snapshot, before_us);
-            if !expired.is_empty() {
+            if expired.is_empty() {
+                tracing::debug!(%shard, table = table.name, "the clock of this node is ahead of those of others");
+            } else {
                 self.expire(data, shard, before_us).await?;
                 tracing::info!(%shard, table = table.name, splits = expired.len(), "forgot splits past their retention");
             }

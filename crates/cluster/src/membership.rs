@@ -263,6 +263,9 @@ impl Node {
             self.tend(group, &nodes).await?;
         }
         self.level(placement).await;
+        if self.host_status().is_full {
+            self.give_up_lead().await;
+        }
         Ok(())
     }
 

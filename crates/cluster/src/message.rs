@@ -67,6 +67,8 @@ pub(crate) enum Request {
     /// Which of these objects of the shared store the node needs, for the leader of a group that has applied so much; JSON of `Vec<String>`, and so
     /// is the answer.
     Needs { group: GroupId, applied: u64, names: Bytes },
+    /// The state of the node's machine.
+    Host,
 }
 
 /// The first message of a stream.

@@ -42,11 +42,7 @@ impl Spread {
     fn next_leader(&mut self, group: GroupId, status: &GroupStatus, own: NodeId) -> Option<NodeId> {
         let turn = (group.0.saturating_sub(1) as usize).checked_rem(status.voters.len());
         let preferred = turn.and_then(|turn| status.voters.iter().nth(turn)).copied().filter(|node| *node != own);
-        let is_fit = |node: &NodeId| {
-            status.silent.get(node).is_some_and(|silent| *silent < IS_THERE)
-                && status.matching.get(node).is_some_and(|at| at + limits::PROMOTE_LAG_ENTRIES >= status.last)
-        };
-        let Some(preferred) = preferred.filter(|node| status.leader == Some(own) && is_fit(node)) else {
+        let Some(preferred) = preferred.filter(|node| status.leader == Some(own) && is_fit(status, *node)) else {
             self.looks.remove(&group);
             return None;
         };
@@ -121,6 +117,9 @@ impl Node {
         for data in self.data.values() {
             let group = data.group.id();
             let Some(next) = placement.spread.next_leader(group, &data.group.status(), own) else { continue };
+            if !self.has_room(next).await {
+                continue;
+            }
             tracing::info!(%group, to = %next, "giving a group to the node that is to lead it");
             if let Err(error) = self.hand_over_here(group, next).await {
                 tracing::info!(%group, to = %next, %error, "a group could not be handed over");
@@ -138,6 +137,33 @@ impl Node {
         tracing::info!(%group, %from, %to, "moving a vote to a node that has fewer");
         if let Err(error) = self.move_vote_here(group, from, to).await {
             tracing::info!(%group, %from, %to, %error, "a vote could not be moved yet");
+        }
+    }
+
+    /// Whether another node says that its disk has room.
+    async fn has_room(&self, node: NodeId) -> bool {
+        self.ask_host(node).await.is_some_and(|host| !host.is_full)
+    }
+
+    /// Gives the groups that this node leads, and would refuse rows for, to voters that have room, as far as there are any.
+    pub(crate) async fn give_up_lead(&self) {
+        let groups = self.data.iter().map(|(group, data)| (*group, data.group.status()));
+        let groups: Vec<_> = groups.chain([(GroupId::CATALOG, self.catalog.status())]).collect();
+        for (group, status) in groups {
+            if status.leader != Some(self.identity.node) {
+                continue;
+            }
+            let others = status.voters.iter().copied().filter(|node| *node != self.identity.node);
+            for next in others.filter(|node| is_fit(&status, *node)) {
+                if !self.has_room(next).await {
+                    continue;
+                }
+                tracing::warn!(%group, to = %next, "giving up a group for want of room on the disk");
+                match self.hand_over_here(group, next).await {
+                    Ok(()) => break,
+                    Err(error) => tracing::info!(%group, to = %next, %error, "a group could not be handed over"),
+                }
+            }
         }
     }
 
@@ -227,6 +253,12 @@ async fn move_vote<M: StateMachine>(group: &Group<M>, own: NodeId, from: NodeId,
     group.change_voters(&voters).await?;
     tracing::info!(group = %id, %from, %to, "a vote was moved");
     Ok(0)
+}
+
+/// Whether a leader sees that a member answers and has nearly caught up.
+fn is_fit(status: &GroupStatus, node: NodeId) -> bool {
+    answers(status, node)
+        && status.matching.get(&node).is_some_and(|at| at + limits::PROMOTE_LAG_ENTRIES >= status.last)
 }
 
 /// Whether a member has answered its leader a moment ago.

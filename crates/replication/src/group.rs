@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use event::{Clock, GroupId, NodeId, limits, mutants};
@@ -111,6 +111,8 @@ pub struct Group<M: StateMachine> {
     queue: parking_lot::Mutex<Option<mpsc::Sender<Waiting<M>>>>,
     budget: Arc<Semaphore>,
     room: Room,
+    /// The newest time applied.
+    applied_time_us: Arc<AtomicI64>,
     runtime: Handle,
     /// Closed when the proposer has ended, true when by a panic.
     panicked: watch::Receiver<bool>,
@@ -168,7 +170,8 @@ impl<M: StateMachine> Group<M> {
             }
         });
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
-        let proposer = Proposer { group, raft: raft.clone(), queue, clock, applied_time_us, log: records };
+        let (raft_here, time_us) = (raft.clone(), applied_time_us.clone());
+        let proposer = Proposer { group, raft: raft_here, queue, clock, applied_time_us: time_us, log: records };
         let proposer = tokio::spawn(proposer.run());
         let (ended, panicked) = watch::channel(false);
         tokio::spawn(async move {
@@ -183,6 +186,7 @@ impl<M: StateMachine> Group<M> {
             queue: parking_lot::Mutex::new(Some(sender)),
             budget: Arc::new(Semaphore::new(limits::PROPOSE_QUEUE_BYTES)),
             room,
+            applied_time_us,
             runtime,
             panicked,
             lease_reads,
@@ -392,6 +396,11 @@ impl<M: StateMachine> Group<M> {
     /// The last index applied, 0 without one.
     pub fn applied_index(&self) -> u64 {
         self.raft.metrics().borrow_watched().last_applied.map_or(0, |l| l.index)
+    }
+
+    /// The time of the newest entry applied, in microseconds since 1970: it never goes back, whatever the clocks of leaders do.
+    pub fn applied_time_us(&self) -> i64 {
+        self.applied_time_us.load(Ordering::SeqCst)
     }
 
     /// The current term.

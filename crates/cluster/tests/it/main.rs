@@ -9,6 +9,7 @@ mod ddl;
 mod flush;
 mod full_disk;
 mod heartbeats;
+mod hosts;
 mod join_tokens;
 mod joint;
 mod numbers;

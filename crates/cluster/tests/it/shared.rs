@@ -44,7 +44,7 @@ async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
         assert_eq!(read(node, &t).await, once("s", 0..200), "node {}", node.id());
     }
     three.node(0).compact(&t).await.unwrap();
-    three.clock.advance(PROMISE_US);
+    three.advance_clocks(PROMISE_US);
     eventually("what was merged is gone", || holds_no_more(three.node(0), &t)).await;
     assert_eq!(named(three.node(0), &t).await.len(), 1);
 
@@ -56,7 +56,7 @@ async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
     there.flush().await.unwrap();
     let before = named(&there, &t).await;
     there.compact(&t).await.unwrap();
-    three.clock.advance(PROMISE_US);
+    three.advance_clocks(PROMISE_US);
     let all = |node: Arc<Node>| async move { objects(&node).await.into_iter().collect::<BTreeSet<_>>() };
     for _ in 0..3 {
         assert!(!holds_no_more(&there, &t).await);
@@ -70,7 +70,7 @@ async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
     let fourth = three.fourth().await;
     assert_eq!(read(&fourth, &t).await, once("s", 0..250));
     three.node(0).drop_table(t.definition.id).await.unwrap();
-    three.clock.advance(PROMISE_US);
+    three.advance_clocks(PROMISE_US);
     eventually("nothing is left", || async {
         three.node(0).flush().await.unwrap();
         objects(&there).await.is_empty()

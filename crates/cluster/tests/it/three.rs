@@ -17,11 +17,11 @@ const SEAL_BYTES: usize = 256 << 10;
 /// Three nodes and what is between and below them.
 pub(crate) struct Three {
     pub(crate) network: SimulatedNetwork,
-    pub(crate) clock: Arc<SimulatedClock>,
+    pub(crate) clocks: [Arc<SimulatedClock>; 3],
     groups: usize,
     lease_reads: bool,
     remote: Option<RemoteSegments>,
-    disks: Vec<Arc<SimulatedDisk>>,
+    pub(crate) disks: Vec<Arc<SimulatedDisk>>,
     pub(crate) nodes: Vec<Option<Arc<Node>>>,
 }
 
@@ -48,9 +48,9 @@ impl Three {
     /// The same, and their leaders read by lease when that is said.
     pub(crate) async fn with(groups: usize, lease_reads: bool, remote: Option<RemoteSegments>) -> Three {
         let disks = (0..3).map(|seed| Arc::new(SimulatedDisk::new(seed))).collect();
-        let clock = Arc::new(SimulatedClock::at(START_US));
+        let clocks = [(); 3].map(|()| Arc::new(SimulatedClock::at(START_US)));
         let (network, nodes) = (SimulatedNetwork::default(), vec![None, None, None]);
-        let mut three = Three { network, clock, groups, lease_reads, remote, disks, nodes };
+        let mut three = Three { network, clocks, groups, lease_reads, remote, disks, nodes };
         three.nodes[0] = Some(three.open(0).await.unwrap());
         let (second, third) = tokio::join!(three.open(1), three.open(2));
         three.nodes[1] = Some(second.unwrap());
@@ -71,10 +71,11 @@ impl Three {
         let join = if place == 0 { Vec::new() } else { vec![address(0)] };
         let (wanted, sql_address) = (Some(NodeId(place as u64 + 1)), format!("sql-{}", place + 1));
         let place = Place { transport, address: address(place), sql_address, join, wanted, ..Place::alone() };
-        let disk = self.disks[place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1].clone();
+        let number = place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1;
+        let (disk, clock) = (self.disks[number].clone(), self.clocks[number].clone());
         let options = options(disk, 1 << 30);
         let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
-        let (clock, data_groups, lease_reads) = (self.clock.clone(), self.groups, self.lease_reads);
+        let (data_groups, lease_reads) = (self.groups, self.lease_reads);
         let (seal_bytes, remote) = (SEAL_BYTES, self.remote.clone());
         let options = NodeOptions { place, entropy, clock, seal_bytes, data_groups, lease_reads, remote, ..options };
         Node::start(options).await
@@ -86,8 +87,13 @@ impl Three {
         let (transport, join) = (self.network.at(&address), vec![self::address(1)]);
         let place = Place { transport, address, join, ..Place::alone() };
         let options = options(disk, 1 << 30);
-        let (clock, remote) = (self.clock.clone(), self.remote.clone());
+        let (clock, remote) = (self.clocks[0].clone(), self.remote.clone());
         Node::start(NodeOptions { place, clock, remote, ..options }).await.unwrap()
+    }
+
+    /// Moves the clocks of all machines.
+    pub(crate) fn advance_clocks(&self, us: i64) {
+        self.clocks.iter().for_each(|clock| clock.advance(us));
     }
 
     pub(crate) fn node(&self, place: usize) -> &Arc<Node> {
@@ -382,7 +388,7 @@ async fn a_node_that_comes_back_at_another_address_is_found() {
     let transport = three.network.at(&address);
     let place = Place { transport, address, wanted: Some(NodeId(2)), ..Place::alone() };
     let options = options(three.disks[1].clone(), 1 << 30);
-    let moved = Node::start(NodeOptions { place, clock: three.clock.clone(), ..options }).await.unwrap();
+    let moved = Node::start(NodeOptions { place, clock: three.clocks[0].clone(), ..options }).await.unwrap();
     assert_eq!(read(&moved, &table(&moved, "t")).await, once("s", 0..10));
     assert_eq!(three.node(0).catalog().nodes[&NodeId(2)].address, "moved");
     moved.shutdown().await.unwrap();

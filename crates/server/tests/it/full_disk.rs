@@ -9,27 +9,26 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::TestServer;
+use crate::load::noise;
 
 /// Mounts the file system where the data directory will lie, takes room, and becomes the server.
-const ON_A_SMALL_DISK: &str = r#"for arg; do [ "$before" = --data ] && dir=$(dirname "$arg"); before=$arg; done
-mount -t tmpfs -o size=200m tmpfs "$dir" && head -c 80M /dev/zero > "$dir/ballast" && exec "$0" "$@""#;
+const MOUNT: &str = r#"for arg; do [ "$before" = --data ] && dir=$(dirname "$arg"); before=$arg; done
+mount -t tmpfs -o size=400m tmpfs "$dir" && head -c 280M /dev/zero > "$dir/ballast" && exec "$0" "$@""#;
+/// The wrapper of a server whose data directory lies on a disk with room for one file of the log, and little more, beside the [`ballast`].
+pub(crate) const ON_A_SMALL_DISK: [&str; 6] = ["unshare", "--mount", "--map-root-user", "sh", "-c", MOUNT];
 /// More than the log may take before it is noticed that the next file has no room.
 const STATEMENTS_MAX: usize = 300;
 /// Bytes of text in one statement; random, so that they are as many in the log.
 const STATEMENT_BYTES: usize = 400_000;
 
-/// Text that does not compress to much less than its length.
-fn noise(seed: usize) -> String {
-    let mut state = seed as u64 + 1;
-    let letter = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'0' + (state >> 57) as u8 % 75)
-    };
-    (0..STATEMENT_BYTES).map(letter).filter(|letter| *letter != '\\').collect()
+/// The file that takes the room of such a server's disk: whoever removes it gives that back.
+pub(crate) fn ballast(server: &TestServer) -> PathBuf {
+    let outside = server.data_dir().parent().unwrap().strip_prefix("/").unwrap().to_owned();
+    PathBuf::from(format!("/proc/{}/root", server.pid())).join(outside).join("ballast")
 }
 
 async fn insert(client: &Client, number: usize) -> Result<u64, tokio_postgres::Error> {
-    let text = noise(number).replace('\'', "_");
+    let text = noise(number as u64, STATEMENT_BYTES);
     client.execute(&format!("INSERT INTO t VALUES (now(), {number}, '{text}')"), &[]).await
 }
 
@@ -59,10 +58,8 @@ async fn until_there_is_room<T, F: Future<Output = Result<T, tokio_postgres::Err
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_they_resume_by_themselves() {
-    let wrapper = ["unshare", "--mount", "--map-root-user", "sh", "-c", ON_A_SMALL_DISK];
-    let server = TestServer::start_under(&wrapper).await;
-    let outside = server.data_dir().parent().unwrap().strip_prefix("/").unwrap().to_owned();
-    let dir = PathBuf::from(format!("/proc/{}/root", server.pid())).join(outside);
+    let server = TestServer::start_under(&ON_A_SMALL_DISK).await;
+    let ballast = ballast(&server);
     let client = server.connect().await;
     client.batch_execute("CREATE TABLE t (ts timestamptz NOT NULL, n bigint, pad text)").await.unwrap();
 
@@ -81,7 +78,7 @@ async fn a_full_disk_refuses_writes_and_they_resume_by_themselves() {
     assert_disk_full(&client.batch_execute(create).await.unwrap_err());
     assert_eq!(count(&client).await, (acknowledged as i64, acknowledged as i64), "reads go on");
 
-    fs::remove_file(dir.join("ballast")).unwrap();
+    fs::remove_file(&ballast).unwrap();
     until_there_is_room(|| insert(&client, acknowledged)).await;
     client.batch_execute(create).await.unwrap();
     assert_eq!(count(&client).await.0, acknowledged as i64 + 1);
@@ -91,11 +88,11 @@ async fn a_full_disk_refuses_writes_and_they_resume_by_themselves() {
         insert(&client, 1_000 + number).await.unwrap();
     }
     let before = count(&client).await;
-    fill(&dir.join("ballast"));
+    fill(&ballast);
     let refused = client.batch_execute("SELECT annal.flush()").await.unwrap_err();
     assert_disk_full(&refused);
     assert_eq!(count(&client).await, before);
-    fs::remove_file(dir.join("ballast")).unwrap();
+    fs::remove_file(&ballast).unwrap();
     until_there_is_room(|| client.batch_execute("SELECT annal.flush()")).await;
     assert_eq!(count(&client).await, before);
     let row = client.query_one("SELECT sum(rows)::bigint FROM annal.segments", &[]).await.unwrap();

@@ -1,7 +1,10 @@
 //! Tests of the whole product: the built binary, driven from outside. One test binary, one module for each concern.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why on stderr")]
 
-// What the tests stand on: the server as a child process, and a PostgreSQL to compare answers with.
+// What the tests stand on: the server as a child process, alone or one of three on a network of their own; a load on them; and a PostgreSQL to
+// compare answers with.
+mod load;
+mod network;
 mod oracle;
 mod server;
 mod three;
@@ -23,7 +26,12 @@ mod demo;
 // The SQL surface, by example.
 mod sqllogic;
 // Three nodes, and what happens to one of them.
+mod clock_jumps;
+mod full_disk_of_one;
+mod join_tokens;
+mod partitions;
 mod replicated;
+mod sync_failure_of_one;
 // Keys under many writers.
 mod keys;
 // Damage from outside, and late rows over restarts.

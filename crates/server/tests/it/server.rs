@@ -10,10 +10,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::network;
 
 /// The program under test, built by cargo with the tests.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_annal");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_annal");
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(10);
 /// Keeps the directories of failed tests when set.
@@ -26,12 +28,27 @@ pub(crate) struct TestServer {
     temporary: Option<TempDir>,
     data_dir: PathBuf,
     log_path: PathBuf,
-    /// Flags of the test, before our own.
-    args: Vec<String>,
-    /// A program that runs the server, and its flags; none when it is our own child.
-    wrapper: Vec<String>,
+    setup: Setup,
     address: SocketAddr,
     http_address: SocketAddr,
+}
+
+/// How a server is run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setup {
+    /// Flags of the test, before our own.
+    pub(crate) args: Vec<String>,
+    /// A program that runs the server, and its flags; none when it is our own child.
+    pub(crate) wrapper: Vec<String>,
+    /// The network namespace it runs in, when that is not the test's.
+    pub(crate) namespace: Option<PathBuf>,
+}
+
+/// Where clients of a server come in.
+#[derive(Clone, Debug)]
+pub(crate) struct Entrance {
+    address: SocketAddr,
+    namespace: Option<PathBuf>,
 }
 
 /// The `annal` program with `args`, its output captured, its input closed.
@@ -49,38 +66,32 @@ impl TestServer {
 
     /// The same with more flags, which go before the test's own.
     pub(crate) async fn start_with(args: &[&str]) -> TestServer {
-        let temporary = tempfile::Builder::new().prefix("annal-test-").tempdir().unwrap();
-        let data_dir = temporary.path().join("data");
-        let log_path = temporary.path().join("server.log");
-        Self::launch(data_dir, log_path, args, &[], Some(temporary)).await
+        Self::start_as(Setup { args: owned(args), ..Setup::default() }).await
     }
 
     /// A server as the child of `wrapper`, a program and its flags.
     pub(crate) async fn start_under(wrapper: &[&str]) -> TestServer {
+        Self::start_as(Setup { wrapper: owned(wrapper), ..Setup::default() }).await
+    }
+
+    /// A server with an empty data directory that is run like that.
+    pub(crate) async fn start_as(setup: Setup) -> TestServer {
         let temporary = tempfile::Builder::new().prefix("annal-test-").tempdir().unwrap();
         let data_dir = temporary.path().join("data");
         let log_path = temporary.path().join("server.log");
-        Self::launch(data_dir, log_path, &[], wrapper, Some(temporary)).await
+        Self::launch(data_dir, log_path, setup, Some(temporary)).await
     }
 
     /// A server on a data directory that the test owns.
     pub(crate) async fn start_in(data_dir: &Path) -> TestServer {
-        Self::launch(data_dir.to_owned(), data_dir.with_extension("log"), &[], &[], None).await
+        Self::launch(data_dir.to_owned(), data_dir.with_extension("log"), Setup::default(), None).await
     }
 
-    async fn launch(
-        data_dir: PathBuf,
-        log_path: PathBuf,
-        args: &[&str],
-        wrapper: &[&str],
-        temporary: Option<TempDir>,
-    ) -> TestServer {
-        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let (args, wrapper) = (owned(args), owned(wrapper));
-        let child = spawn(&data_dir, &log_path, &args, &wrapper);
+    async fn launch(data_dir: PathBuf, log_path: PathBuf, setup: Setup, temporary: Option<TempDir>) -> TestServer {
+        let child = spawn(&data_dir, &log_path, &setup);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server =
-            TestServer { child, temporary, data_dir, log_path, args, wrapper, address: nowhere, http_address: nowhere };
+            TestServer { child, temporary, data_dir, log_path, setup, address: nowhere, http_address: nowhere };
         server.wait_until_ready().await;
         server
     }
@@ -106,7 +117,12 @@ impl TestServer {
         }
     }
 
-    /// Where PostgreSQL clients connect; another address after each restart.
+    /// Where clients come in; another address after each restart.
+    pub(crate) fn entrance(&self) -> Entrance {
+        Entrance { address: self.address, namespace: self.setup.namespace.clone() }
+    }
+
+    /// The same in words, for clients that are not in the namespace of the server.
     pub(crate) fn dsn(&self) -> String {
         format!("host={} port={} user=annal dbname=annal", self.address.ip(), self.address.port())
     }
@@ -133,15 +149,12 @@ impl TestServer {
 
     /// A client of its own connection.
     pub(crate) async fn connect(&self) -> Client {
-        let (client, connection) = tokio_postgres::connect(&self.dsn(), NoTls).await.expect("the server takes clients");
-        // Ends with the client, or with the server.
-        tokio::spawn(connection);
-        client
+        self.entrance().connect().await.expect("the server takes clients")
     }
 
     /// Status and body of a page.
     pub(crate) async fn http_get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.http_address).await.unwrap();
+        let mut stream = reach(self.http_address, self.setup.namespace.as_deref()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = String::new();
@@ -185,17 +198,34 @@ impl TestServer {
         self.ended().await
     }
 
-    /// Starts the ended server again on the same data, as our own child, with another address.
+    /// Starts the ended server again on the same data, with another address.
     pub(crate) async fn restart(&mut self) {
-        self.wrapper.clear();
-        self.child = spawn(&self.data_dir, &self.log_path, &self.args, &[]);
+        self.child = spawn(&self.data_dir, &self.log_path, &self.setup);
         self.wait_until_ready().await;
+    }
+
+    /// The same as our own child.
+    pub(crate) async fn restart_without_wrapper(&mut self) {
+        self.setup.wrapper.clear();
+        self.restart().await;
+    }
+}
+
+impl Entrance {
+    /// A client of its own connection.
+    pub(crate) async fn connect(&self) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = reach(self.address, self.namespace.as_deref()).await?;
+        stream.set_nodelay(true)?;
+        let (client, connection) = Config::new().user("annal").dbname("annal").connect_raw(stream, NoTls).await?;
+        // Ends with the client, or with the server.
+        tokio::spawn(connection);
+        Ok(client)
     }
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        if !self.wrapper.is_empty() {
+        if !self.setup.wrapper.is_empty() {
             kill_holder_of(&self.data_dir);
         }
         // It may have ended before; either way it is gone afterwards.
@@ -221,18 +251,25 @@ fn kill_holder_of(data_dir: &Path) {
     }
 }
 
-fn spawn(data_dir: &Path, log_path: &Path, args: &[String], wrapper: &[String]) -> Child {
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A connection to a server that may be in another namespace.
+async fn reach(address: SocketAddr, namespace: Option<&Path>) -> std::io::Result<TcpStream> {
+    match namespace {
+        None => TcpStream::connect(address).await,
+        Some(namespace) => network::connect_inside(namespace, address),
+    }
+}
+
+fn spawn(data_dir: &Path, log_path: &Path, setup: &Setup) -> Child {
     let mut log: File = OpenOptions::new().create(true).append(true).open(log_path).unwrap();
     std::io::Write::write_all(&mut log, STARTED.as_bytes()).unwrap();
-    let mut command = match wrapper.split_first() {
-        None => Command::new(PROGRAM),
-        Some((program, flags)) => {
-            let mut command = Command::new(program);
-            command.args(flags).arg(PROGRAM);
-            command
-        }
-    };
-    command.stdin(Stdio::null()).arg("server").args(args).arg("--data").arg(data_dir);
+    let enter = setup.namespace.iter().flat_map(|path| ["nsenter".to_owned(), format!("--net={}", path.display())]);
+    let mut words = enter.chain(setup.wrapper.iter().cloned()).chain([PROGRAM.to_owned()]);
+    let mut command = Command::new(words.next().expect("the program itself is one"));
+    command.args(words).stdin(Stdio::null()).arg("server").args(&setup.args).arg("--data").arg(data_dir);
     command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-format", "json"]);
     // For tests with an object store, which takes any.
     command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");

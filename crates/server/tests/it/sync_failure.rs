@@ -3,7 +3,7 @@
 use crate::TestServer;
 
 /// The exit code of a node that stopped itself (docs/operating.md).
-const EXIT_NODE_FAILED: i32 = 70;
+pub(crate) const EXIT_NODE_FAILED: i32 = 70;
 /// The syncs of a thread fail from this one on (strace counts by thread); starting and making the table take fewer.
 const FIRST_FAILED_SYNC: u32 = 30;
 /// By then some thread has had that many.
@@ -23,7 +23,7 @@ async fn a_failed_sync_ends_the_process_and_loses_nothing() {
     }
     assert_eq!(server.ended().await.code(), Some(EXIT_NODE_FAILED));
     assert!(server.log().contains("the node stopped itself"), "{}", server.log());
-    server.restart().await;
+    server.restart_without_wrapper().await;
     let sql = "SELECT count(*), count(DISTINCT v) FROM t";
     let row = server.connect().await.query_one(sql, &[]).await.unwrap();
     let (count, distinct): (i64, i64) = (row.get(0), row.get(1));
