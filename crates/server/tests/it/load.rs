@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Between two reads of a reader.
 const READ_PAUSE: Duration = Duration::from_millis(200);
 /// What has not come by then does not come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 /// The rows of all statements in the first table, and in both, as (statement, rows, different rows).
 const READ_FIRST: &str = "SELECT statement, count(*), count(DISTINCT part) FROM e GROUP BY statement";
 const READ_BOTH: &str = "SELECT statement, count(*), count(DISTINCT part) FROM \
