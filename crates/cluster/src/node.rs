@@ -410,6 +410,14 @@ impl Node {
         self.cut_of_table(table, true).await
     }
 
+    /// The same of several tables, in their order, as one cut: of every transaction it shows all or nothing.
+    ///
+    /// # Errors
+    /// As [`Node::snapshot`].
+    pub async fn snapshots(&self, tables: &[Arc<Table>]) -> Result<Vec<TableSnapshot>, Error> {
+        self.cut_of_tables(tables, true).await
+    }
+
     /// A cut of the table as this node has it: it waits for nobody. A transaction that deletes or alters may be seen in part while it is
     /// concluded.
     pub(crate) async fn snapshot_here(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
@@ -417,9 +425,17 @@ impl Node {
     }
 
     async fn cut_of_table(&self, table: &Arc<Table>, newest: bool) -> Result<TableSnapshot, Error> {
+        let mut cut = self.cut_of_tables(std::slice::from_ref(table), newest).await?;
+        Ok(cut.pop().expect("one snapshot for each table"))
+    }
+
+    async fn cut_of_tables(&self, tables: &[Arc<Table>], newest: bool) -> Result<Vec<TableSnapshot>, Error> {
         let mut groups: BTreeMap<GroupId, Vec<ShardId>> = BTreeMap::new();
-        for placement in &table.shards {
-            groups.entry(placement.group).or_default().push(placement.shard);
+        let mut table_of: BTreeMap<ShardId, &Arc<Table>> = BTreeMap::new();
+        for (table, placement) in tables.iter().flat_map(|table| table.shards.iter().map(move |p| (table, p))) {
+            if table_of.insert(placement.shard, table).is_none() {
+                groups.entry(placement.group).or_default().push(placement.shard);
+            }
         }
         let mut cut = JointCut::new();
         loop {
@@ -427,11 +443,12 @@ impl Node {
                 self.read_barriers(groups.keys().copied()).await?;
                 self.follow_decided(&groups.keys().copied().collect::<Vec<_>>()).await?;
             }
-            let mut shards = Vec::with_capacity(table.shards.len());
+            let mut shards = Vec::with_capacity(table_of.len());
             for (group, wanted) in &groups {
                 let (snapshots, view) = self.data_group(*group)?.reader().cut_of(wanted);
                 cut.add(*group, view);
-                for snapshot in snapshots {
+                for (shard, snapshot) in wanted.iter().zip(snapshots) {
+                    let table = table_of[shard];
                     let Some((definition, snapshot)) = snapshot else {
                         return Err(match newest {
                             true => Error::NoSuchTable(table.definition.name.clone()),
@@ -444,11 +461,14 @@ impl Node {
             if newest && self.is_between(&cut) {
                 self.settle_prepared().await?;
             } else if cut.make_whole(&mut shards) || !newest {
+                let shards: BTreeMap<ShardId, ShardSnapshot> =
+                    shards.into_iter().map(|(_, snapshot)| (snapshot.shard, snapshot)).collect();
                 // As they are placed.
-                let at = |shard: ShardId| table.shards.iter().position(|placement| placement.shard == shard);
-                shards.sort_by_key(|(_, snapshot)| at(snapshot.shard));
-                let shards = shards.into_iter().map(|(_, snapshot)| snapshot).collect();
-                return Ok(TableSnapshot { table: table.clone(), shards });
+                let of_table = |table: &Arc<Table>| TableSnapshot {
+                    table: Arc::clone(table),
+                    shards: table.shards.iter().map(|placement| shards[&placement.shard].clone()).collect(),
+                };
+                return Ok(tables.iter().map(of_table).collect());
             }
             cut.again().await?;
         }

@@ -203,3 +203,42 @@ async fn nodes_that_die_leave_no_statement_in_part() {
     }
     three.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_of_several_tables_shows_every_transaction_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    let mut tables = Vec::new();
+    for name in ["a", "b", "c"] {
+        tables.push(node.create_table(events(name)).await.unwrap());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (node, tables, stop) = (node.clone(), tables.clone(), stop.clone());
+        async move {
+            let mut value = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let mut transaction = node.begin();
+                for table in &tables {
+                    transaction.append(table, rows("s", value..value + 1)).await.unwrap();
+                }
+                transaction.commit().await.unwrap();
+                value += 1;
+            }
+        }
+    });
+    // Some of them in another order, which the snapshots come in.
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]].repeat(30) {
+        let asked: Vec<Arc<Table>> = order.iter().map(|at: &usize| tables[*at].clone()).collect();
+        let cut = node.snapshots(&asked).await.unwrap();
+        let mut there = Vec::new();
+        for (snapshot, table) in cut.iter().zip(&asked) {
+            assert_eq!(snapshot.table.definition.id, table.definition.id);
+            there.push(count(&node, snapshot).await);
+        }
+        assert!(there.iter().all(|rows| *rows == there[0]), "a transaction is seen in part");
+    }
+    stop.store(true, Ordering::SeqCst);
+    writer.await.unwrap();
+    node.shutdown().await.unwrap();
+}

@@ -115,6 +115,7 @@ impl Schemas {
             return Some(own);
         }
         if let Some(table) = self.catalog.table(namespace, name) {
+            self.reads.name(table);
             let (reads, segments) = (Arc::clone(&self.reads), Arc::clone(self.engine.segments()));
             return Some(Arc::new(StoredTable::new(Arc::clone(table), reads, segments)));
         }

@@ -1,6 +1,7 @@
 //! Tables as DataFusion sees them: a statement's catalog, its snapshots, and the leaf that reads segments and memory.
 //!
-//! Invariant: everything a statement reads of one table comes from one snapshot, opened once, however often the table is named.
+//! Invariant: everything a statement reads of one table comes from one snapshot, opened once, however often the table is named; and the tables that
+//! it names are one cut, which shows every transaction whole.
 
 // Where names lead to, for one statement.
 pub(crate) mod catalog;

@@ -7,12 +7,11 @@ use std::time::Duration;
 use cluster::{Node, ReadLevel, Table, TableSnapshot, Uncommitted};
 use datafusion::datasource::TableProvider;
 use datafusion::error::{DataFusionError, Result};
-use event::TableId;
+use event::{Consistency, TableId};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
 
 /// Each table's snapshot, opened when first needed and shared by all scans of it, so that two scans of one table never see different
-/// rows.
+/// rows. Tables that the statement names are opened together, as one cut: it sees every transaction whole.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     node: Arc<Node>,
@@ -20,13 +19,16 @@ pub(crate) struct Snapshots {
     level: Option<ReadLevel>,
     /// How old what was read may be, when all of that is known.
     staleness: Mutex<Option<Duration>>,
-    opened: Mutex<BTreeMap<TableId, Arc<OnceCell<Arc<TableSnapshot>>>>>,
+    /// Tables that were looked up by name, of which not all need be read.
+    named: Mutex<BTreeMap<TableId, Arc<Table>>>,
+    opened: tokio::sync::Mutex<BTreeMap<TableId, Arc<TableSnapshot>>>,
 }
 
 impl Snapshots {
     /// Nothing opened yet.
     pub(crate) fn new(node: Arc<Node>) -> Snapshots {
-        Snapshots { node, level: None, staleness: Mutex::new(Some(Duration::ZERO)), opened: Mutex::default() }
+        let (named, opened) = (Mutex::default(), tokio::sync::Mutex::default());
+        Snapshots { node, level: None, staleness: Mutex::new(Some(Duration::ZERO)), named, opened }
     }
 
     /// The same, read at a level.
@@ -42,33 +44,69 @@ impl Snapshots {
 
     /// All tables of one moment, for a transaction that reads repeatably. A table made later is opened when it is needed.
     pub(crate) fn pinned(node: Arc<Node>, snapshots: Vec<TableSnapshot>) -> Snapshots {
-        let cell = |snapshot: TableSnapshot| {
-            (snapshot.table.definition.id, Arc::new(OnceCell::new_with(Some(Arc::new(snapshot)))))
-        };
-        let opened = snapshots.into_iter().map(cell).collect();
-        Snapshots { opened: Mutex::new(opened), ..Snapshots::new(node) }
+        let opened = snapshots.into_iter().map(|snapshot| (snapshot.table.definition.id, Arc::new(snapshot)));
+        Snapshots { opened: tokio::sync::Mutex::new(opened.collect()), ..Snapshots::new(node) }
+    }
+
+    /// The statement may read that table.
+    fn name(&self, table: &Arc<Table>) {
+        self.named.lock().insert(table.definition.id, Arc::clone(table));
+    }
+
+    fn level_of(&self, table: &Table) -> ReadLevel {
+        self.level.clone().map_or_else(ReadLevel::strong, |level| ReadLevel {
+            consistency: level.consistency.max(table.definition.consistency),
+            ..level
+        })
     }
 
     async fn of(&self, table: &Arc<Table>) -> Result<Arc<TableSnapshot>> {
-        let cell = Arc::clone(self.opened.lock().entry(table.definition.id).or_default());
-        let snapshot = cell
-            .get_or_try_init(|| async {
-                let level = self.level.clone().map_or_else(ReadLevel::strong, |level| ReadLevel {
-                    consistency: level.consistency.max(table.definition.consistency),
-                    ..level
-                });
-                let snapshot = self.node.snapshot_at(table, &level).await;
-                let (snapshot, age) = snapshot.map_err(|e| DataFusionError::External(Box::new(e)))?;
-                let mut oldest = self.staleness.lock();
-                *oldest = oldest.zip(age).map(|(a, b)| a.max(b));
-                Ok::<_, DataFusionError>(Arc::new(snapshot))
-            })
-            .await?;
+        let mut opened = self.opened.lock().await;
+        let snapshot = match opened.get(&table.definition.id) {
+            Some(snapshot) => Arc::clone(snapshot),
+            None => self.open(&mut opened, table).await?,
+        };
+        drop(opened);
         if snapshot.table.definition.version == table.definition.version {
-            return Ok(Arc::clone(snapshot));
+            return Ok(snapshot);
         }
         // The transaction that keeps the snapshot may have altered the table since.
         snapshot.followed_by(table).map(Arc::new).map_err(|error| DataFusionError::External(Box::new(error)))
+    }
+
+    /// Opens a table, and with it what else is named and read as strictly.
+    async fn open(
+        &self,
+        opened: &mut BTreeMap<TableId, Arc<TableSnapshot>>,
+        table: &Arc<Table>,
+    ) -> Result<Arc<TableSnapshot>> {
+        let level = self.level_of(table);
+        if level.consistency == Consistency::Strong {
+            let is_strong = |other: &&Arc<Table>| self.level_of(other).consistency == Consistency::Strong;
+            let is_new = |other: &&Arc<Table>| !opened.contains_key(&other.definition.id);
+            let others: Vec<Arc<Table>> =
+                self.named.lock().values().filter(is_strong).filter(is_new).cloned().collect();
+            let others = others.into_iter().filter(|other| other.definition.id != table.definition.id);
+            let together: Vec<Arc<Table>> = std::iter::once(Arc::clone(table)).chain(others).collect();
+            // When one of the others cannot be read any more, whoever reads that is told.
+            if together.len() > 1
+                && let Ok(snapshots) = self.node.snapshots(&together).await
+            {
+                let snapshots =
+                    snapshots.into_iter().map(|snapshot| (snapshot.table.definition.id, Arc::new(snapshot)));
+                opened.extend(snapshots);
+                return Ok(Arc::clone(&opened[&table.definition.id]));
+            }
+        }
+        let (snapshot, age) =
+            self.node.snapshot_at(table, &level).await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        {
+            let mut oldest = self.staleness.lock();
+            *oldest = oldest.zip(age).map(|(a, b)| a.max(b));
+        }
+        let snapshot = Arc::new(snapshot);
+        opened.insert(table.definition.id, Arc::clone(&snapshot));
+        Ok(snapshot)
     }
 }
 
@@ -122,6 +160,11 @@ impl Reads {
     /// Whether that table has a column `__seq`.
     pub(crate) fn numbers(&self, table: TableId) -> bool {
         self.numbered == Some(table)
+    }
+
+    /// The statement may read that table: it is opened with the first one that is.
+    pub(crate) fn name(&self, table: &Arc<Table>) {
+        self.snapshots.name(table);
     }
 
     /// The statement's snapshot of `table`, opened now if no scan needed it before.
