@@ -262,6 +262,9 @@ pub(crate) async fn receive<M: StateMachine>(group: &Group<M>, call: RaftCall, b
         RaftCall::Snapshot => {
             let (vote, meta, snapshot) = unpack(body).map_err(unreadable)?;
             let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+            // Raft says at once that it needs no snapshot when it knows that the entries are committed and has them, synced or not; and the leader
+            // then counts them as held.
+            group.log_synced().await.map_err(|e| failed(&e))?;
             installed.map(|answer| pack(&answer)).map_err(|e| failed(&e))
         }
         RaftCall::TransferLeader => {

@@ -111,6 +111,7 @@ pub struct Group<M: StateMachine> {
     queue: parking_lot::Mutex<Option<mpsc::Sender<Waiting<M>>>>,
     budget: Arc<Semaphore>,
     room: Room,
+    log: Log,
     /// The newest time applied.
     applied_time_us: Arc<AtomicI64>,
     runtime: Handle,
@@ -171,7 +172,8 @@ impl<M: StateMachine> Group<M> {
         });
         let (sender, queue) = mpsc::channel(limits::PROPOSE_QUEUE_LEN);
         let (raft_here, time_us) = (raft.clone(), applied_time_us.clone());
-        let proposer = Proposer { group, raft: raft_here, queue, clock, applied_time_us: time_us, log: records };
+        let proposer =
+            Proposer { group, raft: raft_here, queue, clock, applied_time_us: time_us, log: records.clone() };
         let proposer = tokio::spawn(proposer.run());
         let (ended, panicked) = watch::channel(false);
         tokio::spawn(async move {
@@ -186,6 +188,7 @@ impl<M: StateMachine> Group<M> {
             queue: parking_lot::Mutex::new(Some(sender)),
             budget: Arc::new(Semaphore::new(limits::PROPOSE_QUEUE_BYTES)),
             room,
+            log: records,
             applied_time_us,
             runtime,
             panicked,
@@ -204,6 +207,11 @@ impl<M: StateMachine> Group<M> {
     /// Raft itself, for the one who carries its messages.
     pub fn raft(&self) -> &Raft<Types<M>, impl RaftStateMachine<Types<M>, SnapshotData = SnapshotBytes> + use<M>> {
         &self.raft
+    }
+
+    /// Waits until everything in the log is durable here that is there now.
+    pub async fn log_synced(&self) -> Result<(), Error> {
+        self.log.synced().await.map_err(Error::Storage)
     }
 
     /// Waits until the entry at `index` is applied here.

@@ -207,6 +207,12 @@ impl Log {
         self.submit_and_wait(group, admit).await
     }
 
+    /// Returns once everything that was appended before the call is synced.
+    pub async fn synced(&self) -> Result<(), Error> {
+        // Requests are written in their order, and this one has nothing to write.
+        self.submit_and_wait(GroupId::CATALOG, |_| Ok((Vec::new(), 0))).await
+    }
+
     /// Reads records of `range`, at least one when the first exists, stopping once `bytes_max` is passed.
     ///
     /// Stops before the first record that does not exist, and gives none when that is the first of the range. Records

@@ -560,3 +560,21 @@ async fn a_log_of_version_1_opens() {
     assert_eq!((known.purged, known.last), (Some((1, [1; 16])), Some((2, [2; 16]))));
     assert_eq!(read_all(&log, GROUP).await, [record(2, "two")]);
 }
+
+#[tokio::test]
+async fn who_asks_whether_it_is_synced_waits_for_all_before() {
+    let log = Log::open(Arc::new(SimulatedDisk::new(1)), "log").await.unwrap();
+    let synced = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    for index in 1..=20 {
+        let synced = synced.clone();
+        let done = Box::new(move |outcome: std::io::Result<()>| {
+            outcome.unwrap();
+            synced.store(index, std::sync::atomic::Ordering::SeqCst);
+        });
+        log.append(GROUP, vec![record(index, "x")], done).await.unwrap();
+        if index % 5 == 0 {
+            log.synced().await.unwrap();
+            assert_eq!(synced.load(std::sync::atomic::Ordering::SeqCst), index);
+        }
+    }
+}
