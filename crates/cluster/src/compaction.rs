@@ -151,6 +151,7 @@ impl Node {
             },
             Err(error) => {
                 if matches!(error, Error::Unknown(_)) {
+                    self.promise(outputs);
                     keep(staged);
                 }
                 Err(error)

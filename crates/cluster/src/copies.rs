@@ -24,7 +24,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::data::SharedReader;
 use crate::error::Error;
-use crate::hold::Hold;
 use crate::incoming::Kept;
 use crate::message::{Opening, Refusal, Reply, Request, pack, segments_to_json, unpack};
 use crate::network::Network;
@@ -34,8 +33,6 @@ use crate::transport::Lane;
 
 /// How long other nodes may take to fetch what a statement has written.
 const HOLD_WAIT: Duration = Duration::from_secs(60);
-/// How long a node keeps segments that no manifest names yet.
-const PROMISE_US: i64 = 600_000_000;
 /// Segments fetched at once.
 const FETCHES_MAX: usize = 2;
 
@@ -296,15 +293,10 @@ impl Node {
     /// Fetches segments that an entry is about to name, and keeps them for a while.
     pub(crate) async fn hold_for_a_statement(&self, group: GroupId, segments: Vec<SegmentMeta>) -> Result<(), Error> {
         let reader = self.data_group(group)?.reader();
-        let pinned = segments.iter().map(|meta| reader.pin(meta.clone())).collect();
-        let promise = Hold::new(self.clock.now_us().saturating_add(PROMISE_US), pinned);
-        {
-            let mut promises = self.promises.lock();
-            if promises.len() >= limits::PROMISES_MAX {
-                return Err(Error::Overloaded("too many segments wait for a manifest that names them".into()));
-            }
-            promises.push(promise);
+        if self.promises.lock().len() >= limits::PROMISES_MAX {
+            return Err(Error::Overloaded("too many segments wait for a manifest that names them".into()));
         }
+        self.promise(segments.iter().map(|meta| reader.pin(meta.clone())).collect());
         self.copies.hold_all(segments).await
     }
 

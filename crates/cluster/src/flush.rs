@@ -179,7 +179,9 @@ impl Node {
             let segments = held.iter().map(|segment| segment.meta.clone()).collect();
             let install = Install { seal: Some(seal), segments };
             check_install(&install)?;
-            self.step(data, Command::Install(install)).await?;
+            // Its fate may be unknown: the rows are then written again, and either of the two entries may come first.
+            let installed = self.step(data, Command::Install(install)).await;
+            installed.inspect_err(|_| self.promise(held.clone()))?;
             self.counters.seals.fetch_add(u64::from(left == 0), Ordering::Relaxed);
             self.measure(data);
         }

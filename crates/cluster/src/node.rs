@@ -35,6 +35,7 @@ use crate::network::Network;
 use crate::numbers::Reserved;
 use crate::reading::Freshness;
 use crate::routing::Asking;
+use crate::segments::LeftOver;
 use crate::tokens::JoinToken;
 use crate::transport::{Isolated, Transport};
 use crate::write::WriteSet;
@@ -205,6 +206,8 @@ pub struct Node {
     pub(crate) holds: Mutex<Vec<Hold>>,
     /// What statements of other nodes were promised.
     pub(crate) promises: Mutex<Vec<Hold>>,
+    /// Objects that nobody named when it started, and that another node may count on.
+    pub(crate) left_over: Mutex<Option<LeftOver>>,
     pub(crate) counters: Counters,
     pub(crate) stop: watch::Sender<bool>,
     /// Why a task of the node has ended that should not have.

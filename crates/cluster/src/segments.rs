@@ -1,18 +1,31 @@
 //! The objects of this node: all that manifests name must be there, what nothing names goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use event::limits;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use storage::segment::SegmentRef;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::SEGMENTS_DIR;
 use crate::error::Error;
+use crate::hold::PROMISE;
 use crate::node::Node;
+
+/// How long a collection waits until entries are applied.
+const APPLY_WAIT: Duration = Duration::from_secs(5);
+
+/// Objects that nothing named when the process had started, and until when they stay.
+#[derive(Debug)]
+pub(crate) struct LeftOver {
+    until: Instant,
+    names: BTreeSet<String>,
+}
 
 /// Every Parquet file begins and ends with it.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
@@ -83,15 +96,48 @@ impl Node {
         Ok(())
     }
 
-    /// Deletes the objects that no manifest, checkpoint, snapshot or statement holds. Only after the log has been applied:
-    /// entries still to come may name objects.
+    /// Notes the objects that nothing names when the process has started. Among several nodes one of them may be counted on all the same: by a
+    /// statement whose entry another node has, or is about to get.
+    pub(crate) async fn note_left_over(&self) -> Result<(), Error> {
+        if !self.network.others().is_empty() {
+            let names = self.objects().await?.into_keys().filter(|name| !self.wants(name)).collect();
+            *self.left_over.lock() = Some(LeftOver { until: Instant::now() + PROMISE, names });
+        }
+        Ok(())
+    }
+
+    fn may_be_counted_on(&self, name: &str) -> bool {
+        let mut left_over = self.left_over.lock();
+        if left_over.as_ref().is_some_and(|left| left.until <= Instant::now()) {
+            *left_over = None;
+        }
+        left_over.as_ref().is_some_and(|left| left.names.contains(name))
+    }
+
+    /// Whether everything in the logs of this node's replicas is applied that is there now; waits for it a little.
+    async fn has_applied_its_logs(&self) -> bool {
+        let applied = async {
+            for data in self.data.values() {
+                data.group.applied(data.group.status().last).await?;
+            }
+            Ok::<(), replication::Error>(())
+        };
+        tokio::time::timeout(APPLY_WAIT, applied).await.is_ok_and(|applied| applied.is_ok())
+    }
+
+    /// Deletes the objects that no manifest, checkpoint, snapshot or statement holds. Not while entries are in the log that are not applied: they may
+    /// name objects.
     pub(crate) async fn collect_orphans(&self) -> Result<(), Error> {
         if !self.store.is_embedded() {
             return self.collect_shared().await;
         }
-        for name in self.objects().await?.keys() {
+        let listed = self.objects().await?;
+        if !self.has_applied_its_logs().await {
+            return Ok(());
+        }
+        for name in listed.keys() {
             // A statement pins its objects before it puts them, so what is listed and not pinned is nobody's.
-            if self.wants(name) {
+            if self.wants(name) || self.may_be_counted_on(name) {
                 continue;
             }
             let path = Path::from(name.as_str());

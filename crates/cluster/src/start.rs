@@ -116,6 +116,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         memory: options.memory,
         holds: Mutex::default(),
         promises: Mutex::default(),
+        left_over: Mutex::default(),
         counters: Counters::default(),
         stop,
         broken: watch::Sender::new(None),
@@ -240,5 +241,6 @@ async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
     node.check_segments_aside().await?;
     node.resume_left_jobs().await?;
     node.forget_left_schemas();
+    node.note_left_over().await?;
     node.collect_orphans().await
 }

@@ -431,6 +431,8 @@ impl WriteSet {
                 Ok(Commit { rows, positions })
             }
             Err(NotCommitted::Unknown(error)) => {
+                let staged = self.shards.values().flat_map(|rows| &rows.staged);
+                self.node.promise(staged.map(|staged| Arc::clone(&staged.segment)).collect());
                 self.keep_staged();
                 Err(error)
             }
