@@ -566,10 +566,10 @@ async fn who_asks_whether_it_is_synced_waits_for_all_before() {
     let log = Log::open(Arc::new(SimulatedDisk::new(1)), "log").await.unwrap();
     let synced = Arc::new(std::sync::atomic::AtomicU64::new(0));
     for index in 1..=20 {
-        let synced = synced.clone();
+        let noted = synced.clone();
         let done = Box::new(move |outcome: std::io::Result<()>| {
             outcome.unwrap();
-            synced.store(index, std::sync::atomic::Ordering::SeqCst);
+            noted.store(index, std::sync::atomic::Ordering::SeqCst);
         });
         log.append(GROUP, vec![record(index, "x")], done).await.unwrap();
         if index % 5 == 0 {
