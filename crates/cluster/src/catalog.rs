@@ -28,6 +28,9 @@ pub struct TableSpec {
     pub columns: Vec<Column>,
     /// Positions of the PRIMARY KEY columns.
     pub primary_key: Vec<usize>,
+    /// The name of that constraint, if it is given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_key_named: Option<String>,
     /// Its UNIQUE constraints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<UniqueKey>,

@@ -40,6 +40,7 @@ impl TableDefinition {
         if self.primary_key.contains(&at) {
             assert!(self.event().is_none(), "a column of the primary key orders the rows of an event table");
             self.primary_key.clear();
+            self.primary_key_named = None;
         }
         self.primary_key.iter_mut().for_each(moved);
         if let TableKind::Event(options) = &mut self.kind {
@@ -91,6 +92,7 @@ mod tests {
             default,
             initial: None,
             identity: None,
+            modifier: None,
             required: false,
         }
     }
@@ -103,6 +105,7 @@ mod tests {
             version: SchemaVersion(1),
             columns: vec![column(1, "a"), column(2, "b"), column(3, "ts")],
             primary_key: vec![2],
+            primary_key_named: None,
             unique: Vec::new(),
             kind,
             compression: Compression::Zstd,

@@ -9,6 +9,8 @@ mod code;
 mod element;
 pub mod table;
 pub mod types;
+// What a type says besides.
+mod modifier;
 // How its columns come and go.
 mod alter;
 mod constant;
@@ -30,6 +32,7 @@ pub use constant::Constant;
 pub use element::ElementType;
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
+pub use modifier::{FRACTION_DIGITS_MAX, Modifier, VARCHAR_LENGTH_MAX};
 pub use table::{
     Check, Column, Compression, Consistency, Dedup, DroppedColumn, EventOptions, Identity, IdentityKind, Sharding,
     TableDefinition, TableKind, UniqueKey,

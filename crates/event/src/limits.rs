@@ -143,6 +143,8 @@ pub const SEGMENT_FOOTER_CACHE_BYTES: usize = 64 << 20;
 pub const RETURNING_BYTES_MAX: usize = 64 << 20;
 /// Rows of one INSERT with ON CONFLICT that come from a query: they are held until all keys were looked up.
 pub const CONFLICT_BYTES_MAX: usize = 64 << 20;
+/// Open cursors of one session: each is a query that waits for its rows to be fetched.
+pub const CURSORS_MAX: usize = 64;
 /// Result batches waiting between a query and its socket.
 pub const RESULT_QUEUE_LEN: usize = 4;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constant::Constant;
 use crate::ids::{ColumnId, SchemaVersion, TableId};
+use crate::modifier::Modifier;
 use crate::types::ColumnType;
 
 /// One column of a table.
@@ -22,6 +23,9 @@ pub struct Column {
     pub stored: Option<String>,
     /// What it holds.
     pub column_type: ColumnType,
+    /// How long its texts may be, or how fine its times are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modifier: Option<Modifier>,
     /// Whether its values in files and in memory may be NULL; see [`Column::takes_null`] for what is written.
     pub nullable: bool,
     /// Whether new rows must have a value although it is `nullable`: since SET NOT NULL. Rows that were deleted before may be NULL, and
@@ -270,6 +274,9 @@ pub struct TableDefinition {
     pub columns: Vec<Column>,
     /// Positions of the PRIMARY KEY columns, empty without one.
     pub primary_key: Vec<usize>,
+    /// The name of the PRIMARY KEY constraint, if it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_key_named: Option<String>,
     /// Its UNIQUE constraints, in the order they were written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<UniqueKey>,
@@ -325,7 +332,7 @@ impl TableDefinition {
 
     /// The name of the PRIMARY KEY constraint.
     pub fn primary_key_name(&self) -> String {
-        format!("{}_pkey", self.name)
+        self.primary_key_named.clone().unwrap_or_else(|| format!("{}_pkey", self.name))
     }
 
     /// The position of the column of that name.

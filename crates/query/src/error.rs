@@ -73,6 +73,8 @@ pub enum Condition {
     GeneratedAlways,
     /// 22023
     InvalidParameterValue,
+    /// 22001
+    StringDataRightTruncation,
     /// 22011
     Substring,
     /// 22P05
@@ -101,6 +103,8 @@ pub enum Condition {
     DuplicatePreparedStatement,
     /// 34000
     UndefinedCursor,
+    /// 42P03
+    DuplicateCursor,
     /// 53100
     DiskFull,
     /// 53200

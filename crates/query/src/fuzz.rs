@@ -46,6 +46,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
     let types = [ColumnType::TimestampTz, ColumnType::Integer, ColumnType::Double, ColumnType::Text];
     let column = |(number, column_type): (usize, &ColumnType)| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -63,6 +64,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
         version: SchemaVersion(1),
         columns: types.iter().enumerate().map(column).collect(),
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,

@@ -6,9 +6,11 @@
 mod alike;
 mod alter;
 mod arithmetic;
+mod calls;
 mod change;
 mod changing;
 mod checks;
+mod clauses;
 mod comment;
 mod conflict;
 mod constraints;
@@ -16,13 +18,18 @@ mod control;
 mod copy;
 mod create_as;
 mod create_as_clauses;
+mod create_like;
+mod cursor_words;
+mod cursors;
 mod ddl;
 mod defaults;
 mod depth;
 mod insert;
 mod keys;
 mod literals;
+mod modifiers;
 mod names;
+mod ordinality;
 mod pg_catalog;
 mod plan;
 mod report;
@@ -30,6 +37,7 @@ mod returning;
 mod rows;
 mod schemas;
 mod settings;
+mod stated_keys;
 mod statement;
 mod temporary;
 #[cfg(test)]
@@ -247,6 +255,7 @@ pub struct Session {
     /// When the last statement began: `now()` outside a block.
     statement_began: Option<chrono::DateTime<chrono::Utc>>,
     named: BTreeMap<String, Prepared>,
+    cursors: BTreeMap<String, cursors::Cursor>,
     last_head: statement::LastHead,
     known_checks: checks::KnownChecks,
     /// Where its temporary tables are, once it has some.
@@ -292,6 +301,7 @@ impl Session {
             started: None,
             statement_began: None,
             named: BTreeMap::new(),
+            cursors: BTreeMap::new(),
             last_head: statement::LastHead::default(),
             known_checks: None,
             temporary: None,
@@ -363,7 +373,12 @@ impl Session {
             self.writes = None;
             self.drop_changes();
         }
-        let outcome = self.commit_writes().await;
+        let held = if commit { Box::pin(self.hold_cursors()).await } else { Ok(()) };
+        if held.is_err() {
+            self.writes = None;
+            self.drop_changes();
+        }
+        let outcome = held.and(self.commit_writes().await);
         self.end_block(commit && outcome.is_ok());
         outcome
     }

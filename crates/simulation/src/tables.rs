@@ -37,6 +37,7 @@ pub(crate) fn rows(rng: &mut StdRng, first: i64, count: usize, payload: usize) -
         version: event::SchemaVersion(1),
         columns: spec("").columns,
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,
@@ -70,6 +71,7 @@ pub(crate) fn spread(name: &str) -> TableSpec {
 pub(crate) fn spec(name: &str) -> TableSpec {
     let column = |id, name: &str, column_type, nullable| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -88,6 +90,7 @@ pub(crate) fn spec(name: &str) -> TableSpec {
             column(3, "payload", ColumnType::Text, true),
         ],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,

@@ -24,6 +24,7 @@ pub(crate) const INTERVAL_US: i64 = 1000;
 fn column(id: u32, name: &str, column_type: ColumnType, nullable: bool) -> Column {
     Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         id: ColumnId(id),
@@ -46,6 +47,7 @@ pub(crate) fn table(id: u64, columns: &[(&str, ColumnType, bool)], kind: TableKi
         version: SchemaVersion(1),
         columns: columns.collect(),
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind,
         compression: Compression::Zstd,
@@ -100,6 +102,7 @@ pub(crate) fn every_type_table() -> TableDefinition {
         let id = ColumnId(table.columns.len() as u32 + 1);
         table.columns.push(Column {
             identity: None,
+            modifier: None,
             required: false,
             initial: None,
             id,

@@ -122,8 +122,15 @@ impl Connection<'_> {
                 rows
             }
             _ => {
-                let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
-                portal.prepared.columns.as_ref().map(|columns| description(columns, &portal.formats)).transpose()?
+                // What DECLARE made is a portal as well.
+                match (self.portals.get(&name), self.session.cursor_columns(&name)) {
+                    (Some(portal), _) => {
+                        let columns = portal.prepared.columns.as_ref();
+                        columns.map(|columns| description(columns, &portal.formats)).transpose()?
+                    }
+                    (None, Some(columns)) => Some(description(&columns, &[])?),
+                    (None, None) => return Err(no_portal(&name).into()),
+                }
             }
         };
         match rows {

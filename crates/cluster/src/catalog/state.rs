@@ -527,6 +527,7 @@ fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
         version: SchemaVersion(1),
         columns: columns.collect(),
         primary_key: spec.primary_key.clone(),
+        primary_key_named: spec.primary_key_named.clone(),
         unique: spec.unique.clone(),
         kind: spec.kind.clone(),
         compression: spec.compression,

@@ -22,6 +22,7 @@ fn spec() -> TableSpec {
         default: None,
         initial: None,
         identity: None,
+        modifier: None,
     };
     let options = event::EventOptions {
         time_column: 0,
@@ -36,6 +37,7 @@ fn spec() -> TableSpec {
         name: "t".to_owned(),
         columns: vec![column("ts", event::ColumnType::Timestamp, false), column("n", event::ColumnType::BigInt, true)],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: event::TableKind::Event(options),
         compression: event::Compression::Zstd,

@@ -25,6 +25,7 @@ fn altered(table: &Table) -> TableDefinition {
     let (id, column_type) = (ColumnId(next.columns.len() as u32 + 1), ColumnType::Text);
     next.columns.push(Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         id,

@@ -75,6 +75,7 @@ pub(crate) fn real_disk(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
 fn column(name: &str, column_type: ColumnType, nullable: bool) -> Column {
     Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         id: ColumnId(0),
@@ -97,6 +98,7 @@ pub(crate) fn events(name: &str) -> TableSpec {
             column("value", ColumnType::BigInt, true),
         ],
         primary_key: vec![],
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,

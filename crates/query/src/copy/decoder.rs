@@ -40,7 +40,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for the columns of `table` at the positions `targets`, in the order the client sends them.
     pub fn new(table: Arc<TableDefinition>, targets: Vec<usize>, options: CopyOptions, zone: Zone) -> Self {
-        let columns = targets.iter().map(|at| ColumnBuilder::new(table.columns[*at].column_type, zone)).collect();
+        let columns = targets.iter().map(|at| ColumnBuilder::of_usual(&table.columns[*at], zone)).collect();
         let fields: Vec<Field> = targets
             .iter()
             .map(|at| &table.columns[*at])

@@ -42,7 +42,7 @@ pub struct TupleDecoder {
 impl TupleDecoder {
     /// A decoder for the columns of `table` at the positions `targets`, in the order the client sends them.
     pub fn new(table: Arc<TableDefinition>, targets: Vec<usize>) -> Self {
-        let columns = targets.iter().map(|at| ColumnBuilder::new(table.columns[*at].column_type, Zone::UTC)).collect();
+        let columns = targets.iter().map(|at| ColumnBuilder::of_usual(&table.columns[*at], Zone::UTC)).collect();
         let fields: Vec<Field> = targets
             .iter()
             .map(|at| &table.columns[*at])
@@ -228,6 +228,7 @@ mod tests {
     fn decoder() -> TupleDecoder {
         let column = |number: u32, column_type, nullable| Column {
             identity: None,
+            modifier: None,
             required: false,
             initial: None,
             stored: None,
@@ -245,6 +246,7 @@ mod tests {
             version: SchemaVersion(1),
             columns: vec![column(1, ColumnType::SmallInt, false), column(2, ColumnType::Text, true)],
             primary_key: Vec::new(),
+            primary_key_named: None,
             unique: Vec::new(),
             kind: TableKind::Reference,
             compression: Compression::Zstd,

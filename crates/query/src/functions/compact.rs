@@ -34,7 +34,7 @@ impl Compact {
         let external = |error: cluster::Error| DataFusionError::External(Box::new(error));
         let catalog = self.node.catalog();
         let Some(table) = catalog.table(namespace, table) else {
-            return Err(external(cluster::Error::NoSuchTable(name.to_owned())));
+            return Err(super::no_such_table(name));
         };
         self.node.compact(table).await.map_err(external)
     }

@@ -62,7 +62,7 @@ impl DropChunks {
         let external = |error: cluster::Error| DataFusionError::External(Box::new(error));
         let catalog = self.node.catalog();
         let Some(table) = catalog.table(namespace, table) else {
-            return Err(external(cluster::Error::NoSuchTable(name.to_owned())));
+            return Err(super::no_such_table(name));
         };
         if table.definition.event().is_none() {
             let message = format!("table \"{name}\" is not split by time");

@@ -36,7 +36,7 @@ impl Flush {
         let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
         match self.node.catalog().table(namespace, table) {
             Some(_) => Ok(()),
-            None => Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned()))),
+            None => Err(super::no_such_table(name)),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, StringArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, FieldRef, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
@@ -118,6 +118,19 @@ pub(crate) fn has_own_text(data_type: &DataType) -> bool {
         List(_) => true,
         _ => false,
     }
+}
+
+/// The texts that values have in a cast to text; NULLs are empty.
+pub(crate) fn texts(values: &ArrayRef, zone: Zone) -> Result<StringArray> {
+    let write = element_writer(values, zone)?;
+    let mut text = String::new();
+    Ok(StringArray::from_iter_values((0..values.len()).map(|row| {
+        text.clear();
+        if values.is_valid(row) {
+            write(&mut text, row);
+        }
+        text.clone()
+    })))
 }
 
 /// Appends the text of a row's value.

@@ -94,7 +94,7 @@ impl Manifest {
             self.node.flush().await.map_err(Error::in_plan)?;
             let catalog = self.node.catalog();
             let Some(table) = catalog.table(namespace, table) else {
-                return Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+                return Err(super::no_such_table(name));
             };
             let snapshot = self.node.snapshot(table).await.map_err(Error::in_plan)?;
             attempt += 1;

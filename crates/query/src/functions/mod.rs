@@ -8,6 +8,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 use crate::error::{Condition, Error};
 
+mod age;
 pub(crate) mod arithmetic;
 mod average;
 mod average_integer;
@@ -17,22 +18,33 @@ mod bytes;
 mod cast_named;
 mod compact;
 mod drop_chunks;
+mod extract;
 mod flush;
 pub(crate) mod forms;
+mod from_char;
 pub(crate) mod interval;
 mod join_token;
+pub(crate) mod json;
+mod justify;
+mod make_time;
 mod manifest;
 mod now;
 mod operate;
+mod ordered;
 mod other_names;
+mod quote;
 mod random_uuid;
 mod retention;
+mod round_time;
 mod show_chunks;
 mod time_bucket;
 mod to_char;
 
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
+pub(crate) use extract::EXTRACT;
+pub(crate) use ordered::{FRACTION, MODE};
+pub(crate) use round_time::ROUND_TIME;
 pub(crate) use show_chunks::CHUNKS;
 
 /// What is added to DataFusion's functions.
@@ -49,6 +61,13 @@ fn null_refused(message: &str) -> DataFusionError {
     DataFusionError::External(Box::new(Error::report(Condition::NullValueNotAllowed, message)))
 }
 
+/// The refusal of a name that is no table's. What an open block has made is not there for functions that act on the node.
+fn no_such_table(name: &str) -> DataFusionError {
+    let hint = "A table that was made in the open block is found by this function after COMMIT.";
+    let message = format!("relation \"{name}\" does not exist");
+    DataFusionError::External(Box::new(Error::hinted(Condition::UndefinedTable, message, hint)))
+}
+
 impl Functions {
     /// Those that need no node.
     pub(crate) fn pure() -> Functions {
@@ -58,11 +77,20 @@ impl Functions {
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
                 Arc::new(cast_named::cast_named()),
+                Arc::new(round_time::round_time()),
+                Arc::new(age::age()),
                 Arc::new(now::now()),
                 Arc::new(now::clock_timestamp()),
             ]
             .into_iter()
             .chain(bytes::all())
+            .chain(extract::all())
+            .chain(json::all())
+            .chain(from_char::all())
+            .chain(ordered::all())
+            .chain(quote::all())
+            .chain(justify::all())
+            .chain(make_time::all())
             .chain(other_names::scalar())
             .collect(),
             aggregate: vec![first(), last(), Arc::new(average::average())]

@@ -59,7 +59,7 @@ impl Operate {
         let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
         let catalog = self.node.catalog();
         let Some(table) = catalog.table(namespace, table) else {
-            return Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+            return Err(super::no_such_table(name));
         };
         let mut mended = 0;
         for found in self.node.scrub(table).await.map_err(Error::in_plan)? {

@@ -55,7 +55,7 @@ impl Retention {
         let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
         let catalog = self.node.catalog();
         let Some(table) = catalog.table(namespace, table) else {
-            return Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+            return Err(super::no_such_table(name));
         };
         let TableKind::Event(options) = &table.definition.kind else {
             return Err(refused(Condition::WrongObjectType, format!("table \"{name}\" is not split by time")));

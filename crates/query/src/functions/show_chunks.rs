@@ -50,7 +50,7 @@ impl ShowChunks {
         let (namespace, table) = name.split_once('.').unwrap_or(("public", name));
         let catalog = self.node.catalog();
         let Some(table) = catalog.table(namespace, table) else {
-            return Err(Error::in_plan(cluster::Error::NoSuchTable(name.to_owned())));
+            return Err(super::no_such_table(name));
         };
         let Some(options) = table.definition.event() else {
             let message = format!("table \"{name}\" is not split by time");

@@ -17,7 +17,7 @@ use crate::text::Zone;
 const US_PER_SECOND: i64 = 1_000_000;
 /// Months and days are padded to the longest of their names.
 const NAME_WIDTH: usize = 9;
-const MONTHS: [&str; 12] = [
+pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
     "March",
@@ -31,7 +31,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+pub(super) const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// The function.
 pub(crate) fn to_char() -> ScalarUDF {
@@ -231,7 +231,7 @@ impl Moment {
 const DAYS_BEFORE_CE: i64 = 1_721_425;
 
 /// The pattern `text` begins with, and how it is written there: but for names in either case.
-fn pattern(text: &str) -> Option<(&'static str, &str)> {
+pub(super) fn pattern(text: &str) -> Option<(&'static str, &str)> {
     let begins = |pattern: &&str| text.get(..pattern.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(pattern));
     let exact = |pattern: &&str| text.starts_with(*pattern);
     let found = PATTERNS.iter().copied().filter(begins).max_by_key(|pattern| (pattern.len(), exact(pattern)));

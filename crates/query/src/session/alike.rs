@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
-    ObjectName, Query, SelectItem, SetExpr, Statement as Ast, Value, Visit, VisitMut, Visitor, VisitorMut,
+    self, Expr, GroupByExpr, Query, SelectItem, SetExpr, Statement as Ast, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use super::insert::call;
 use crate::functions::CAST_NAMED;
 
 /// Rewrites the queries of a statement in which two such expressions meet.
@@ -121,28 +121,10 @@ impl VisitorMut for NameCasts {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Cast { data_type, .. } = expr {
             let name = Expr::Value(Value::SingleQuotedString(data_type.to_string()).into());
-            *expr = named(expr.clone(), name);
+            *expr = call(CAST_NAMED, vec![expr.clone(), name]);
         }
         ControlFlow::Continue(())
     }
-}
-
-fn named(cast: Expr, name: Expr) -> Expr {
-    let args = [cast, name].map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(CAST_NAMED)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: args.into(),
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 #[cfg(test)]

@@ -5,16 +5,17 @@
 
 use arrow::compute::cast;
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, Ident, RenameTableNameKind,
-    SqlOption,
+    AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, DataType, Ident,
+    RenameTableNameKind, SqlOption,
 };
-use event::{Column, ColumnType, Constant, IdentityKind, SchemaVersion, TableDefinition, TableKind};
+use event::{Column, ColumnType, Constant, IdentityKind, Modifier, SchemaVersion, TableDefinition, TableKind};
 
+use super::create_like::declared_type;
 use super::ddl::{self, folded, relation};
 use super::insert::{self, position};
 use super::validate::Demands;
 use super::view::is_read;
-use super::{Block, Outcome, Session, checks, constraints, rows};
+use super::{Block, Outcome, Session, checks, clauses, constraints, modifiers, rows};
 use crate::error::{Condition, Error};
 
 /// Attempts when somebody else changes the same table meanwhile.
@@ -146,8 +147,12 @@ impl Session {
                 ColumnOption::Check(check) => {
                     self.add_check(table, named.or(check.name.as_ref()), &check.expr, false).await?;
                 }
-                ColumnOption::Unique(_) => constraints::add_unique(table, named, vec![last])?,
-                ColumnOption::PrimaryKey(_) => {
+                ColumnOption::Unique(key) => {
+                    clauses::check_unique(key)?;
+                    constraints::add_unique(table, named, vec![last])?;
+                }
+                ColumnOption::PrimaryKey(key) => {
+                    clauses::check_primary_key(key)?;
                     constraints::add_primary_key(table, named, vec![last])?;
                 }
                 // The others are of the column itself.
@@ -241,7 +246,7 @@ impl Session {
             }
             AlterColumnOperation::DropNotNull => constraints::drop_not_null(table, at),
             AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
-                self.widen_column(table, at, ddl::column_type(data_type)?).await
+                self.widen_column(table, at, data_type).await
             }
             other => Err(Error::hinted(
                 Condition::FeatureNotSupported,
@@ -255,8 +260,9 @@ impl Session {
         &mut self,
         table: &mut TableDefinition,
         at: usize,
-        column_type: ColumnType,
+        data_type: &DataType,
     ) -> Result<(), Error> {
+        let (column_type, modifier) = (ddl::column_type(data_type)?, modifiers::modifier(data_type)?);
         let says_shard = table.event().is_some_and(|options| options.sharding.by.contains(&at));
         let column = &mut table.columns[at];
         let is_whole =
@@ -268,10 +274,15 @@ impl Session {
                 "Create another table and INSERT INTO it what SELECT gives.",
             ));
         }
-        if !column.column_type.widens_to(column_type) {
+        if !column.column_type.widens_to(column_type) || !Modifier::widens(column.modifier, modifier) {
             return Err(Error::hinted(
                 Condition::FeatureNotSupported,
-                format!("column \"{}\" cannot change from {} to {column_type}", column.name, column.column_type),
+                format!(
+                    "column \"{}\" cannot change from {} to {}",
+                    column.name,
+                    declared_type(column),
+                    data_type.to_string().to_lowercase()
+                ),
                 "Rows are not rewritten: a type can become a wider one, such as integer to bigint, real to double precision, numeric(8,2) to numeric(12,2).",
             ));
         }
@@ -279,6 +290,7 @@ impl Session {
         let older = older.transpose().map_err(|error| Error::report(Condition::Internal, error.to_string()))?;
         column.initial = older.and_then(|value| Constant::first(&value));
         column.column_type = column_type;
+        column.modifier = modifier;
         self.check_default(&table.columns[at]).await?;
         self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)
     }

@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
+use datafusion::functions::math;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
@@ -17,7 +18,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::arithmetic;
 
-/// Integers and floats refuse what they cannot hold; casts of floats round.
+/// Integers and floats refuse what they cannot hold; casts of floats and numerics to integers round.
 #[derive(Debug)]
 pub(crate) struct CheckArithmetic;
 
@@ -78,6 +79,10 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             };
             Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field }))
         }
+        Expr::Cast(Cast { expr, field }) if is_integer(field.data_type()) && is(&expr, has_fraction) => {
+            let rounded = call(math::round(), vec![*expr]).data;
+            Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field }))
+        }
         Expr::Cast(Cast { expr, field })
             if *field.data_type() == DataType::Float32 && is(&expr, |from| *from == DataType::Float64) =>
         {
@@ -97,6 +102,10 @@ fn is_integer(data_type: &DataType) -> bool {
 
 fn is_float(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Float32 | DataType::Float64)
+}
+
+fn has_fraction(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Decimal128(_, 1..) | DataType::Decimal256(_, 1..))
 }
 
 fn is_number(data_type: &DataType) -> bool {

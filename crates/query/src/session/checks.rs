@@ -25,7 +25,7 @@ use super::ddl::folded;
 use super::insert::parse_expression;
 use super::report::{self, Known};
 use super::rows::failing_row;
-use super::{Session, pg_catalog};
+use super::{Session, calls, modifiers, pg_catalog};
 use crate::error::{Condition, Error, Report};
 
 /// The constraints of one table, ready to judge rows.
@@ -109,7 +109,10 @@ impl Session {
         for check in checks {
             let text = format!("SELECT {}", check.expression);
             let ast = super::statement::parse(&text)?.remove(0).ast.expect("the statement is not empty");
-            let ast = pg_catalog::rewrite(ast.as_ref().clone(), &text, &self.visible())?;
+            let mut ast = ast.as_ref().clone();
+            calls::rewrite(&mut ast)?;
+            modifiers::apply(&mut ast)?;
+            let ast = pg_catalog::rewrite(ast, &text, &self.visible())?;
             expressions.push((check.name.clone(), only_expression(ast)?));
         }
         expressions.sort_by(|a, b| a.0.cmp(&b.0));

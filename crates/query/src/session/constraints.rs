@@ -1,11 +1,11 @@
 //! ALTER TABLE about constraints: what it makes of the definition. Whether rows that are there obey is seen before the commit
 //! ([`super::validate`]).
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, IndexColumn, NullsDistinctOption, TableConstraint};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, IndexColumn, TableConstraint};
 use event::{TableDefinition, UniqueKey};
 
 use super::ddl::{self, folded};
-use super::{Session, checks};
+use super::{Session, checks, clauses, stated_keys};
 use crate::error::{Condition, Error};
 
 impl Session {
@@ -27,12 +27,12 @@ impl Session {
                 let message = format!("{kind} constraints cannot be marked NOT VALID");
                 Err(Error::report(Condition::FeatureNotSupported, message))
             }
-            TableConstraint::Unique(key) if key.nulls_distinct == NullsDistinctOption::NotDistinct => {
-                let message = "UNIQUE NULLS NOT DISTINCT is not supported";
-                Err(Error::hinted(Condition::FeatureNotSupported, message, "Make the columns NOT NULL."))
+            TableConstraint::Unique(key) => {
+                clauses::check_unique(key)?;
+                add_unique(table, key.name.as_ref(), positions(table, &key.columns)?)
             }
-            TableConstraint::Unique(key) => add_unique(table, key.name.as_ref(), positions(table, &key.columns)?),
             TableConstraint::PrimaryKey(key) => {
+                clauses::check_primary_key(key)?;
                 add_primary_key(table, key.name.as_ref(), positions(table, &key.columns)?)
             }
             other => Err(Error::hinted(
@@ -76,6 +76,7 @@ impl Session {
         }
         if is_primary_key(table, name) {
             table.primary_key.clear();
+            table.primary_key_named = None;
             return Ok(());
         }
         let Some(at) = table.checks.iter().position(|check| check.name == name) else {
@@ -123,7 +124,7 @@ pub(super) fn add_unique(
 /// ADD PRIMARY KEY over the columns at `positions`, which are NOT NULL from now on.
 ///
 /// # Errors
-/// 42P16 when there is one, 0A000 for event tables, types that are no keys, and a name that is not PostgreSQL's own.
+/// 42P16 when there is one, 42P07 for a name that is taken, 0A000 for event tables and types that are no keys.
 pub(super) fn add_primary_key(
     table: &mut TableDefinition,
     name: Option<&Ident>,
@@ -136,10 +137,11 @@ pub(super) fn add_primary_key(
         return Err(Error::report(Condition::InvalidTableDefinition, message));
     }
     let own = table.primary_key_name();
-    if let Some(name) = name.map(folded).filter(|name| *name != own) {
-        let message = format!("a primary key cannot be named \"{name}\"");
-        return Err(Error::hinted(Condition::FeatureNotSupported, message, format!("It is always called \"{own}\".")));
+    let name = name.map(folded).filter(|name| *name != own);
+    if let Some(name) = name.as_ref().filter(|name| is_taken(table, name)) {
+        return Err(Error::report(Condition::DuplicateTable, format!("relation \"{name}\" already exists")));
     }
+    table.primary_key_named = name;
     positions.iter().for_each(|at| set_not_null(table, *at));
     table.primary_key = positions;
     Ok(())
@@ -167,7 +169,7 @@ pub(super) fn validate(table: &mut TableDefinition, name: &str) -> Result<(), Er
 /// RENAME CONSTRAINT.
 ///
 /// # Errors
-/// 42704, 42710 for a name that is taken, 0A000 for a primary key.
+/// 42704, 42710 for a name that is taken.
 pub(super) fn rename(table: &mut TableDefinition, name: &str, new: String) -> Result<(), Error> {
     if is_taken(table, &new) {
         let message = format!("constraint \"{new}\" for relation \"{}\" already exists", table.name);
@@ -182,8 +184,8 @@ pub(super) fn rename(table: &mut TableDefinition, name: &str, new: String) -> Re
         return Ok(());
     }
     if is_primary_key(table, name) {
-        let hint = "It is always called as its table with _pkey behind.";
-        return Err(Error::hinted(Condition::FeatureNotSupported, "a primary key cannot be renamed", hint));
+        table.primary_key_named = Some(new);
+        return Ok(());
     }
     Err(Error::report(Condition::UndefinedObject, missing(table, name)))
 }
@@ -214,7 +216,7 @@ pub(super) fn drop_not_null(table: &mut TableDefinition, at: usize) -> Result<()
 }
 
 fn positions(table: &TableDefinition, columns: &[IndexColumn]) -> Result<Vec<usize>, Error> {
-    columns.iter().map(|column| ddl::key_column(column, &table.columns)).collect()
+    columns.iter().map(|column| stated_keys::key_column(column, &table.columns)).collect()
 }
 
 fn is_taken(table: &TableDefinition, name: &str) -> bool {

@@ -8,8 +8,7 @@ use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    CloseCursor, ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set,
-    Statement as Ast, Value,
+    ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, Value,
 };
 use event::{Column, ColumnType, TableKind};
 use futures::{StreamExt, stream};
@@ -39,6 +38,9 @@ impl Session {
         let Some(mut ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
         self.rebase_changes().await?;
         self.complete_names(&mut ast);
+        if let (Ast::CreateTable(create), Some(included)) = (ast.as_ref(), statement.like) {
+            ast = Arc::new(Ast::CreateTable(Box::pin(self.spelled_out(create, included)).await?));
+        }
         self.note_begun(&ast).await?;
         self.statement_began = Some(chrono::Utc::now());
         self.turn = None;
@@ -127,13 +129,14 @@ impl Session {
             Ast::Deallocate { name, .. } => self.deallocate(name),
             Ast::Analyze { .. } => Ok(Outcome::Done("ANALYZE".to_owned())),
             Ast::Vacuum(_) => Ok(Outcome::Done("VACUUM".to_owned())),
-            // Nothing listens, and no cursor is open: there is nothing to end.
+            // Nothing listens: there is nothing to end.
             Ast::UNLISTEN { .. } => Ok(Outcome::Done("UNLISTEN".to_owned())),
-            Ast::Close { cursor: CloseCursor::All } => Ok(Outcome::Done("CLOSE CURSOR ALL".to_owned())),
-            Ast::Close { cursor: CloseCursor::Specific { name } } => {
-                let message = format!("cursor \"{}\" does not exist", folded(name));
-                Err(Error::report(Condition::UndefinedCursor, message))
-            }
+            Ast::Declare { stmts } => match stmts.as_slice() {
+                [declare] => Box::pin(self.declare(statement, declare, &parameters)).await,
+                _ => Err(unsupported(&ast)),
+            },
+            Ast::Fetch { name, direction, .. } => Box::pin(self.fetch(&folded(name), direction, statement.moves)).await,
+            Ast::Close { cursor } => self.close_cursor(cursor),
             Ast::CreateExtension(extension) if folded(&extension.name).starts_with("timescaledb") => {
                 self.notice(
                     "NOTICE",
@@ -578,6 +581,8 @@ impl Session {
             offset: statement.offset,
             rows: None,
             without_data: false,
+            moves: false,
+            like: None,
         };
         let types = data_types
             .iter()
@@ -621,6 +626,7 @@ impl Session {
                 return Err(Error::report(Condition::ActiveTransaction, message));
             }
             self.named.clear();
+            self.cursors.clear();
             self.settings.lock().reset_all();
             self.end_single();
         }

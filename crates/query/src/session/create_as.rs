@@ -102,6 +102,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
         let id = ColumnId(at as u32 + 1);
         columns.push(Column {
             identity: None,
+            modifier: None,
             required: false,
             initial: None,
             stored: None,

@@ -2,18 +2,18 @@
 
 use cluster::TableSpec;
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, CreateTableOptions, DataType as SqlType,
-    ExactNumberInfo, Expr, GeneratedAs, Ident, IndexColumn, ObjectName, ObjectNamePart, SequenceOptions, SqlOption,
-    TableConstraint, TimezoneInfo, Value,
+    ArrayElemTypeDef, ColumnDef, ColumnOption, CreateTable, CreateTableOptions, DataType as SqlType, ExactNumberInfo,
+    Expr, GeneratedAs, Ident, ObjectName, ObjectNamePart, SequenceOptions, SqlOption, TimezoneInfo, Value,
 };
 use event::{
     Column, ColumnId, ColumnType, Compression, Consistency, Dedup, EventOptions, Identity, IdentityKind, Sharding,
-    TableKind, UniqueKey, limits,
+    TableKind, limits,
 };
 use storage::routing::can_shard_by;
 
-use super::checks;
 use super::report::nearest;
+use super::stated_keys::{primary_key, unique};
+use super::{checks, clauses, modifiers};
 use crate::error::{Condition, Error};
 
 /// Width of a split when nothing is said.
@@ -119,13 +119,15 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     let (namespace, name) = relation(&create.name)?;
     check_namespace(&namespace)?;
     let mut columns = columns(&create.columns)?;
-    let primary_key = primary_key(create, &columns)?;
+    let (primary_key, primary_key_named) = primary_key(create, &name, &columns)?;
     for position in &primary_key {
         columns[*position].nullable = false;
     }
     let options = table_options(&create.table_options)?;
     let kind = kind(&options, &columns, &primary_key)?;
-    let unique = unique(create, &name, &columns)?;
+    let own_name = format!("{name}_pkey");
+    let key_name = (!primary_key.is_empty()).then(|| primary_key_named.as_deref().unwrap_or(&own_name));
+    let unique = unique(create, &name, &columns, key_name)?;
     if kind != TableKind::Reference && !unique.is_empty() {
         return Err(Error::hinted(
             Condition::FeatureNotSupported,
@@ -138,7 +140,18 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     let compression = compression(options.compression.as_deref())?;
     let checks = checks::stated(create, &name, &columns)?;
     let consistency = consistency(options.consistency.as_deref())?;
-    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks, consistency })
+    Ok(TableSpec {
+        namespace,
+        name,
+        columns,
+        primary_key,
+        primary_key_named,
+        unique,
+        kind,
+        compression,
+        checks,
+        consistency,
+    })
 }
 
 /// The table that CREATE TABLE AS asks for, with the columns of its query.
@@ -157,9 +170,20 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
     }
     let kind = kind(&options, &columns, &[])?;
     let compression = compression(options.compression.as_deref())?;
-    let (primary_key, unique, checks) = Default::default();
+    let (primary_key, primary_key_named, unique, checks) = Default::default();
     let consistency = consistency(options.consistency.as_deref())?;
-    Ok(TableSpec { namespace, name, columns, primary_key, unique, kind, compression, checks, consistency })
+    Ok(TableSpec {
+        namespace,
+        name,
+        columns,
+        primary_key,
+        primary_key_named,
+        unique,
+        kind,
+        compression,
+        checks,
+        consistency,
+    })
 }
 
 /// Rows are not ordered by some types as PostgreSQL orders them.
@@ -219,7 +243,7 @@ fn refuse_clauses(create: &CreateTable) -> Result<(), Error> {
             };
             Err(Error::hinted(Condition::FeatureNotSupported, format!("{what} not supported"), hint))
         }
-        None => Ok(()),
+        None => clauses::check_create_table(create),
     }
 }
 
@@ -242,6 +266,7 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
         };
         let mut column = Column {
             identity: serial.map(|_| Identity { kind: IdentityKind::Serial, start: 1 }),
+            modifier: modifiers::modifier(&definition.data_type)?,
             required: false,
             initial: None,
             id: ColumnId(columns.len() as u32 + 1),
@@ -262,6 +287,7 @@ pub(super) fn columns(written: &[ColumnDef]) -> Result<Vec<Column>, Error> {
                 }
                 // Collected with those of the table.
                 ColumnOption::Check(_) | ColumnOption::Unique(_) => {}
+                ColumnOption::Collation(name) => clauses::check_collation(name)?,
                 other => return Err(constraint_refused(&other.to_string())),
             }
         }
@@ -330,7 +356,7 @@ fn identity(
     Ok(Identity { kind, start })
 }
 
-fn constraint_refused(what: &str) -> Error {
+pub(super) fn constraint_refused(what: &str) -> Error {
     Error::hinted(
         Condition::FeatureNotSupported,
         format!("constraint {what} is not supported"),
@@ -340,17 +366,24 @@ fn constraint_refused(what: &str) -> Error {
 
 /// The column type that a SQL type names.
 pub(crate) fn column_type(sql: &SqlType) -> Result<ColumnType, Error> {
+    if let Some(refused) = modifiers::blank_padded(sql) {
+        return Err(refused);
+    }
     Ok(match sql {
-        SqlType::SmallInt(_) | SqlType::Int2(_) => ColumnType::SmallInt,
-        SqlType::Integer(_) | SqlType::Int(_) | SqlType::Int4(_) => ColumnType::Integer,
-        SqlType::BigInt(_) | SqlType::Int8(_) => ColumnType::BigInt,
+        SqlType::SmallInt(None) | SqlType::Int2(None) => ColumnType::SmallInt,
+        SqlType::Integer(None) | SqlType::Int(None) | SqlType::Int4(None) => ColumnType::Integer,
+        SqlType::BigInt(None) | SqlType::Int8(None) => ColumnType::BigInt,
         SqlType::Real | SqlType::Float4 => ColumnType::Real,
         SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => ColumnType::Double,
         SqlType::Float(ExactNumberInfo::Precision(digits)) if *digits <= 24 => ColumnType::Real,
         SqlType::Float(_) => ColumnType::Double,
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => return numeric(info),
         SqlType::Boolean | SqlType::Bool => ColumnType::Boolean,
-        SqlType::Text | SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::String(_) => ColumnType::Text,
+        SqlType::Text
+        | SqlType::Varchar(_)
+        | SqlType::CharacterVarying(_)
+        | SqlType::CharVarying(_)
+        | SqlType::String(_) => ColumnType::Text,
         SqlType::Bytea => ColumnType::Bytea,
         SqlType::Uuid => ColumnType::Uuid,
         SqlType::JSON => ColumnType::Json,
@@ -404,81 +437,7 @@ fn numeric(info: &ExactNumberInfo) -> Result<ColumnType, Error> {
     Ok(ColumnType::Numeric { precision: precision as u8, scale: scale as i8 })
 }
 
-fn primary_key(create: &CreateTable, columns: &[Column]) -> Result<Vec<usize>, Error> {
-    let mut keys: Vec<Vec<usize>> = Vec::new();
-    for (at, definition) in create.columns.iter().enumerate() {
-        if definition.options.iter().any(|option| matches!(option.option, ColumnOption::PrimaryKey(_))) {
-            keys.push(vec![at]);
-        }
-    }
-    for constraint in &create.constraints {
-        match constraint {
-            TableConstraint::PrimaryKey(key) => {
-                keys.push(key.columns.iter().map(|column| key_column(column, columns)).collect::<Result<_, _>>()?);
-            }
-            TableConstraint::Check(_) | TableConstraint::Unique(_) => {}
-            other => return Err(constraint_refused(&other.to_string())),
-        }
-    }
-    if keys.len() > 1 {
-        let (_, name) = relation(&create.name)?;
-        let message = format!("multiple primary keys for table \"{name}\" are not allowed");
-        return Err(Error::report(Condition::InvalidTableDefinition, message));
-    }
-    Ok(keys.pop().unwrap_or_default())
-}
-
-/// The UNIQUE constraints of columns, then of the table.
-fn unique(create: &CreateTable, table: &str, columns: &[Column]) -> Result<Vec<UniqueKey>, Error> {
-    let mut keys: Vec<UniqueKey> = Vec::new();
-    let of_columns = create.columns.iter().enumerate().flat_map(|(at, definition)| {
-        let unique = |option: &ColumnOptionDef| matches!(option.option, ColumnOption::Unique(_));
-        definition
-            .options
-            .iter()
-            .filter(move |option| unique(option))
-            .map(move |option| (option.name.as_ref(), vec![at]))
-    });
-    let of_table = create.constraints.iter().filter_map(|constraint| match constraint {
-        TableConstraint::Unique(key) => Some(key),
-        _ => None,
-    });
-    let mut stated: Vec<(Option<&Ident>, Vec<usize>)> = of_columns.collect();
-    for key in of_table {
-        let positions = key.columns.iter().map(|column| key_column(column, columns)).collect::<Result<_, _>>()?;
-        stated.push((key.name.as_ref(), positions));
-    }
-    for (name, positions) in stated {
-        let name = match name {
-            Some(name) => folded(name),
-            None => {
-                let names: Vec<&str> = positions.iter().map(|at| columns[*at].name.as_str()).collect();
-                let plain = format!("{table}_{}_key", names.join("_"));
-                let numbered = (1..).map(|number| format!("{plain}{number}"));
-                let is_free = |name: &String| keys.iter().all(|key| key.name != *name);
-                std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or_default()
-            }
-        };
-        if keys.iter().any(|key| key.name == name) {
-            let message = format!("relation \"{name}\" already exists");
-            return Err(Error::report(Condition::DuplicateTable, message));
-        }
-        keys.push(UniqueKey { name, columns: positions });
-    }
-    Ok(keys)
-}
-
-pub(super) fn key_column(column: &IndexColumn, columns: &[Column]) -> Result<usize, Error> {
-    let name = match &column.column.expr {
-        Expr::Identifier(ident) => folded(ident),
-        other => other.to_string(),
-    };
-    position(columns, &name).ok_or_else(|| {
-        Error::report(Condition::UndefinedColumn, format!("column \"{name}\" named in key does not exist"))
-    })
-}
-
-fn position(columns: &[Column], name: &str) -> Option<usize> {
+pub(super) fn position(columns: &[Column], name: &str) -> Option<usize> {
     columns.iter().position(|column| column.name == name)
 }
 

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::insert::parse_expression;
 use super::report::{self, Known};
 use super::rows::{assign, default_column};
-use super::{Session, checks};
+use super::{Session, calls, checks, modifiers};
 use crate::error::{Condition, Error};
 use crate::text::Zone;
 
@@ -60,7 +60,9 @@ pub(super) fn sequence_name(table: &TableDefinition, column: &Column) -> String 
 impl Session {
     /// A DEFAULT that is another for each row, as `random()` is; `None` for one that is the same in all rows of a statement.
     pub(super) async fn each_default(&self, expression: &str) -> Result<Option<DefaultValue>, Error> {
-        let parsed = parse_expression(expression)?;
+        let mut parsed = parse_expression(expression)?;
+        calls::rewrite(&mut parsed)?;
+        modifiers::apply(&mut parsed)?;
         let functions = self.base.scalar_functions();
         let is_volatile = |name: &str| {
             functions.get(&name.to_lowercase()).is_some_and(|f| f.signature().volatility == Volatility::Volatile)

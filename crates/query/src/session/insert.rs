@@ -9,8 +9,8 @@ use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, Expr, Insert, ObjectName, Parens, Query, SelectItem, SetExpr, Statement as Ast, TableObject,
-    UnaryOperator, Value, Values,
+    CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Insert,
+    ObjectName, Parens, Query, SelectItem, SetExpr, Statement as Ast, TableObject, UnaryOperator, Value, Values,
 };
 use event::{Column, ColumnType, IdentityKind, TableDefinition};
 
@@ -334,7 +334,7 @@ pub(crate) fn read_literals(
     let mut columns: Vec<Option<ArrayRef>> = vec![None; definition.columns.len()];
     for (at, position) in positions.iter().enumerate() {
         let column = &definition.columns[*position];
-        let mut builder = ColumnBuilder::with_capacity(column.column_type, zone, count);
+        let mut builder = ColumnBuilder::of(column, zone, count);
         for row in &values.rows {
             match cell(&row[at]).expect("only what needs no planning comes here") {
                 Cell::Null => builder.append_null(),
@@ -468,6 +468,25 @@ pub(crate) fn cast(expr: Expr, type_name: &str) -> Result<Expr, Error> {
         }
         other => Ok(other),
     }
+}
+
+/// `name(arguments)`.
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 /// Parses a stored expression.

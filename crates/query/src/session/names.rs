@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::ordinality;
+
 /// Functions in FROM that give rows of one column.
 const ONE_COLUMN_FUNCTIONS: [&str; 2] = ["generate_series", "unnest"];
 /// Marks what was added to a name to keep it apart from an equal one; cut off again from the result.
@@ -30,8 +32,11 @@ impl VisitorMut for FunctionColumns {
 
     // After the parts, so that the call inside of a narrowed one is not met again.
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let Some(numbered) = ordinality::numbered(factor) {
+            *factor = numbered;
+        }
         let (alias, name) = match factor {
-            TableFactor::Table { name, alias, args: Some(_), .. } => {
+            TableFactor::Table { name, alias, args: Some(_), with_ordinality: false, .. } => {
                 let name = name.0.last().and_then(ObjectNamePart::as_ident);
                 (alias, name.map(|name| name.value.to_lowercase()).unwrap_or_default())
             }
@@ -67,7 +72,15 @@ fn of_times(factor: &TableFactor) -> Option<TableFactor> {
     let TableFactor::Table { name, alias, args: Some(arguments), with_ordinality: false, .. } = factor else {
         return None;
     };
-    let [first, last, step] = arguments.args.as_slice() else { return None };
+    let series = series_of_times(&name.to_string(), &arguments.args)?;
+    let alias = alias.as_ref().map(|alias| TableAlias { explicit: true, ..alias.clone() })?;
+    let text = format!("UNNEST({series}) {alias}");
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_table_factor()).ok()
+}
+
+/// The call that gives the times as an array; `None` when the step is no interval.
+pub(super) fn series_of_times(name: &str, arguments: &[FunctionArg]) -> Option<String> {
+    let [first, last, step] = arguments else { return None };
     let of = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
         _ => None,
@@ -87,19 +100,14 @@ fn of_times(factor: &TableFactor) -> Option<TableFactor> {
         Expr::Cast { data_type: SqlType::Date, .. } => format!("CAST({expr} AS timestamptz)"),
         _ => expr.to_string(),
     };
-    let alias = alias.as_ref().map(|alias| TableAlias { explicit: true, ..alias.clone() })?;
-    let text = format!("UNNEST({name}({}, {}, CAST({step} AS interval))) {alias}", instant(first), instant(last));
-    Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_table_factor()).ok()
+    Some(format!("{name}({}, {}, CAST({step} AS interval))", instant(first), instant(last)))
 }
 
 /// `generate_series(1, 3) AS a(b)`, which the engine gives as bigint, as `(SELECT b::integer AS b FROM generate_series(1, 3) AS a(b)) AS a(b)`;
 /// nothing when its arguments are not all integers of PostgreSQL's `integer`.
 fn narrowed(factor: &TableFactor) -> Option<TableFactor> {
     let TableFactor::Table { alias: Some(alias), args: Some(arguments), .. } = factor else { return None };
-    let integers = arguments.args.iter().all(|argument| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => is_integer(expr),
-        _ => false,
-    });
+    let integers = are_integers(&arguments.args);
     let [column] = alias.columns.as_slice() else { return None };
     if !integers {
         return None;
@@ -108,6 +116,14 @@ fn narrowed(factor: &TableFactor) -> Option<TableFactor> {
     let alias = TableAlias { explicit: true, ..alias.clone() };
     let text = format!("(SELECT {name}::integer AS {name} FROM {factor}) {alias}");
     Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_table_factor()).ok()
+}
+
+/// Whether all arguments are numbers of PostgreSQL's type integer.
+pub(super) fn are_integers(arguments: &[FunctionArg]) -> bool {
+    arguments.iter().all(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => is_integer(expr),
+        _ => false,
+    })
 }
 
 /// Whether an expression is a number of PostgreSQL's type integer, or one with a sign.

@@ -22,12 +22,13 @@ use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::change::is_change;
+use super::ddl::folded;
 use super::insert::{Source, cell_types, text_parameter};
 use super::report::{self, Known};
 use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
-use super::{Block, Prepared, Rows, Session, alike, literals, names, pg_catalog, tokens, zoned};
+use super::{Block, Prepared, Rows, Session, alike, calls, literals, modifiers, names, pg_catalog, tokens, zoned};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, Snapshots, StatementCatalog};
@@ -214,6 +215,14 @@ impl Session {
                         .await?;
                 }
             }
+            Ast::Declare { stmts } => {
+                if let Some(query) = stmts.first().and_then(|declare| declare.for_query.as_ref()) {
+                    let planned = self.planned(statement, as_query(query)).await?;
+                    prepared.parameters =
+                        parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
+                }
+            }
+            Ast::Fetch { name, .. } if !statement.moves => prepared.columns = self.cursor_columns(&folded(name)),
             Ast::Explain { .. } => prepared.columns = Some(explain_schema()),
             Ast::ShowVariable { variable } => prepared.columns = Some(super::control::show_schema(variable)),
             Ast::Execute { name: Some(name), .. } => {
@@ -237,6 +246,8 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
+        calls::rewrite(&mut ast)?;
+        modifiers::apply(&mut ast)?;
         alike::tell_apart(&mut ast);
         zoned::cut_off_in_zone(&mut ast);
         let catalog = self.visible();

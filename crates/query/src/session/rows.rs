@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::DataType;
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -15,6 +15,7 @@ use super::checks::Checks;
 use super::defaults::DefaultValue;
 use super::report;
 use crate::error::{Condition, Error, Report};
+use crate::text::modifier::fit;
 use crate::text::{ColumnBuilder, Zone, write};
 
 /// Where the columns of an INSERT's source go, and what the other columns get.
@@ -90,7 +91,7 @@ pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Ar
     let wanted = column.column_type.arrow();
     let as_it_is = !matches!(column.column_type, ColumnType::Json | ColumnType::Jsonb);
     if *array.data_type() == wanted && as_it_is {
-        return Ok(Arc::clone(array));
+        return Ok(fit(Arc::clone(array), column.modifier)?);
     }
     match array.data_type() {
         DataType::Utf8 => read_text(array.as_string::<i32>().iter(), column, zone),
@@ -113,13 +114,14 @@ pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Ar
             }
             let rounded = round_for(array, &wanted)?;
             let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(&rounded, &wanted, &options).map_err(|error| {
+            let cast = cast_with_options(&rounded, &wanted, &options).map_err(|error| {
                 let mut out = report::arrow(&error);
                 if out.condition == Condition::InvalidTextRepresentation {
                     out = out_of_range(column);
                 }
                 Error::Reported(Box::new(out))
-            })
+            })?;
+            Ok(fit(cast, column.modifier)?)
         }
     }
 }
@@ -152,7 +154,7 @@ fn out_of_range(column: &Column) -> Report {
 }
 
 fn read_text<'a>(texts: impl Iterator<Item = Option<&'a str>>, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
-    let mut builder = ColumnBuilder::new(column.column_type, zone);
+    let mut builder = ColumnBuilder::of_usual(column, zone);
     for text in texts {
         match text {
             Some(text) => builder.append_text(text)?,
@@ -193,6 +195,11 @@ fn round_for(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, Error> {
         DataType::Float32 => {
             let rounded = array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even);
             Ok(Arc::new(rounded))
+        }
+        // A cast of a numeric to one without a fraction rounds, one to an integer cuts off.
+        DataType::Decimal128(_, 1..) => {
+            let whole = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
+            cast(array, &whole).map_err(|error| Error::Reported(Box::new(report::arrow(&error))))
         }
         _ => Ok(Arc::clone(array)),
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
-    CommentObject, CopySource, CreateTable, CreateView, DataType, Expr, Ident, ObjectName, ObjectNamePart, ObjectType,
-    Query, SchemaName, Statement as Ast, Value, VisitMut, VisitorMut,
+    CommentObject, CopySource, CreateTable, CreateTableLikeKind, CreateView, DataType, Expr, Ident, ObjectName,
+    ObjectNamePart, ObjectType, Query, SchemaName, Statement as Ast, Value, VisitMut, VisitorMut,
 };
 
 use super::ddl::folded;
@@ -67,6 +67,9 @@ impl Session {
                 names.look_for(&mut relation);
                 relation.0.extend(object_name.0.pop());
                 *object_name = relation;
+            }
+            Ast::CreateTable(CreateTable { like: Some(CreateTableLikeKind::Parenthesized(like)), .. }) => {
+                names.look_for(&mut like.name);
             }
             Ast::Copy { source: CopySource::Table { table_name, .. }, .. } => names.look_for(table_name),
             _ => {}

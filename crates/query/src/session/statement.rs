@@ -8,8 +8,9 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use parking_lot::Mutex;
 
-use super::create_as_clauses;
+use super::create_like::{self, Included};
 use super::values::{self, ConstantRows, Scanned};
+use super::{create_as_clauses, cursor_words};
 use crate::error::{Condition, Error, Report};
 
 /// One parsed statement of a message.
@@ -25,6 +26,10 @@ pub struct Statement {
     pub(crate) rows: Option<Arc<ConstantRows>>,
     /// CREATE TABLE AS ... WITH NO DATA.
     pub(crate) without_data: bool,
+    /// MOVE, which the tree has as a FETCH.
+    pub(crate) moves: bool,
+    /// What CREATE TABLE (LIKE ...) takes over from the table that the tree names.
+    pub(crate) like: Option<Included>,
 }
 
 /// Parses all statements of a message.
@@ -59,7 +64,7 @@ impl LastHead {
         let Scanned { head, end, rows } = values::scan(text)?;
         let ast = self.head(&text[..head])?;
         let (text, rows) = (Arc::from(&text[..end]), Some(Arc::new(rows)));
-        Some(Statement { ast: Some(ast), text, offset, rows, without_data: false })
+        Some(Statement { ast: Some(ast), text, offset, rows, without_data: false, moves: false, like: None })
     }
 
     /// The statement that begins with `head` and has a row of one NULL.
@@ -96,7 +101,15 @@ pub(super) fn parse_whole(sql: &str) -> Result<Vec<Statement>, Error> {
         }
     }
     if statements.is_empty() {
-        statements.push(Statement { ast: None, text: Arc::from(""), offset: 0, rows: None, without_data: false });
+        statements.push(Statement {
+            ast: None,
+            text: Arc::from(""),
+            offset: 0,
+            rows: None,
+            without_data: false,
+            moves: false,
+            like: None,
+        });
     }
     Ok(statements)
 }
@@ -135,13 +148,20 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     let mut own: Vec<TokenWithSpan> = tokens.to_vec();
     super::depth::check(&own)?;
     rewrite(&mut own)?;
+    drop_only(&mut own);
     let clauses = create_as_clauses::take(&mut own);
+    let like = create_like::take(&mut own);
+    let fetch = cursor_words::parse(&own);
+    let moves = matches!(fetch, Some((_, true)));
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(own);
-    let parsed = parser.parse_statement().and_then(|statement| match parser.peek_token().token {
-        Token::EOF | Token::SemiColon => Ok(statement),
-        _ => parser.expected("end of statement", parser.peek_token()),
-    });
+    let parsed = match fetch {
+        Some((fetch, _)) => Ok(fetch),
+        None => parser.parse_statement().and_then(|statement| match parser.peek_token().token {
+            Token::EOF | Token::SemiColon => Ok(statement),
+            _ => parser.expected("end of statement", parser.peek_token()),
+        }),
+    };
     let ast = parsed.map_err(|error| match error {
         ParserError::RecursionLimitExceeded => {
             Error::report(Condition::ProgramLimitExceeded, "stack depth limit exceeded")
@@ -152,12 +172,14 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     })?;
     let mut ast = with_in_source(ast);
     let without_data = clauses.is_some_and(|clauses| clauses.give_to(&mut ast));
+    let like = like.and_then(|like| like.give_to(&mut ast));
     super::timescale::rewrite_calls(&mut ast);
     super::names::name_function_columns(&mut ast);
+    super::clauses::check(&ast)?;
     super::typed::spread_types(&mut ast);
     let text = Arc::from(&sql[from..to]);
     let offset = sql[..from].chars().count();
-    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset, rows: None, without_data }))
+    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset, rows: None, without_data, moves, like }))
 }
 
 /// `WITH ... INSERT INTO t SELECT` as `INSERT INTO t WITH ... SELECT`, which says the same.
@@ -191,7 +213,11 @@ fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
             check_copy_characters(tokens)?;
             tokens.push(TokenWithSpan::wrap(Token::SemiColon));
         }
-        ["CREATE", "TABLE" | "UNLOGGED" | "TEMP" | "TEMPORARY", ..] => join_dotted_options(tokens),
+        ["CREATE", "UNLOGGED", ..] => {
+            let message = "unlogged tables are not supported";
+            return Err(Error::hinted(Condition::FeatureNotSupported, message, "Every table is logged: leave it out."));
+        }
+        ["CREATE", "TABLE" | "TEMP" | "TEMPORARY", ..] => join_dotted_options(tokens),
         ["ALTER", "TABLE", ..] => reset_as_set(tokens),
         ["TABLE", ..] => {
             let (at, span) = (words[0].0, tokens[words[0].0].span);
@@ -206,6 +232,28 @@ fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
         _ => {}
     }
     Ok(())
+}
+
+/// `FROM ONLY t` is FROM t: no table inherits from another.
+fn drop_only(tokens: &mut Vec<TokenWithSpan>) {
+    let significant: Vec<usize> = (0..tokens.len()).filter(|at| !is_blank(&tokens[*at])).collect();
+    let is = |at: usize, word: &str| match &tokens[at].token {
+        Token::Word(found) => found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word),
+        _ => false,
+    };
+    let before = ["FROM", "UPDATE", "JOIN"];
+    let is_only = |triple: &&[usize]| match **triple {
+        [first, only, name] => {
+            before.iter().any(|word| is(first, word))
+                && is(only, "ONLY")
+                && matches!(tokens[name].token, Token::Word(_) | Token::LParen)
+        }
+        _ => false,
+    };
+    let mut only: Vec<usize> = significant.windows(3).filter(is_only).map(|triple| triple[1]).collect();
+    while let Some(at) = only.pop() {
+        tokens.remove(at);
+    }
 }
 
 /// The parser reads these characters as such and calls anything longer a syntax error.

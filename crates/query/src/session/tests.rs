@@ -369,6 +369,19 @@ async fn explain_shows_what_is_pruned() {
     let plan = run(&mut s, "explain select * from m where ts >= '2013-01-05'").await.expect("a plan");
     assert!(plan.starts_with("QUERY PLAN\n"), "{plan}");
     assert!(plan.contains("total=2") && plan.contains("pruned=1"), "{plan}");
+    for (predicate, pruned) in [
+        ("extract(year from ts) = 2014", 2),
+        ("extract(year from ts) > 2012.0", 0),
+        ("extract(year from ts) in (2012, 2014)", 2),
+        ("date_part('year', ts) < 2013", 2),
+        ("2013 = date_part('year', ts)", 0),
+        ("ts >= make_timestamptz(2013, 1, 5, 0, 0, 0)", 1),
+        ("ts >= to_timestamp('5.1.2013', 'DD.MM.YYYY')", 1),
+        ("ts >= '2013-01-05'::timestamptz(3)", 1),
+    ] {
+        let plan = run(&mut s, &format!("explain select * from m where {predicate}")).await.expect("a plan");
+        assert!(plan.contains(&format!("splits total=2 pruned={pruned}")), "{predicate}: {plan}");
+    }
 }
 
 /// A runtime of one thread.

@@ -126,7 +126,8 @@ impl Session {
             let message = format!("cannot execute {what} in a read-only transaction");
             return Err(Error::report(Condition::ReadOnlyTransaction, message));
         }
-        if writes.is_none() && !matches!(ast, Ast::Query(_) | Ast::Explain { .. } | Ast::Copy { .. }) {
+        let reads = matches!(ast, Ast::Query(_) | Ast::Explain { .. } | Ast::Copy { .. } | Ast::Declare { .. });
+        if writes.is_none() && !reads {
             return Ok(());
         }
         let explicit = matches!(self.block, Block::Explicit { .. });
@@ -163,6 +164,10 @@ impl Session {
             self.notice("WARNING", "25P01", "there is no transaction in progress");
         }
         let modes = self.modes;
+        if let Err(error) = Box::pin(self.hold_cursors()).await {
+            self.rollback(false)?;
+            return Err(error);
+        }
         let outcome = self.commit_writes().await;
         self.end_block(outcome.is_ok());
         outcome?;
@@ -188,6 +193,7 @@ impl Session {
         self.block = Block::None;
         self.savepoints.clear();
         self.on_commit_drop.clear();
+        self.end_cursors(committed);
         self.begun = false;
         if self.pinned.take().is_some() {
             // A plan made in the block reads its snapshots.
@@ -264,6 +270,7 @@ impl Session {
         self.refuse_outside_block("ROLLBACK TO SAVEPOINT")?;
         let at = self.savepoint_named(name)?;
         self.savepoints.truncate(at + 1);
+        self.roll_back_cursors(at);
         let Savepoint { mark, changes, settings, modes, .. } = &self.savepoints[at];
         self.settings.lock().return_to(settings);
         self.modes = *modes;
@@ -284,6 +291,7 @@ impl Session {
         self.refuse_outside_block("RELEASE SAVEPOINT")?;
         let at = self.savepoint_named(name)?;
         self.savepoints.truncate(at);
+        self.release_cursors(at);
         Ok(Outcome::Done("RELEASE".to_owned()))
     }
 

@@ -135,7 +135,7 @@ impl ConstantRows {
         zone: Zone,
     ) -> Result<ArrayRef, Error> {
         let column = &definition.columns[position];
-        let mut builder = ColumnBuilder::with_capacity(column.column_type, zone, self.len());
+        let mut builder = ColumnBuilder::of(column, zone, self.len());
         for cell in self.column(at) {
             let written = &text[cell.from as usize..cell.to as usize];
             match cell.kind {
@@ -297,6 +297,7 @@ mod tests {
             [ColumnType::Integer, ColumnType::Text, ColumnType::Double, ColumnType::TimestampTz, ColumnType::Boolean];
         let column = |(number, column_type): (usize, ColumnType)| Column {
             identity: None,
+            modifier: None,
             required: false,
             initial: None,
             stored: None,
@@ -314,6 +315,7 @@ mod tests {
             version: SchemaVersion(1),
             columns: types.into_iter().enumerate().map(column).collect(),
             primary_key: Vec::new(),
+            primary_key_named: None,
             unique: Vec::new(),
             kind: TableKind::Reference,
             compression: Compression::Zstd,

@@ -189,6 +189,7 @@ fn columns(schema: &arrow::datatypes::SchemaRef) -> Result<Vec<Column>, Error> {
     let shown = names::shown(schema);
     let column = |(number, field): (u32, &Arc<arrow::datatypes::Field>)| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -274,6 +275,8 @@ async fn plan(
     let Some(ast) = ast else { return Err(DataFusionError::Internal("a view is a query".to_owned())) };
     let mut ast = Arc::unwrap_or_clone(ast);
     names::name_columns(&mut ast);
+    super::calls::rewrite(&mut ast).map_err(in_plan)?;
+    super::modifiers::apply(&mut ast).map_err(in_plan)?;
     super::alike::tell_apart(&mut ast);
     super::zoned::cut_off_in_zone(&mut ast);
     let ast = pg_catalog::rewrite(ast, &view.query, catalog).map_err(in_plan)?;

@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::insert::parse_expression;
 use super::pg_catalog::timezone;
+use crate::functions::EXTRACT;
 use crate::text::Zone;
 
 /// Fields that are the same wherever clocks are.
@@ -43,7 +44,7 @@ pub(super) fn in_zone(expr: &Expr, zone: &Zone, schema: &DFSchema) -> Option<Exp
                 Expr::ScalarFunction(ScalarFunction::new_udf(func.clone(), args))
             };
             match func.name() {
-                "date_part" if !is_absolute(field) => Some(call()),
+                "date_part" | EXTRACT if !is_absolute(field) => Some(call()),
                 "date_trunc" => Some(through(zone, call())),
                 _ => None,
             }

@@ -46,6 +46,7 @@ type Row = (i64, Option<&'static str>, Option<f64>, Option<i64>);
 fn definition() -> TableDefinition {
     let column = |id, name: &str, column_type, nullable| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -68,6 +69,7 @@ fn definition() -> TableDefinition {
             column(4, "n", ColumnType::BigInt, true),
         ],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,

@@ -10,12 +10,13 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
-use event::{ColumnType, ElementType, UUID_BYTES};
+use event::{Column, ColumnType, ElementType, Modifier, UUID_BYTES};
 
 use super::array::{binary_array, parse_array};
 use super::bytes::{parse_bytea, parse_uuid};
 use super::interval::parse_interval;
 use super::json::{checked_json, parse_jsonb};
+use super::modifier::{fit_text, rounded};
 use super::number::{parse_boolean, parse_decimal, parse_float, parse_integer};
 use super::time::{DAY_US, parse_date, parse_time, parse_timestamp, parse_timestamptz};
 use super::zone::Zone;
@@ -35,6 +36,7 @@ const TEXT_BYTES_USUAL: usize = 16;
 pub struct ColumnBuilder {
     values: Values,
     zone: Zone,
+    modifier: Option<Modifier>,
     bytes: usize,
 }
 
@@ -174,7 +176,22 @@ impl ColumnBuilder {
                 Values::TimestampTz(builder.with_data_type(column_type.arrow()))
             }
         };
-        Self { values, zone, bytes: 0 }
+        Self { values, zone, modifier: None, bytes: 0 }
+    }
+
+    /// For the values of a column, as long and as fine as its modifier lets them be.
+    pub(crate) fn of(column: &Column, zone: Zone, rows: usize) -> Self {
+        let mut builder = Self::with_capacity(column.column_type, zone, rows);
+        if let Values::Array(lists) = &mut builder.values {
+            lists.elements.modifier = column.modifier;
+        }
+        builder.modifier = column.modifier;
+        builder
+    }
+
+    /// For the values of a column that come without a number.
+    pub(crate) fn of_usual(column: &Column, zone: Zone) -> Self {
+        Self::of(column, zone, ROWS_USUAL)
     }
 
     /// Adds NULL.
@@ -202,6 +219,10 @@ impl ColumnBuilder {
             Values::Boolean(builder) => builder.append_value(parse_boolean(text)?),
             Values::Text(builder) => {
                 without_zeros(text)?;
+                let text = match self.modifier {
+                    Some(Modifier::Varchar { length: Some(length) }) => fit_text(text, length)?,
+                    _ => text,
+                };
                 builder.append_value(text);
                 self.bytes += text.len();
             }
@@ -352,7 +373,11 @@ impl ColumnBuilder {
     /// The column so far; the builder is empty afterwards.
     pub fn finish(&mut self) -> ArrayRef {
         self.bytes = 0;
-        each!(&mut self.values, builder => Arc::new(builder.finish()))
+        let values: ArrayRef = each!(&mut self.values, builder => Arc::new(builder.finish()));
+        match self.modifier {
+            Some(Modifier::Fraction { digits }) => rounded(&values, digits),
+            _ => values,
+        }
     }
 }
 

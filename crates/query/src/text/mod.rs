@@ -8,6 +8,7 @@ mod builder;
 mod bytes;
 mod interval;
 mod json;
+pub(crate) mod modifier;
 mod number;
 mod time;
 pub mod write;

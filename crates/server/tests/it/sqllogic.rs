@@ -47,6 +47,7 @@ macro_rules! files {
 }
 
 files! {
+    clauses,
     consistency,
     ddl,
     dedup,
@@ -59,10 +60,12 @@ files! {
     pg_alter,
     pg_array,
     pg_bytea,
+    pg_calendar,
     pg_catalog,
     pg_change,
     pg_constraints,
     pg_copy,
+    pg_cursor,
     pg_create_as,
     pg_ddl,
     pg_ddl_block,
@@ -72,7 +75,11 @@ files! {
     pg_ingest,
     pg_interval,
     pg_join,
+    pg_json,
     pg_keys,
+    pg_like,
+    pg_modifier,
+    pg_ordinality,
     pg_schema,
     pg_temporary,
     pg_time,

@@ -67,6 +67,7 @@ const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..6_200_000_000_00
 fn table() -> Arc<TableDefinition> {
     let column = |(at, column_type): (usize, &ColumnType)| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -84,6 +85,7 @@ fn table() -> Arc<TableDefinition> {
         version: SchemaVersion(1),
         columns: TYPES.iter().enumerate().map(column).collect(),
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,

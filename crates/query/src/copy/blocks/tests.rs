@@ -8,6 +8,7 @@ use super::*;
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -25,6 +26,7 @@ fn table() -> Arc<TableDefinition> {
         version: SchemaVersion(1),
         columns: vec![column(1, "n", ColumnType::Integer), column(2, "s", ColumnType::Text)],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,

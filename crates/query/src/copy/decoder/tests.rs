@@ -10,6 +10,7 @@ use super::*;
 fn table() -> Arc<TableDefinition> {
     let column = |id, name: &str, column_type, nullable| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -31,6 +32,7 @@ fn table() -> Arc<TableDefinition> {
             column(3, "s", ColumnType::Text, true),
         ],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use cluster::{Catalog, Table, View};
 use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr_fn::{SimpleScalarUDF, create_udf};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+use datafusion_pg_catalog::pg_catalog::format_type::create_format_type_udf;
 use event::{ColumnType, TableDefinition, TableId};
 use parking_lot::Mutex;
 
@@ -27,12 +28,16 @@ pub(super) const OWNER: &str = "annal";
 /// Where tables' oids begin; those below are the system's.
 const FIRST_TABLE_OID: i64 = 16_384;
 
+/// Arrays of varchar, time, timestamp, timestamptz and numeric, with their elements: types that may have a length or a precision.
+const ARRAYS_WITH_MODIFIERS: [(i32, i32); 5] = [(1015, 1043), (1183, 1083), (1115, 1114), (1185, 1184), (1231, 1700)];
+
 /// All of them, for one session.
 pub(super) fn all(visible: &Visible, settings: &Arc<Mutex<Settings>>) -> Vec<Arc<ScalarUDF>> {
     let mut functions = vec![
         of_text("pg_get_userbyid", &[1], |_| Some(OWNER.to_owned())),
         of_text("pg_encoding_to_char", &[1], |number| Some(if number == "6" { "UTF8" } else { "" }.to_owned())),
         expression_text(),
+        format_type(),
         table_is_visible(visible.clone(), Arc::clone(settings)),
         view_text(visible.clone()),
         index_definition(visible.clone()),
@@ -99,6 +104,31 @@ fn of_text(
 /// `pg_get_expr`: expressions are kept as their text.
 fn expression_text() -> Arc<ScalarUDF> {
     of_text("pg_get_expr", &[2, 3], |text| (!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// `format_type(oid, modifier)`: the library's knows no modifier of arrays.
+fn format_type() -> Arc<ScalarUDF> {
+    let library = create_format_type_udf();
+    udf("format_type", &[2], DataType::Utf8, move |arguments| {
+        let (types, modifiers) = (cast(&arguments[0], &DataType::Int32)?, cast(&arguments[1], &DataType::Int32)?);
+        let types = types.as_primitive::<Int32Type>();
+        let element = |array: i32| ARRAYS_WITH_MODIFIERS.iter().find(|(of, _)| *of == array).map(|(_, one)| *one);
+        let elements = types.unary::<_, Int32Type>(|oid| element(oid).unwrap_or(oid));
+        let number_rows = types.len();
+        let named = library.invoke_with_args(ScalarFunctionArgs {
+            args: vec![ColumnarValue::Array(Arc::new(elements)), ColumnarValue::Array(modifiers)],
+            arg_fields: Vec::new(),
+            number_rows,
+            return_field: Arc::new(Field::new("format_type", DataType::Utf8, true)),
+            config_options: Arc::default(),
+        })?;
+        let named = named.into_array(number_rows)?;
+        let named = named.as_string::<i32>().iter().zip(types).map(|(name, oid)| {
+            let brackets = if oid.and_then(element).is_some() { "[]" } else { "" };
+            name.map(|name| format!("{name}{brackets}"))
+        });
+        Ok(Arc::new(named.collect::<StringArray>()))
+    })
 }
 
 fn flag(name: &'static str) -> Arc<ScalarUDF> {

@@ -11,7 +11,7 @@ use cluster::{Catalog, View};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
-use event::{ColumnType, IdentityKind, TableDefinition};
+use event::{ColumnType, FRACTION_DIGITS_MAX, IdentityKind, Modifier, TableDefinition};
 
 use super::functions::OWNER;
 use super::relations::default_of;
@@ -42,6 +42,7 @@ struct Described {
     column_type: ColumnType,
     nullable: bool,
     default: Option<String>,
+    modifier: Option<Modifier>,
     identity: Option<IdentityKind>,
 }
 
@@ -99,6 +100,7 @@ impl InformationSchema {
                     column_type: column.column_type,
                     nullable: column.takes_null(),
                     default: default_of(table, column),
+                    modifier: column.modifier,
                     identity: column.identity.map(|identity| identity.kind),
                 });
             }
@@ -113,6 +115,7 @@ impl InformationSchema {
                     column_type: column.column_type,
                     nullable: true,
                     default: None,
+                    modifier: None,
                     identity: None,
                 });
             }
@@ -128,6 +131,7 @@ impl InformationSchema {
                     column_type: column_type(field.data_type()),
                     nullable: true,
                     default: None,
+                    modifier: None,
                     identity: None,
                 });
             }
@@ -162,15 +166,15 @@ impl InformationSchema {
             ("ordinal_position", number(&|row| Some(row.number))),
             ("column_default", text(&|row| row.default.clone())),
             ("is_nullable", text(&|row| Some(if row.nullable { "YES" } else { "NO" }.to_owned()))),
-            ("data_type", text(&|row| Some(type_name(row.column_type)))),
-            ("character_maximum_length", number(&|_| None)),
+            ("data_type", text(&|row| Some(type_name(row)))),
+            ("character_maximum_length", number(&character_length)),
             ("numeric_precision", number(&|row| numeric_facts(row.column_type).0)),
             ("numeric_precision_radix", number(&|row| numeric_facts(row.column_type).1)),
             ("numeric_scale", number(&|row| numeric_facts(row.column_type).2)),
-            ("datetime_precision", number(&|row| datetime_precision(row.column_type))),
+            ("datetime_precision", number(&|row| datetime_precision(row))),
             ("udt_catalog", self.same(&self.database, rows.len())),
             ("udt_schema", self.same("pg_catalog", rows.len())),
-            ("udt_name", text(&|row| Some(udt_name(row.column_type).to_owned()))),
+            ("udt_name", text(&|row| Some(udt_name(row)))),
             ("is_identity", text(&|row| Some(if generation(row).is_some() { "YES" } else { "NO" }.to_owned()))),
             ("identity_generation", text(&|row| generation(row).map(str::to_owned))),
             ("is_generated", self.same("NEVER", rows.len())),
@@ -280,15 +284,35 @@ fn generation(row: &Described) -> Option<&'static str> {
     }
 }
 
-fn type_name(column_type: ColumnType) -> String {
-    match column_type {
+fn type_name(row: &Described) -> String {
+    match row.column_type {
+        ColumnType::Text if is_varchar(row) => "character varying".to_owned(),
         ColumnType::Numeric { .. } => "numeric".to_owned(),
         ColumnType::Array(_) => "ARRAY".to_owned(),
         other => other.to_string(),
     }
 }
 
-fn udt_name(column_type: ColumnType) -> String {
+fn is_varchar(row: &Described) -> bool {
+    matches!(row.modifier, Some(Modifier::Varchar { .. }))
+}
+
+fn character_length(row: &Described) -> Option<i32> {
+    match (row.column_type, row.modifier) {
+        (ColumnType::Text, Some(Modifier::Varchar { length })) => length.and_then(|length| i32::try_from(length).ok()),
+        _ => None,
+    }
+}
+
+fn udt_name(row: &Described) -> String {
+    match row.column_type {
+        ColumnType::Text if is_varchar(row) => "varchar".to_owned(),
+        ColumnType::Array(element) if element.get() == ColumnType::Text && is_varchar(row) => "_varchar".to_owned(),
+        other => name_in_catalog(other),
+    }
+}
+
+fn name_in_catalog(column_type: ColumnType) -> String {
     let name = match column_type {
         ColumnType::SmallInt => "int2",
         ColumnType::Integer => "int4",
@@ -307,7 +331,7 @@ fn udt_name(column_type: ColumnType) -> String {
         ColumnType::Timestamp => "timestamp",
         ColumnType::TimestampTz => "timestamptz",
         ColumnType::Interval => "interval",
-        ColumnType::Array(element) => return format!("_{}", udt_name(element.get())),
+        ColumnType::Array(element) => return format!("_{}", name_in_catalog(element.get())),
     };
     name.to_owned()
 }
@@ -325,10 +349,13 @@ fn numeric_facts(column_type: ColumnType) -> (Option<i32>, Option<i32>, Option<i
     }
 }
 
-fn datetime_precision(column_type: ColumnType) -> Option<i32> {
-    match column_type {
+fn datetime_precision(row: &Described) -> Option<i32> {
+    match row.column_type {
         ColumnType::Date => Some(0),
-        ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz => Some(6),
+        ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz => Some(match row.modifier {
+            Some(Modifier::Fraction { digits }) => digits.into(),
+            _ => FRACTION_DIGITS_MAX.into(),
+        }),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use cluster::{Catalog, View};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::{MemTable, TableType};
-use event::{Check, Column, ColumnType, IdentityKind, TableDefinition, UUID_BYTES};
+use event::{Check, Column, ColumnType, IdentityKind, Modifier, TableDefinition, UUID_BYTES};
 use parking_lot::Mutex;
 
 use super::super::settings::Settings;
@@ -51,6 +51,9 @@ const HEAP_OID: i32 = 2;
 const BTREE_OID: i32 = 403;
 /// The collation of text.
 const DEFAULT_COLLATION_OID: i32 = 100;
+/// Of types that columns hold as text.
+const VARCHAR_OID: i32 = 1043;
+const VARCHAR_ARRAY_OID: i32 = 1015;
 
 /// `pg_catalog` for one statement: the node's own relations over PostgreSQL's fixed tables.
 pub(crate) struct StatementPgCatalog {
@@ -96,6 +99,7 @@ impl StatementPgCatalog {
             let Some(view) = self.views.table(&name).await? else { continue };
             let column = |field: &Arc<Field>| Column {
                 identity: None,
+                modifier: None,
                 required: false,
                 initial: None,
                 stored: None,
@@ -507,7 +511,11 @@ pub(super) fn default_of(table: &TableDefinition, column: &Column) -> Option<Str
 }
 
 fn attribute(relation: i32, number: i16, column: &Column) -> Row {
-    let oid = type_oid(column.column_type).cast_signed();
+    let oid = match (column.column_type, column.modifier) {
+        (ColumnType::Text, Some(Modifier::Varchar { .. })) => VARCHAR_OID,
+        (ColumnType::Array(_), Some(Modifier::Varchar { .. })) => VARCHAR_ARRAY_OID,
+        (column_type, _) => type_oid(column_type).cast_signed(),
+    };
     let (length, by_value, alignment, storage) = type_facts(column.column_type);
     let scalar = match column.column_type {
         ColumnType::Array(element) => element.get(),
@@ -515,7 +523,7 @@ fn attribute(relation: i32, number: i16, column: &Column) -> Row {
     };
     let modifier = match scalar {
         ColumnType::Numeric { precision, scale } => ((i32::from(precision) << 16) | i32::from(scale)) + 4,
-        _ => -1,
+        _ => column.modifier.map_or(-1, Modifier::number),
     };
     let kind = column.identity.map(|identity| identity.kind);
     let identity = match kind {

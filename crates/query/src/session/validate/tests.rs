@@ -18,6 +18,7 @@ fn table(checks: &[(&str, &str, bool)], required: bool) -> TableDefinition {
         default: None,
         initial: None,
         identity: None,
+        modifier: None,
     };
     let check = |(name, expression, validated): &(&str, &str, bool)| Check {
         name: (*name).to_owned(),
@@ -31,6 +32,7 @@ fn table(checks: &[(&str, &str, bool)], required: bool) -> TableDefinition {
         version: SchemaVersion(1),
         columns: vec![column(1, "a"), column(2, "b")],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Reference,
         compression: Compression::Zstd,

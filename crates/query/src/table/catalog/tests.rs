@@ -43,6 +43,7 @@ async fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
 async fn table(engine: &Engine) -> Arc<Table> {
     let column = |name: &str, column_type| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
@@ -57,6 +58,7 @@ async fn table(engine: &Engine) -> Arc<Table> {
         name: "t".to_owned(),
         columns: vec![column("ts", ColumnType::TimestampTz), column("v", ColumnType::BigInt)],
         primary_key: Vec::new(),
+        primary_key_named: None,
         unique: Vec::new(),
         kind: TableKind::Event(EventOptions {
             time_column: 0,

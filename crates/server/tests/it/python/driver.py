@@ -109,6 +109,28 @@ with psycopg.connect(sys.argv[1]) as connection:
         else:
             raise AssertionError(query)
 
+    # Cursors of the server: with parameters, back and forth, and beyond their transaction.
+    with connection.cursor("some rows") as cursor:
+        cursor.itersize = 7
+        cursor.execute("SELECT n, v FROM m WHERE n < %s ORDER BY n", (30,))
+        assert [column.name for column in cursor.description] == ["n", "v"]
+        assert cursor.fetchone() == (0, 0.0)
+        assert cursor.fetchmany(3) == [(n, n * 0.5) for n in (1, 2, 3)]
+        assert [n for (n, _) in cursor] == list(range(4, 30))
+    with connection.cursor("back", scrollable=True, binary=True) as cursor:
+        cursor.execute("SELECT n FROM m ORDER BY n")
+        cursor.scroll(99, mode="absolute")
+        assert cursor.fetchall() == [(99,)]
+        cursor.scroll(0, mode="absolute")
+        assert cursor.fetchone() == (0,)
+    held = connection.cursor("held", withhold=True)
+    held.execute("SELECT n FROM m ORDER BY n")
+    assert held.fetchone() == (0,)
+    connection.commit()
+    assert [n for (n,) in held.fetchall()] == list(range(1, 100))
+    held.close()
+    connection.commit()
+
     # Pipelines, and rows that are fetched as they come.
     with connection.pipeline():
         answers = [connection.execute("SELECT %s::bigint + 1", (n,)) for n in range(20)]

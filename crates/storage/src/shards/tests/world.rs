@@ -26,6 +26,7 @@ pub(super) fn versioned(id: u64, version: u32) -> TableDefinition {
     table.version = SchemaVersion(version);
     table.columns.extend((1..version).map(|n| Column {
         identity: None,
+        modifier: None,
         required: false,
         initial: None,
         stored: None,
