@@ -29,7 +29,7 @@ async fn holds_no_more(node: &Arc<Node>, table: &Arc<Table>) -> bool {
     objects(node).await.into_iter().collect::<BTreeSet<_>>() == named(node, table).await
 }
 
-// Time costs nothing here.
+// Time is the test's own.
 #[tokio::test(start_paused = true)]
 async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
     let mut three = Three::with_remote(remote()).await;
@@ -46,7 +46,7 @@ async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
         assert_eq!(read(node, &t).await, once("s", 0..200), "node {}", node.id());
     }
     three.node(0).compact(&t).await.unwrap();
-    tokio::time::sleep(PROMISE).await;
+    tokio::time::advance(PROMISE).await;
     eventually("what was merged is gone", || holds_no_more(three.node(0), &t)).await;
     assert_eq!(named(three.node(0), &t).await.len(), 1);
 
@@ -58,7 +58,7 @@ async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
     there.flush().await.unwrap();
     let before = named(&there, &t).await;
     there.compact(&t).await.unwrap();
-    tokio::time::sleep(PROMISE).await;
+    tokio::time::advance(PROMISE).await;
     let all = |node: Arc<Node>| async move { objects(&node).await.into_iter().collect::<BTreeSet<_>>() };
     for _ in 0..3 {
         assert!(!holds_no_more(&there, &t).await);
@@ -72,7 +72,7 @@ async fn a_segment_is_written_once_for_all_and_goes_when_no_node_needs_it() {
     let fourth = three.fourth().await;
     assert_eq!(read(&fourth, &t).await, once("s", 0..250));
     three.node(0).drop_table(t.definition.id).await.unwrap();
-    tokio::time::sleep(PROMISE).await;
+    tokio::time::advance(PROMISE).await;
     eventually("nothing is left", || async {
         three.node(0).flush().await.unwrap();
         objects(&there).await.is_empty()

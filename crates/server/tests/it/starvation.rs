@@ -1,5 +1,6 @@
 //! Queries that never end and hardly yield must not keep anybody else from being served.
 
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
@@ -69,7 +70,8 @@ async fn endless_joins_delay_no_login_query_cancel_or_heartbeat() {
     assert_eq!(row.get::<_, i64>(0), 1);
     for (cancel, query) in endless {
         assert!(!query.is_finished(), "the endless query ended early");
-        cancel.cancel_query(NoTls).await.unwrap();
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        cancel.cancel_query_raw(stream, NoTls).await.unwrap();
         let error = query.await.unwrap().expect_err("the query was cancelled");
         assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error}");
     }
