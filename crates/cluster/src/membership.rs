@@ -316,6 +316,20 @@ impl Node {
         }
     }
 
+    /// What is known of a group here.
+    pub(crate) fn status_of(&self, group: GroupId) -> Result<GroupStatus, Error> {
+        Ok(match group {
+            GroupId::CATALOG => self.catalog.status(),
+            group => self.data_group(group)?.group.status(),
+        })
+    }
+
+    /// The same of all groups.
+    pub(crate) fn statuses(&self) -> BTreeMap<GroupId, GroupStatus> {
+        let data = self.data.iter().map(|(group, data)| (*group, data.group.status()));
+        std::iter::once((GroupId::CATALOG, self.catalog.status())).chain(data).collect()
+    }
+
     /// Gives the lead of a group to one of its voters; returns once that one leads.
     ///
     /// # Errors
@@ -355,10 +369,7 @@ impl Node {
     pub(crate) async fn hand_over_all(&self) {
         let groups = std::iter::once(GroupId::CATALOG).chain(self.data.keys().copied());
         let all = groups.map(|group| async move {
-            let status = match group {
-                GroupId::CATALOG => self.catalog.status(),
-                group => self.data.get(&group).map(|data| data.group.status()).unwrap_or_default(),
-            };
+            let Ok(status) = self.status_of(group) else { return };
             if status.leader != Some(self.identity.node) {
                 return;
             }
@@ -385,8 +396,7 @@ impl Node {
             checkpoint: status.checkpoint,
             votes: status.voters.contains(&self.identity.node),
         };
-        let data = self.data.iter().map(|(group, data)| of(*group, data.group.status()));
-        std::iter::once(of(GroupId::CATALOG, self.catalog.status())).chain(data).collect()
+        self.statuses().into_iter().map(|(group, status)| of(group, status)).collect()
     }
 
     /// Every node of the catalog, asked now how far it is.

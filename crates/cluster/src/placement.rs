@@ -125,9 +125,7 @@ impl Node {
                 tracing::info!(%group, to = %next, %error, "a group could not be handed over");
             }
         }
-        let data = self.data.iter().map(|(group, data)| (*group, data.group.status()));
-        let groups: BTreeMap<GroupId, GroupStatus> =
-            std::iter::once((GroupId::CATALOG, self.catalog.status())).chain(data).collect();
+        let groups = self.statuses();
         let Some(Move { group, from, to }) = placement.balance.next(&groups) else { return };
         let Some(status) = groups.get(&group).filter(|status| status.leader == Some(own)) else { return };
         let members = status.voters.union(&status.learners).filter(|node| **node != own);
@@ -147,9 +145,7 @@ impl Node {
 
     /// Gives the groups that this node leads, and would refuse rows for, to voters that have room, as far as there are any.
     pub(crate) async fn give_up_lead(&self) {
-        let groups = self.data.iter().map(|(group, data)| (*group, data.group.status()));
-        let groups: Vec<_> = groups.chain([(GroupId::CATALOG, self.catalog.status())]).collect();
-        for (group, status) in groups {
+        for (group, status) in self.statuses() {
             if status.leader != Some(self.identity.node) {
                 continue;
             }
@@ -199,11 +195,7 @@ impl Node {
     /// By how many entries the replica is behind that is to vote; 0 when it does.
     async fn ask_to_move(&self, group: GroupId, from: NodeId, to: NodeId) -> Result<u64, Error> {
         let no_leader = || Error::from(replication::Error::NoLeader(group));
-        let leader = match group {
-            GroupId::CATALOG => self.catalog.leader(),
-            group => self.data_group(group)?.group.leader(),
-        };
-        let leader = leader.ok_or_else(no_leader)?;
+        let leader = self.status_of(group)?.leader.ok_or_else(no_leader)?;
         if leader == self.identity.node {
             return self.move_vote_here(group, from, to).await;
         }

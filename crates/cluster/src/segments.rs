@@ -99,7 +99,8 @@ impl Node {
     /// Notes the objects that nothing names when the process has started. Among several nodes one of them may be counted on all the same: by a
     /// statement whose entry another node has, or is about to get.
     pub(crate) async fn note_left_over(&self) -> Result<(), Error> {
-        if !self.network.others().is_empty() {
+        // Of a shared store only what no node needs is deleted.
+        if self.store.is_embedded() && !self.network.others().is_empty() {
             let names = self.objects().await?.into_keys().filter(|name| !self.wants(name)).collect();
             *self.left_over.lock() = Some(LeftOver { until: Instant::now() + PROMISE, names });
         }

@@ -100,13 +100,6 @@ impl Node {
             group => self.data.get(&group).is_some_and(|data| data.group.leads()),
         }
     }
-
-    fn status_of(&self, group: GroupId) -> Result<replication::GroupStatus, Error> {
-        Ok(match group {
-            GroupId::CATALOG => self.catalog.status(),
-            group => self.data_group(group)?.group.status(),
-        })
-    }
 }
 
 /// The group whose segment has that name, `table/shard/…`; the catalog's for one that no table has.

@@ -21,7 +21,7 @@ pub(crate) async fn tables(
     report: &mut Report<Measurement>,
 ) -> Result<(), Error> {
     let control = cluster.connect(0).await?;
-    for (tables, shards) in [(1, 1), (4, 1), (16, 1), (1, 4)] {
+    for (what, tables, shards) in [("1 table", 1, 1), ("4 tables", 4, 1), ("16 tables", 16, 1), ("4 shards", 1, 4)] {
         let names: Vec<String> = (0..tables).map(|table| format!("events_{table}")).collect();
         for name in &names {
             create(&control, name, shards).await?;
@@ -56,12 +56,7 @@ pub(crate) async fn tables(
             rows_per_second: written as f64 / seconds,
             cpu_s_per_million: usage
                 .map_or(f64::NAN, |(before, after)| after.since(before).cpu_s * 1e6 / written as f64),
-            ..Measurement::of_times(
-                if shards == 1 { "tables" } else { "shards" },
-                (CLIENTS * tables, ROWS),
-                &took,
-                &load,
-            )
+            ..Measurement::of_times(what, (CLIENTS, ROWS), &took, &load)
         };
         println!(
             "{tables:>2} tables of {shards} shards, {CLIENTS} clients {:>9.0} rows/s  p50 {:>7.2} p99 {:>7.2} ms  cpu {:>5.2} s per M rows  load {:.2}",

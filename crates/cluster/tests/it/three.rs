@@ -544,3 +544,34 @@ async fn a_node_starts_without_a_segment_that_nobody_gives_it_yet() {
     assert_eq!(read(three.node(2), &t).await, once("s", 0..100));
     three.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_names_after_a_restart_stays_as_long_as_another_node_may_count_on_it() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    let held = object_store::path::Path::from("16384/1/5/held-for-a-statement.parquet");
+    three.node(1).segment_store().put_opts(&held, "PAR1PAR1".into(), Default::default()).await.unwrap();
+    three.kill(1).await;
+    three.restart(1).await;
+    let flush = async |three: &Three, value: i64| {
+        insert(three.node(0), &t, rows("s", value..value + 1)).await.unwrap();
+        three.node(0).flush().await.unwrap();
+    };
+    for value in 0..3 {
+        flush(&three, value).await;
+        let checkpoint = three.node(0).replica_status()[1].checkpoint;
+        eventually("it has a newer checkpoint, and has collected", || async {
+            three.node(1).replica_status()[1].checkpoint >= checkpoint
+        })
+        .await;
+        assert!(objects(three.node(1)).await.contains(&held.to_string()), "another node's log may name it");
+    }
+    tokio::time::advance(Duration::from_secs(601)).await;
+    eventually("it is gone", || async {
+        flush(&three, 3).await;
+        !objects(three.node(1)).await.contains(&held.to_string())
+    })
+    .await;
+    three.stop().await;
+}

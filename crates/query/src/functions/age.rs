@@ -12,11 +12,9 @@ use datafusion::logical_expr::{
 };
 
 use super::interval::too_long;
-use crate::text::Zone;
+use crate::text::{DAY_US, US_PER_SECOND, Zone};
 
 const NS_PER_US: i64 = 1_000;
-const US_PER_SECOND: i64 = 1_000_000;
-const DAY_US: i64 = 86_400 * US_PER_SECOND;
 const MONTHS: i32 = 12;
 
 /// The function.
@@ -59,7 +57,7 @@ impl ScalarUDFImpl for Age {
         let (1, Some(now)) = (arguments.len(), context.query_execution_start_time()) else {
             return Ok(ExprSimplifyResult::Original(arguments));
         };
-        let zone = zone_of(context.config_options().execution.time_zone.as_deref());
+        let zone = Zone::of_session(context.config_options());
         let now = now.timestamp_micros();
         let local = now.saturating_add(i64::from(zone.offset_at(now)) * US_PER_SECOND);
         let midnight = local.div_euclid(DAY_US) * DAY_US;
@@ -73,7 +71,7 @@ impl ScalarUDFImpl for Age {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = zone_of(arguments.config_options.execution.time_zone.as_deref());
+        let zone = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let [later, earlier] = arrays.as_slice() else { return plan_err!("age takes two times here") };
         let zone = matches!(later.data_type(), DataType::Timestamp(_, Some(_))).then_some(zone);
@@ -85,10 +83,6 @@ impl ScalarUDFImpl for Age {
         });
         Ok(ColumnarValue::Array(Arc::new(ages.collect::<Result<IntervalMonthDayNanoArray>>()?)))
     }
-}
-
-fn zone_of(name: Option<&str>) -> Zone {
-    name.and_then(Zone::parse).unwrap_or(Zone::UTC)
 }
 
 /// What calendars and clocks show.

@@ -22,17 +22,15 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Condition, Error};
-use crate::text::Zone;
+use crate::text::{DAY_US, US_PER_SECOND, Zone};
 
 /// The name under which `extract` is planned.
 pub(crate) const EXTRACT: &str = "annal_extract";
 
 /// Digits of the numeric: those of an i64, and one more.
 const PRECISION: u8 = 20;
-const US_PER_SECOND: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * US_PER_SECOND;
 const HOUR_US: i64 = 60 * MINUTE_US;
-const DAY_US: i64 = 24 * HOUR_US;
 const NS_PER_US: i64 = 1_000;
 /// As PostgreSQL counts the seconds of an interval.
 const YEAR_US: i64 = 365 * DAY_US + DAY_US / 4;
@@ -114,7 +112,7 @@ impl ScalarUDFImpl for Extract {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(&arguments.config_options);
         let [names, times] = take_function_args(self.name(), &arguments.args)?;
         let times = times.to_array(arguments.number_rows)?;
         // The name is the same in all rows, but for that of `date_part(column, time)`.

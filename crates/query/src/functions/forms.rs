@@ -90,7 +90,7 @@ impl ScalarUDFImpl for ToText {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(&arguments.config_options);
         let [values] = take_function_args(self.name(), ColumnarValue::values_to_arrays(&arguments.args)?)?;
         if *values.data_type() == DataType::Utf8 {
             return Ok(ColumnarValue::Array(values));

@@ -11,10 +11,8 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 
 use super::to_char::{DAYS, MONTHS, pattern};
 use crate::error::{Condition, Error, Report};
-use crate::text::Zone;
+use crate::text::{DAY_US, US_PER_SECOND, Zone};
 
-const US_PER_SECOND: i64 = 1_000_000;
-const DAY_US: i64 = 86_400 * US_PER_SECOND;
 /// The Julian day of 1970-01-01.
 const JULIAN_1970: i64 = 2_440_588;
 
@@ -57,7 +55,7 @@ impl ScalarUDFImpl for FromChar {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let answer: ArrayRef = match arrays.as_slice() {
             [texts, formats] => {

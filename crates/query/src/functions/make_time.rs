@@ -13,12 +13,10 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 
 use super::interval::too_long;
 use crate::error::{Condition, Error};
-use crate::text::Zone;
+use crate::text::{DAY_US, US_PER_SECOND, Zone};
 
-const US_PER_SECOND: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * US_PER_SECOND;
 const HOUR_US: i64 = 60 * MINUTE_US;
-const DAY_US: i64 = 24 * HOUR_US;
 const NS_PER_US: i64 = 1_000;
 
 /// All of them.
@@ -107,7 +105,7 @@ impl ScalarUDFImpl for Make {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let session = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse);
+        let session = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let fields = Fields(&arrays);
         let count = arrays.first().map_or(0, |array| array.len());
@@ -126,7 +124,7 @@ impl ScalarUDFImpl for Make {
                 let zoned = |row: usize| -> Result<i64> {
                     let zone = match arrays.get(6) {
                         Some(names) => named_zone(names.as_string::<i32>().value(row))?,
-                        None => session.unwrap_or(Zone::UTC),
+                        None => session,
                     };
                     let beyond = || refusal(Condition::DatetimeOverflow, "timestamp out of range".to_owned());
                     zone.to_utc(instant(row)?).ok_or_else(beyond)

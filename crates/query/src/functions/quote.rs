@@ -213,7 +213,7 @@ impl ScalarUDFImpl for Quote {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let texts = arrays.iter().map(|array| match array.data_type() {
             DataType::Null => Ok((array, StringArray::new_null(array.len()))),

@@ -61,7 +61,7 @@ impl ScalarUDFImpl for ToChar {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let [times, formats] = take_function_args(self.name(), arrays)?;
         let zone = matches!(times.data_type(), DataType::Timestamp(_, Some(_))).then_some(zone);

@@ -35,7 +35,7 @@ pub(crate) struct ReadLiterals;
 
 impl AnalyzerRule for ReadLiterals {
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        let zone = config.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(config);
         let read = plan.transform_up_with_subqueries(|plan| {
             let names = NamePreserver::new(&plan);
             let schema = merge_schema(&plan.inputs());

@@ -18,6 +18,7 @@ pub(crate) use builder::parse_json;
 pub use builder::{ColumnBuilder, JSONB_VERSION, parse_scalar};
 pub(crate) use bytes::{escape, parse_bytea, parse_escape, parse_hexadecimal};
 pub use interval::parse_interval;
+pub(crate) use time::{DAY_US, US_PER_SECOND};
 pub use time::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
 pub use zone::Zone;
 

@@ -4,7 +4,9 @@ use super::zone::{Zone, parse_offset};
 use super::{Refused, refused};
 use crate::error::Condition;
 
-pub(super) const DAY_US: i64 = 86_400_000_000;
+/// A second and a day, in microseconds.
+pub(crate) const US_PER_SECOND: i64 = 1_000_000;
+pub(crate) const DAY_US: i64 = 86_400 * US_PER_SECOND;
 /// The last year PostgreSQL keeps in a timestamp.
 const YEAR_MAX: i64 = 294_276;
 

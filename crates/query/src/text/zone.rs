@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{LocalResult, NaiveDateTime, Offset, TimeZone};
 use chrono_tz::Tz;
+use datafusion::config::ConfigOptions;
 
 /// A time zone as `SET TimeZone` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,11 @@ pub enum Zone {
 impl Zone {
     /// Coordinated universal time.
     pub const UTC: Zone = Zone::Fixed(0);
+
+    /// The zone of the session whose settings those are.
+    pub(crate) fn of_session(config: &ConfigOptions) -> Zone {
+        config.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC)
+    }
 
     /// Reads a name (in any case) or an offset such as `+02`, `-05:30`. POSIX's reversed signs are not meant.
     pub fn parse(text: &str) -> Option<Zone> {

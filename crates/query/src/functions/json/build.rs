@@ -92,7 +92,7 @@ impl ScalarUDFImpl for Build {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = arguments.config_options.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC);
+        let zone = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let rows = arrays.first().map_or(arguments.number_rows, |array| array.len());
         let writers = arrays.iter().zip(&arguments.arg_fields).map(|(array, field)| writer(array, field, zone));
