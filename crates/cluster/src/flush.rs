@@ -240,14 +240,22 @@ impl Node {
         if newer || forced { self.collect_orphans().await } else { Ok(()) }
     }
 
-    /// Takes the exact size of the memtables and lets waiting writers look again.
+    /// Takes the exact size of the memtables, and lets waiting writers go on when there is room. Only then: a writer that finds none asks for
+    /// another look, and they would wake each other without end.
     pub(crate) fn measure(&self, data: &DataGroup) {
         let figures = data.reader().figures();
         let now = figures.open_bytes + figures.frozen_bytes;
         let before = data.unflushed.swap(now, Ordering::Relaxed);
         self.memory.take(now as usize);
         self.memory.give(before as usize);
-        data.relieved.notify_waiters();
+        if self.takes_more(data) {
+            data.relieved.notify_waiters();
+        }
+    }
+
+    /// Whether a group's rows may grow in memory before some are written as segments.
+    pub(crate) fn takes_more(&self, data: &DataGroup) -> bool {
+        data.unflushed.load(Ordering::Relaxed) <= self.seal_bytes.saturating_mul(UNFLUSHED_SEALS_MAX)
     }
 
     /// Lets waiting writers go on as soon as rows have left memory, which on a node that follows happens at any time.

@@ -533,11 +533,10 @@ impl WriteSet {
 impl Node {
     /// Waits while the flusher is behind, and gives up after a while.
     async fn wait_for_room(&self, data: &DataGroup) -> Result<(), Error> {
-        let bound = self.seal_bytes.saturating_mul(UNFLUSHED_SEALS_MAX);
         let wait = async {
             loop {
                 let relieved = data.relieved.notified();
-                if data.unflushed.load(Ordering::Relaxed) <= bound {
+                if self.takes_more(data) {
                     return Ok(());
                 }
                 if data.disk_full.load(Ordering::Relaxed) {

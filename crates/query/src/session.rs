@@ -36,6 +36,7 @@ mod report;
 mod returning;
 mod rows;
 mod schemas;
+mod select_list;
 mod settings;
 mod stated_keys;
 mod statement;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use storage::disk::OpenMode;
 use storage::document::{decode_document, encode_document};
 use storage::{Disk, Error};
+use tokio::sync::Mutex;
 
 use crate::sessions::Sessions;
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
@@ -116,6 +117,9 @@ pub(crate) struct CheckpointFile {
     name: String,
     tmp: String,
     room: Room,
+    /// Last index of the newest one written since the group was opened. Held while one is written: a snapshot may arrive while the group's own
+    /// checkpoint, captured before, is still on its way to the disk.
+    newest: Arc<Mutex<Option<u64>>>,
 }
 
 /// Whether a checkpoint waits for room on the disk.
@@ -137,6 +141,7 @@ impl CheckpointFile {
             name: format!("{dir}/{group}"),
             tmp: format!("{tmp_dir}/checkpoint-{group}"),
             room: Room::default(),
+            newest: Arc::default(),
         }
     }
 
@@ -161,10 +166,11 @@ impl CheckpointFile {
         bytes
     }
 
-    /// Puts `bytes` in the place of the checkpoint; durable when this returns. Waits while the disk is full.
-    pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), Error> {
+    /// Puts `bytes`, which are the checkpoint of `index`, in the place of the one before, unless that is newer: what the newer one contains may be
+    /// purged already. Durable when this returns. Waits while the disk is full.
+    pub(crate) async fn write(&self, index: u64, bytes: Bytes) -> Result<(), Error> {
         loop {
-            let written = self.replace(bytes.clone()).await.map_err(|e| self.error("write", e));
+            let written = self.replace_older(index, bytes.clone()).await.map_err(|e| self.error("write", e));
             let full = written.as_ref().is_err_and(Error::is_disk_full);
             if self.room.0.swap(full, Ordering::SeqCst) != full && full {
                 tracing::error!(file = self.name, "no room for a checkpoint; trying again until there is");
@@ -174,6 +180,15 @@ impl CheckpointFile {
             }
             tokio::time::sleep(FULL_RETRY).await;
         }
+    }
+
+    async fn replace_older(&self, index: u64, bytes: Bytes) -> io::Result<()> {
+        let mut newest = self.newest.lock().await;
+        if newest.is_none_or(|newest| newest < index) || mutants::is_back("checkpoint goes back") {
+            self.replace(bytes).await?;
+            *newest = Some(index);
+        }
+        Ok(())
     }
 
     async fn replace(&self, bytes: Bytes) -> io::Result<()> {
@@ -222,4 +237,41 @@ pub fn snapshot_state(snapshot: &Bytes) -> Result<Bytes, Error> {
 /// [`Error::Corrupt`] when the bytes are no checkpoint.
 pub fn snapshot_index(snapshot: &Bytes) -> Result<u64, Error> {
     Checkpoint::decode("the snapshot received", snapshot).map(|checkpoint| checkpoint.meta.last.index)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use event::GroupId;
+    use openraft::Membership;
+    use storage::{Disk, SimulatedDisk};
+
+    use super::{Checkpoint, CheckpointFile};
+    use crate::sessions::Sessions;
+    use crate::types::{LeaderId, LogId, StoredMembership};
+
+    fn checkpoint(index: u64) -> Checkpoint {
+        let last = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+        let membership = StoredMembership::new(None, Membership::default());
+        Checkpoint::new(GroupId(2), last, membership, 0, &Sessions::<u64>::default(), Bytes::from_static(b"state"))
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_arrives_stays_when_an_older_checkpoint_is_finished_after_it() -> Result<(), storage::Error> {
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
+        for dir in ["groups", "tmp"] {
+            disk.create_dir_all(dir).await.expect("a new disk has room");
+        }
+        let file = CheckpointFile::new(disk, "groups", "tmp", GroupId(2));
+        let (own, arrived) = (checkpoint(39).encode(), checkpoint(60).encode());
+        let own_file = file.clone();
+        let (first, second) = tokio::join!(file.write(60, arrived), own_file.write(39, own));
+        first.and(second)?;
+        assert_eq!(file.read().await?.map(|checkpoint| checkpoint.meta.last.index), Some(60));
+        file.write(61, checkpoint(61).encode()).await?;
+        assert_eq!(file.read().await?.map(|checkpoint| checkpoint.meta.last.index), Some(61));
+        Ok(())
+    }
 }

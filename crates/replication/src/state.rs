@@ -247,7 +247,7 @@ impl<M: StateMachine> RaftStateMachine<Types<M>> for Applied<M> {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotBytes) -> io::Result<()> {
         let checkpoint = Checkpoint::decode("the snapshot received", &snapshot).map_err(io::Error::other)?;
-        self.file.write(snapshot).await.map_err(io::Error::other)?;
+        self.file.write(checkpoint.meta.last.index, snapshot).await.map_err(io::Error::other)?;
         self.restore(checkpoint).map_err(io::Error::other)
     }
 
@@ -270,7 +270,7 @@ impl<M: StateMachine> RaftSnapshotBuilder<Types<M>> for CheckpointWriter {
         let captured = self.captured.take().ok_or_else(|| io::Error::other("a checkpoint is written once"))?;
         let checkpoint = captured.map_err(io::Error::other)?;
         let bytes = checkpoint.encode();
-        self.file.write(bytes.clone()).await.map_err(io::Error::other)?;
+        self.file.write(checkpoint.meta.last.index, bytes.clone()).await.map_err(io::Error::other)?;
         Ok(Snapshot { meta: checkpoint.snapshot_meta(), snapshot: bytes })
     }
 }

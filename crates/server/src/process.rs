@@ -67,7 +67,7 @@ impl Process {
     /// Starts everything; returns once clients are served.
     pub fn start(settings: &Settings) -> Result<Process, Error> {
         crate::logs::start(settings);
-        let runtimes = Runtimes::start(settings.query_cores)?;
+        let runtimes = Runtimes::start(settings.query_cores, settings.cluster.is_none())?;
         let started = runtimes.front().clone().block_on(Service::start(settings, &runtimes));
         match started {
             Ok(service) => Ok(Process { runtimes, service }),
@@ -235,8 +235,10 @@ async fn place(settings: &Settings, runtimes: &Runtimes, sql: SocketAddr) -> Res
 /// Opens the data directory on the consensus threads.
 async fn open(settings: &Settings, runtimes: &Runtimes, place: Place) -> Result<Arc<Node>, Error> {
     let remote = settings.remote.as_ref().map(crate::remote::segments).transpose();
+    let disk = RealDisk::new(&settings.data_dir);
+    let disk = if settings.cluster.is_none() { disk.syncing_in_place() } else { disk };
     let options = NodeOptions {
-        disk: Arc::new(RealDisk::new(&settings.data_dir)),
+        disk: Arc::new(disk),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(Entropy::from_os()),
         consensus: runtimes.consensus().clone(),

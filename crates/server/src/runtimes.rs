@@ -3,6 +3,9 @@
 //! Invariant: a query or an encoder that never yields delays no heartbeat, login, cancel or health check. Each kind of
 //! work has its own threads, and the kinds that burn CPU run at a lower priority of the operating system, so that the
 //! scheduler prefers the threads the cluster's life depends on.
+//!
+//! A node that is alone keeps no heartbeats: its consensus runs on the front's threads, so that a statement goes from the socket to the log and
+//! back without waking another thread for each step (decision 0011).
 
 use std::io;
 use std::num::NonZero;
@@ -31,27 +34,29 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The threads of a process.
 #[derive(Debug)]
 pub(crate) struct Runtimes {
-    consensus: Runtime,
+    /// `None` where the front's threads do its work.
+    consensus: Option<Runtime>,
     front: Runtime,
     query: Runtime,
     encode: Runtime,
 }
 
 impl Runtimes {
-    /// Starts all threads; queries get those for `query_cores`.
-    pub(crate) fn start(query_cores: usize) -> io::Result<Runtimes> {
+    /// Starts all threads; queries get those for `query_cores`. `is_alone` says that no other node will ever ask this one.
+    pub(crate) fn start(query_cores: usize, is_alone: bool) -> io::Result<Runtimes> {
         let serving = serving_threads(available_parallelism().map_or(1, NonZero::get));
+        let consensus = if is_alone { None } else { Some(runtime("consensus", serving, 0)?) };
         Ok(Runtimes {
-            consensus: runtime("consensus", serving, 0)?,
-            front: runtime("front", serving, 0)?,
+            front: runtime("front", if consensus.is_some() { serving } else { 2 * serving }, 0)?,
+            consensus,
             query: runtime("query", query_cores * QUERY_THREADS_PER_CORE, BACKGROUND_NICENESS)?,
             encode: runtime("encode", ENCODE_THREADS, BACKGROUND_NICENESS)?,
         })
     }
 
-    /// Raft, timers, the log writer and apply; nothing else may run there.
+    /// Raft, timers, the log writer and apply; nothing else may run there, but for the front of a node that is alone.
     pub(crate) fn consensus(&self) -> &Handle {
-        self.consensus.handle()
+        self.consensus.as_ref().unwrap_or(&self.front).handle()
     }
 
     /// Sockets, login, cancel, HTTP.
@@ -71,10 +76,16 @@ impl Runtimes {
 
     /// Ends all threads. Whatever still computes is abandoned: all that matters is on disk by now.
     pub(crate) fn stop(self) {
-        for runtime in [self.query, self.encode, self.front] {
-            runtime.shutdown_background();
-        }
-        self.consensus.shutdown_timeout(SHUTDOWN_TIMEOUT);
+        self.query.shutdown_background();
+        self.encode.shutdown_background();
+        let last = match self.consensus {
+            Some(consensus) => {
+                self.front.shutdown_background();
+                consensus
+            }
+            None => self.front,
+        };
+        last.shutdown_timeout(SHUTDOWN_TIMEOUT);
     }
 }
 
@@ -119,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_burns_cpu_stands_back() {
-        let runtimes = Runtimes::start(2).unwrap();
+        let runtimes = Runtimes::start(2, false).unwrap();
         let here = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
         let background = BACKGROUND_NICENESS.max(here);
         assert_eq!(niceness_of_a_thread(runtimes.consensus()), here);
@@ -131,7 +142,12 @@ mod tests {
 
     #[test]
     fn a_query_that_never_yields_delays_nothing_else() {
-        let runtimes = Runtimes::start(2).unwrap();
+        for is_alone in [false, true] {
+            queries_delay_nothing(Runtimes::start(2, is_alone).unwrap());
+        }
+    }
+
+    fn queries_delay_nothing(runtimes: Runtimes) {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         for _ in 0..2 * QUERY_THREADS_PER_CORE {
             let stop = stop.clone();

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::insert::call;
+use super::select_list;
 use crate::error::{Condition, Error};
 use crate::functions::json::{LIST, OBJECT};
 use crate::functions::{EXTRACT, FRACTION, MODE};
@@ -22,6 +23,7 @@ const INTERVAL_FIELDS: [&str; 7] = ["years", "months", "weeks", "days", "hours",
 /// # Errors
 /// 0A000 for `current_time`, whose type is not there.
 pub(super) fn rewrite(part: &mut impl VisitMut) -> Result<(), Error> {
+    select_list::rewrite(part);
     match part.visit(&mut Calls) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),

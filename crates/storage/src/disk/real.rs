@@ -8,6 +8,8 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +25,12 @@ use crate::Error;
 const LOCK_FILE: &str = "LOCK";
 /// The most parts one `pwritev` takes (IOV_MAX of Linux).
 const WRITE_PARTS_MAX: usize = 1024;
+/// What [`RealDisk::syncing_in_place`] writes and syncs on the thread that asks: so many bytes at most, as long as syncs take no longer than that.
+/// It is the row or two of a client that is alone: where more come together, there are others who have work for the thread meanwhile.
+const IN_PLACE_BYTES_MAX: usize = 4 << 10;
+const IN_PLACE_SYNC_MAX: Duration = Duration::from_micros(500);
+/// A new sync counts for so much of the time that syncs take.
+const NEWEST_SHARE: u64 = 4;
 
 /// The machine's file system below a root directory.
 #[derive(Debug)]
@@ -30,6 +38,9 @@ pub struct RealDisk {
     root: Arc<PathBuf>,
     open: Mutex<OpenFiles>,
     calls: Arc<Semaphore>,
+    in_place: bool,
+    /// How long a write with its sync takes of late, in microseconds.
+    sync_us: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +69,26 @@ impl RealDisk {
             root: Arc::new(root.into()),
             open: Mutex::new(OpenFiles::default()),
             calls: Arc::new(Semaphore::new(DISK_CALLS_MAX)),
+            in_place: false,
+            sync_us: AtomicU64::new(0),
         }
+    }
+
+    /// The same disk, but a small write is synced on the thread that asks while the disk is fast: where a way to another thread and back takes as
+    /// long as a third of a sync, and nothing on that thread minds to wait for one. Not for a node whose heartbeats others wait for.
+    pub fn syncing_in_place(self) -> Self {
+        Self { in_place: true, ..self }
+    }
+
+    fn syncs_in_place(&self, parts: &[Bytes]) -> bool {
+        let is_fast = || u128::from(self.sync_us.load(Ordering::Relaxed)) <= IN_PLACE_SYNC_MAX.as_micros();
+        self.in_place && parts.iter().map(Bytes::len).sum::<usize>() <= IN_PLACE_BYTES_MAX && is_fast()
+    }
+
+    fn note_sync(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / NEWEST_SHARE);
+        let before = self.sync_us.load(Ordering::Relaxed);
+        self.sync_us.store(before - before / NEWEST_SHARE + took / NEWEST_SHARE, Ordering::Relaxed);
     }
 
     /// Where it lies.
@@ -165,12 +195,17 @@ impl Disk for RealDisk {
 
     async fn write_and_sync(&self, file: FileId, offset: u64, parts: Vec<Bytes>) -> Result<(), NotDurable> {
         let file = self.file(file).map_err(NotDurable::Write)?;
-        let written = self.call(move || {
-            // Two outcomes in one: that of the sync counts once the write has succeeded.
+        let in_place = self.syncs_in_place(&parts);
+        // Two outcomes in one: that of the sync counts once the write has succeeded.
+        let write = move || {
+            let begin = Instant::now();
             write_parts(&file, offset, &parts)?;
-            Ok(file.sync_data())
-        });
-        written.await.map_err(NotDurable::Write)?.map_err(NotDurable::Sync)
+            Ok((file.sync_data(), begin.elapsed()))
+        };
+        let written = if in_place { write() } else { self.call(write).await };
+        let (synced, took) = written.map_err(NotDurable::Write)?;
+        self.note_sync(took);
+        synced.map_err(NotDurable::Sync)
     }
 
     async fn len(&self, file: FileId) -> io::Result<u64> {
@@ -284,4 +319,23 @@ fn list_directory(dir: &Path) -> io::Result<Vec<DirEntry>> {
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_writes_are_synced_in_place_while_the_disk_is_fast() {
+        let (small, large) = ([Bytes::from_static(b"row")], [Bytes::from(vec![0; IN_PLACE_BYTES_MAX + 1])]);
+        assert!(!RealDisk::new("never").syncs_in_place(&small), "only where it was asked for");
+        let disk = RealDisk::new("never").syncing_in_place();
+        assert!(disk.syncs_in_place(&small) && !disk.syncs_in_place(&large));
+        disk.note_sync(Duration::from_millis(10));
+        assert!(!disk.syncs_in_place(&small), "one slow sync is one too many");
+        for _ in 0..20 {
+            disk.note_sync(Duration::from_micros(100));
+        }
+        assert!(disk.syncs_in_place(&small), "fast again");
+    }
 }

@@ -43,6 +43,8 @@ async fn keeps_the_contract(disk: Arc<dyn Disk>) {
     disk.set_len(file, 9000).await.unwrap();
     assert_eq!(disk.read_at(file, 5000, 4000).await.unwrap(), vec![0; 4000]);
     disk.sync(file).await.unwrap();
+    disk.write_and_sync(file, 100, vec![Bytes::from_static(b"he"), Bytes::from_static(b"re")]).await.unwrap();
+    assert_eq!(disk.read_at(file, 98, 8).await.unwrap(), "\0\0here\0\0".as_bytes());
 
     let entries = disk.list("a/b").await.unwrap();
     assert_eq!(entries.iter().map(|e| (e.name.as_str(), e.len, e.is_dir)).collect::<Vec<_>>(), [("x", 9000, false)]);
@@ -65,6 +67,8 @@ async fn keeps_the_contract(disk: Arc<dyn Disk>) {
 async fn the_real_disk_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     keeps_the_contract(Arc::new(RealDisk::new(dir.path()))).await;
+    let dir = tempfile::tempdir().unwrap();
+    keeps_the_contract(Arc::new(RealDisk::new(dir.path()).syncing_in_place())).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,183 @@
+//! What PostgreSQL allows in the list of a SELECT and the planner does not: a series as a column, and EXISTS.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType as SqlType, Expr, Function, FunctionArguments, GroupByExpr, ObjectName, ObjectNamePart, Query,
+    Select, SelectItem, SetExpr, VisitMut, VisitorMut,
+};
+
+use super::insert::{call, parse_expression};
+use super::names::{are_integers, series_of_times};
+
+const SERIES: &str = "generate_series";
+const UNNEST: &str = "unnest";
+
+/// `generate_series(1, 3)` as `unnest(generate_series(1, 3))`, since the function gives an array outside of FROM; `EXISTS (SELECT ...)` as
+/// `(SELECT count(*) ...) > 0`, since only a condition may be a semi-join. Nothing else is touched.
+pub(super) fn rewrite(part: &mut impl VisitMut) {
+    let _all = part.visit(&mut Lists);
+}
+
+struct Lists;
+
+impl VisitorMut for Lists {
+    type Break = ();
+
+    // Those inside come first, so that the text of a subquery is final when it is moved.
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                expr.visit(&mut Item::default())?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// One column of the list; its subqueries have lists of their own.
+#[derive(Default)]
+struct Item {
+    subqueries: usize,
+    unnested: usize,
+}
+
+impl VisitorMut for Item {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.subqueries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.subqueries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        self.unnested += usize::from(is_call_of(expr, UNNEST));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        self.unnested -= usize::from(is_call_of(expr, UNNEST));
+        if self.subqueries > 0 {
+            return ControlFlow::Continue(());
+        }
+        let rewritten = match expr {
+            Expr::Exists { subquery, negated } => exists(subquery, *negated),
+            Expr::Function(function) if self.unnested == 0 && is_named(&function.name, SERIES) => series(function),
+            _ => None,
+        };
+        if let Some(rewritten) = rewritten {
+            *expr = rewritten;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_call_of(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Function(function) if is_named(&function.name, name))
+}
+
+fn is_named(name: &ObjectName, wanted: &str) -> bool {
+    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(name)] if name.value.eq_ignore_ascii_case(wanted))
+}
+
+/// Between integers its values are integers.
+fn series(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let array = match series_of_times(SERIES, &list.args) {
+        Some(text) => parse_expression(&text).ok()?,
+        None => Expr::Function(function.clone()),
+    };
+    let rows = Box::new(call(UNNEST, vec![array]));
+    if !are_integers(&list.args) {
+        return Some(*rows);
+    }
+    Some(Expr::Cast {
+        kind: CastKind::Cast,
+        expr: rows,
+        data_type: SqlType::Integer(None),
+        array: false,
+        format: None,
+    })
+}
+
+fn exists(subquery: &Query, negated: bool) -> Option<Expr> {
+    let mut counted = subquery.clone();
+    let operator = if negated { "=" } else { ">" };
+    if !count_rows(&mut counted) {
+        return parse_expression(&format!("((SELECT count(*) FROM ({subquery}) AS annal_exists) {operator} 0)")).ok();
+    }
+    parse_expression(&format!("(({counted}) {operator} 0)")).ok()
+}
+
+/// Makes a query that gives rows one that counts them, when nothing but its list has to change; one that refers to the row around it must stay
+/// as flat as it is.
+fn count_rows(query: &mut Query) -> bool {
+    let whole = query.with.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
+    let SetExpr::Select(select) = query.body.as_mut() else { return false };
+    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(columns, others) if columns.is_empty() && others.is_empty());
+    let plain = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+            matches!(expr, Expr::Value(_) | Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+        }
+        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
+        _ => false,
+    };
+    if !whole || !ungrouped || select.having.is_some() || select.distinct.is_some() {
+        return false;
+    }
+    if !select.projection.iter().all(plain) {
+        return false;
+    }
+    let Ok(count) = parse_expression("count(*)") else { return false };
+    select.projection = vec![SelectItem::UnnamedExpr(count)];
+    query.order_by = None;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::session::statement;
+
+    fn check(sql: &str, expected: &str) {
+        let parsed = statement::parse(sql).expect("valid").remove(0);
+        let mut ast = parsed.ast.expect("not empty").as_ref().clone();
+        super::rewrite(&mut ast);
+        super::rewrite(&mut ast);
+        assert_eq!(ast.to_string(), expected, "{sql}");
+    }
+
+    #[test]
+    fn a_series_is_rows_and_only_once() {
+        check(
+            "SELECT 1 + generate_series(1, 3) AS n",
+            "SELECT 1 + CAST(unnest(generate_series(1, 3)) AS INTEGER) AS n",
+        );
+        check("SELECT generate_series(a, b) FROM t", "SELECT unnest(generate_series(a, b)) FROM t");
+        check("SELECT unnest(generate_series(a, b)) FROM t", "SELECT unnest(generate_series(a, b)) FROM t");
+        check(
+            "SELECT (SELECT max(x) FROM unnest(array[1]) AS u (x))",
+            "SELECT (SELECT max(x) FROM UNNEST(ARRAY[1]) AS u (x))",
+        );
+    }
+
+    #[test]
+    fn exists_counts() {
+        check(
+            "SELECT EXISTS (SELECT 1 FROM u WHERE u.id = t.id ORDER BY 1) AS e FROM t",
+            "SELECT ((SELECT count(*) FROM u WHERE u.id = t.id) > 0) AS e FROM t",
+        );
+        check(
+            "SELECT NOT EXISTS (SELECT max(x) FROM u) FROM t",
+            "SELECT ((SELECT count(*) FROM (SELECT max(x) FROM u) AS annal_exists) = 0) FROM t",
+        );
+        check(
+            "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)",
+            "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)",
+        );
+    }
+}
