@@ -47,6 +47,9 @@ struct Arguments {
     /// Seconds of overload.
     #[arg(long, default_value_t = 300)]
     overload_seconds: u64,
+    /// Seconds of finding out what the cluster can take, before the overload and after it.
+    #[arg(long, default_value_t = 120)]
+    capacity_seconds: u64,
     /// Times of its capacity that the cluster is offered.
     #[arg(long, default_value_t = 3.0)]
     overload: f64,

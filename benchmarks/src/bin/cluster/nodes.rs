@@ -13,7 +13,7 @@ use benchmarks::servers::free_port;
 use tokio_postgres::{Client, NoTls};
 
 use crate::failover::leader;
-use crate::running::{Cluster, batch, copy, create, send};
+use crate::running::{Cluster, scattered_batch, copy, create, send};
 use crate::{Arguments, Measurement};
 
 const ROWS: usize = 10_000;
@@ -75,7 +75,7 @@ async fn load_rows(cluster: &Cluster, rows: u64) -> Result<(), Error> {
                     return Ok::<_, tokio_postgres::Error>(());
                 }
                 let count = ROWS.min(usize::try_from(rows - first).unwrap_or(ROWS));
-                send(&client, &copy, batch(first, count)).await?;
+                send(&client, &copy, scattered_batch(first, count)).await?;
             }
         }));
     }

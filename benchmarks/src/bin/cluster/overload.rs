@@ -8,7 +8,7 @@ use benchmarks::Error;
 use benchmarks::machine::Load;
 use benchmarks::report::Report;
 
-use crate::running::{Cluster, batch, check_stored, copy, create, send};
+use crate::running::{Acknowledged, Cluster, batch, copy, create, send};
 use crate::{Arguments, Measurement, quantile};
 
 /// What clients of an overloaded cluster have heard.
@@ -27,7 +27,7 @@ async fn offer(
     rows: usize,
     per_second: f64,
     seconds: u64,
-    next: &Arc<AtomicU64>,
+    (next, all): (&Arc<AtomicU64>, &Arc<Acknowledged>),
 ) -> Result<Arc<Heard>, Error> {
     let heard = Arc::new(Heard::default());
     let stop = Arc::new(AtomicBool::new(false));
@@ -36,7 +36,7 @@ async fn offer(
     for connection in 0..connections {
         let client = cluster.connect(connection).await?;
         let copy = copy(&client, "events").await?;
-        let (heard, stop, next) = (heard.clone(), stop.clone(), next.clone());
+        let (heard, stop, next, all) = (heard.clone(), stop.clone(), next.clone(), all.clone());
         offering.push(tokio::spawn(async move {
             let mut due = Instant::now() + pause.mul_f64(connection as f64 / connections as f64);
             while !stop.load(Ordering::Relaxed) {
@@ -46,9 +46,10 @@ async fn offer(
                 heard.late.fetch_add(missed.max(0.0).floor() as u64, Ordering::Relaxed);
                 due += pause.mul_f64(1.0 + missed.max(0.0).floor());
                 let begin = Instant::now();
-                let text = batch(next.fetch_add(rows as u64, Ordering::Relaxed), rows);
-                match send(&client, &copy, text).await {
+                let first = next.fetch_add(rows as u64, Ordering::Relaxed);
+                match send(&client, &copy, batch(first, rows)).await {
                     Ok(stored) => {
+                        all.add(first, stored);
                         heard.rows.fetch_add(stored, Ordering::Relaxed);
                         heard.took_ms.lock().expect("nobody panics with it").push(begin.elapsed().as_secs_f64() * 1e3);
                     }
@@ -79,28 +80,26 @@ pub(crate) async fn overload(
     const CONNECTIONS: usize = 96;
     let control = cluster.connect(0).await?;
     create(&control, "events", 1).await?;
-    let next = Arc::new(AtomicU64::new(0));
+    let (next, all) = (Arc::new(AtomicU64::new(0)), Arc::new(Acknowledged::default()));
     let terms = "SELECT sum(term)::bigint FROM annal.replicas";
     let load = Load::now();
-    // Eight connections that offer without pause, for as long: at first memory takes what has to be written as segments later.
+    // Eight connections that offer without pause, for minutes: at first memory takes what has to be written as segments later.
     let begin = Instant::now();
-    let heard = offer(cluster, 8, ROWS, 1e12, arguments.overload_seconds, &next).await?;
+    let heard = offer(cluster, 8, ROWS, 1e12, arguments.capacity_seconds, (&next, &all)).await?;
     let capacity = heard.rows.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
-    let mut acknowledged = heard.rows.load(Ordering::Relaxed);
     let before: i64 = control.query_one(terms, &[]).await?.get(0);
     let begin = Instant::now();
     let seconds = arguments.overload_seconds;
-    let heard = offer(cluster, CONNECTIONS, ROWS, capacity * arguments.overload, seconds, &next).await?;
+    let heard = offer(cluster, CONNECTIONS, ROWS, capacity * arguments.overload, seconds, (&next, &all)).await?;
     let goodput = heard.rows.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
     let resident = cluster.resident_bytes();
-    acknowledged += heard.rows.load(Ordering::Relaxed);
     let after: i64 = control.query_one(terms, &[]).await?.get(0);
     // Once more, since by now there is more to merge than there was at first.
     let begin = Instant::now();
-    let again = offer(cluster, 8, ROWS, 1e12, arguments.overload_seconds, &next).await?;
+    let again = offer(cluster, 8, ROWS, 1e12, arguments.capacity_seconds, (&next, &all)).await?;
     let capacity_after = again.rows.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
-    acknowledged += again.rows.load(Ordering::Relaxed);
-    check_stored(&control, acknowledged).await?;
+    all.check(&control).await?;
+    let acknowledged = all.rows();
     let mut took = heard.took_ms.lock().expect("nobody panics with it").clone();
     took.sort_by(f64::total_cmp);
     let (refused, late) = (heard.refused.load(Ordering::Relaxed), heard.late.load(Ordering::Relaxed));

@@ -1,7 +1,8 @@
 //! The cluster under measurement, and what it is asked to keep.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use benchmarks::Error;
 use benchmarks::servers::Server;
@@ -80,12 +81,28 @@ pub(crate) async fn create(client: &Client, name: &str, shards: u32) -> Result<(
 
 /// Rows of one batch as COPY takes them, their numbers from `first`.
 pub(crate) fn batch(first: u64, rows: usize) -> Bytes {
+    batch_numbered(first, rows, |place| place)
+}
+
+/// The same with numbers that nothing compresses, no two of them equal.
+pub(crate) fn scattered_batch(first: u64, rows: usize) -> Bytes {
+    // Each step can be undone. (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.)
+    let mixed = |place: u64| {
+        let once = (place ^ (place >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let twice = (once ^ (once >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (twice ^ (twice >> 31)).cast_signed()
+    };
+    batch_numbered(first, rows, mixed)
+}
+
+fn batch_numbered<N: Display>(first: u64, rows: usize, number: impl Fn(u64) -> N) -> Bytes {
     let mut text = String::with_capacity(rows * 48);
     for id in first..first + rows as u64 {
+        let number = number(id);
         let (second, micros) = (id / 1000 % 86_400, id % 1000 * 1000);
         let (hours, minutes, seconds) = (second / 3600, second / 60 % 60, second % 60);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "2013-01-01 {hours:02}:{minutes:02}:{seconds:02}.{micros:06}+00,{id},{}", id % 16);
+        let _ = writeln!(text, "2013-01-01 {hours:02}:{minutes:02}:{seconds:02}.{micros:06}+00,{number},{}", id % 16);
     }
     text.into()
 }
@@ -107,6 +124,37 @@ pub(crate) async fn send(client: &Client, copy: &Statement, rows: Bytes) -> Resu
 pub(crate) async fn insert(client: &Client, id: u64) -> Result<(), tokio_postgres::Error> {
     let sql = format!("INSERT INTO events VALUES ('2013-01-01 00:00:00+00', {id}, 1)");
     client.simple_query(&sql).await.map(drop)
+}
+
+/// Acknowledged rows by what can be asked of hundreds of millions: how many, and the sum of their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged {
+    rows: AtomicU64,
+    numbers: AtomicU64,
+}
+
+impl Acknowledged {
+    /// Adds the rows whose numbers begin with `first`.
+    pub(crate) fn add(&self, first: u64, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.numbers.fetch_add(rows * first + rows * rows.saturating_sub(1) / 2, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Compares with what is stored: a row lost and one doubled show in the sum.
+    pub(crate) async fn check(&self, client: &Client) -> Result<(), Error> {
+        let row = client.query_one("SELECT count(*), sum(id)::bigint FROM events", &[]).await?;
+        let (rows, numbers): (i64, i64) = (row.get(0), row.get(1));
+        let (rows, numbers) = (u64::try_from(rows)?, u64::try_from(numbers)?);
+        if (rows, numbers) == (self.rows(), self.numbers.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        Err(format!("{rows} rows are there whose numbers add up to {numbers}, acknowledged were {self:?}").into())
+    }
 }
 
 /// Every acknowledged row is there, once.
