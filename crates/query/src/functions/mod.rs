@@ -29,6 +29,7 @@ mod justify;
 mod make_time;
 mod manifest;
 mod now;
+mod number_format;
 mod operate;
 mod ordered;
 mod other_names;
@@ -37,8 +38,10 @@ mod random_uuid;
 mod retention;
 mod round_time;
 mod show_chunks;
+mod sleep;
 mod time_bucket;
 mod to_char;
+mod width_bucket;
 
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
@@ -81,6 +84,8 @@ impl Functions {
                 Arc::new(age::age()),
                 Arc::new(now::now()),
                 Arc::new(now::clock_timestamp()),
+                Arc::new(sleep::pg_sleep()),
+                Arc::new(width_bucket::width_bucket()),
             ]
             .into_iter()
             .chain(bytes::all())

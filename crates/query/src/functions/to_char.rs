@@ -1,4 +1,4 @@
-//! `to_char(time, format)`: PostgreSQL's patterns, where the library's function takes those of C.
+//! `to_char(time, format)`: PostgreSQL's patterns, where the library's function takes those of C. Numbers are in [`super::number_format`].
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use datafusion::common::utils::take_function_args;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use super::number_format;
 use crate::error::{Condition, Error};
 use crate::text::Zone;
 
@@ -53,9 +54,10 @@ impl ScalarUDFImpl for ToChar {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments[0] {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => Ok(DataType::Utf8),
+            ref number if number_format::is_number(number) => Ok(DataType::Utf8),
             ref other => {
                 let message = format!("to_char of {} is not supported", kind(other));
-                Err(refusal(message, "to_char takes a date or timestamp. Cast to text, or format in the client."))
+                Err(refusal(message, "to_char takes a date, a timestamp or a number. Cast to text, or format in the client."))
             }
         }
     }
@@ -64,6 +66,9 @@ impl ScalarUDFImpl for ToChar {
         let zone = Zone::of_session(&arguments.config_options);
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let [times, formats] = take_function_args(self.name(), arrays)?;
+        if number_format::is_number(times.data_type()) {
+            return Ok(ColumnarValue::Array(number_format::format_all(&times, &formats)?));
+        }
         let zone = matches!(times.data_type(), DataType::Timestamp(_, Some(_))).then_some(zone);
         let own = DataType::Timestamp(TimeUnit::Microsecond, zone.is_some().then(|| "UTC".into()));
         let (times, formats) = (cast(&times, &own)?, cast(&formats, &DataType::Utf8)?);

@@ -9,8 +9,8 @@ use datafusion::sql::sqlparser::ast::{
     Value, VisitMut, VisitorMut,
 };
 
-use super::insert::call;
-use super::select_list;
+use super::insert::{call, parse_expression};
+use super::{first_rows, operators, select_list};
 use crate::error::{Condition, Error};
 use crate::functions::json::{LIST, OBJECT};
 use crate::functions::{EXTRACT, FRACTION, MODE};
@@ -23,6 +23,8 @@ const INTERVAL_FIELDS: [&str; 7] = ["years", "months", "weeks", "days", "hours",
 /// # Errors
 /// 0A000 for `current_time`, whose type is not there.
 pub(super) fn rewrite(part: &mut impl VisitMut) -> Result<(), Error> {
+    operators::rewrite(part)?;
+    first_rows::rewrite(part);
     select_list::rewrite(part);
     match part.visit(&mut Calls) {
         ControlFlow::Break(error) => Err(error),
@@ -73,6 +75,24 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
             return Err(Error::hinted(Condition::FeatureNotSupported, message, "Use localtime, or now()."));
         }
         "make_interval" => interval(arguments),
+        "mod" => of_values(arguments, |values| match values {
+            [left, right] => Some(format!("(({left}) % ({right}))")),
+            _ => None,
+        }),
+        "div" => of_values(arguments, |values| match values {
+            [left, right] => Some(format!("trunc(CAST({left} AS numeric) / CAST({right} AS numeric))")),
+            _ => None,
+        }),
+        "num_nulls" => of_values(arguments, |values| Some(counted(values, "IS NULL"))),
+        "num_nonnulls" => of_values(arguments, |values| Some(counted(values, "IS NOT NULL"))),
+        "isfinite" => of_values(arguments, |values| match values {
+            [time] => Some(format!("(CAST({time} AS text) NOT IN ('infinity', '-infinity'))")),
+            _ => None,
+        }),
+        // Transactions have no numbers; the microsecond in which one began is its own well enough, and never goes back.
+        "txid_current" | "pg_current_xact_id" => of_values(arguments, |values| {
+            values.is_empty().then(|| "CAST(floor(date_part('epoch', now()) * 1000000) AS bigint)".to_owned())
+        }),
         "json_agg" | "jsonb_agg" => aggregated(function, name, arguments),
         "json_object_agg" | "jsonb_object_agg" => aggregated(function, name, arguments),
         "percentile_disc" | "mode" => ordered(function, name, arguments),
@@ -82,6 +102,22 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         }
         _ => None,
     })
+}
+
+/// What `written` makes of arguments that have no names, parsed.
+fn of_values(arguments: &[FunctionArg], written: impl FnOnce(&[Expr]) -> Option<String>) -> Option<Expr> {
+    let values = arguments.iter().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+        _ => None,
+    });
+    let values: Vec<Expr> = values.collect::<Option<_>>()?;
+    parse_expression(&written(&values)?).ok()
+}
+
+/// How many of the values something is true of.
+fn counted(values: &[Expr], what: &str) -> String {
+    let one = |value: &Expr| format!("CASE WHEN ({value}) {what} THEN 1 ELSE 0 END");
+    format!("({})", values.iter().map(one).collect::<Vec<_>>().join(" + "))
 }
 
 /// Nothing, or one number.

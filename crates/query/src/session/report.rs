@@ -168,9 +168,24 @@ fn word(error: DataFusionError, known: &Known) -> Report {
             );
             report
         }
-        DataFusionError::NotImplemented(message) => plain(Condition::FeatureNotSupported, first_line(&message)),
+        DataFusionError::NotImplemented(message) => not_implemented(&message),
         other => from_text(&other.strip_backtrace(), known),
     }
+}
+
+fn not_implemented(message: &str) -> Report {
+    let expression = message.split_once("does not support logical expression ").map(|(_, rest)| rest);
+    let (message, hint) = match expression {
+        Some(outer) if outer.starts_with("OuterReferenceColumn") => (
+            "this correlated subquery is not supported",
+            "What refers to the row around it must be qualified and stand in equalities of its WHERE clause. Otherwise write it as a join.",
+        ),
+        Some(subquery) if ["InSubquery", "Exists", "ScalarSubquery"].iter().any(|name| subquery.starts_with(name)) => {
+            ("a subquery is not supported in this place", "Write it as a join, or in a WITH clause.")
+        }
+        _ => return plain(Condition::FeatureNotSupported, first_line(message)),
+    };
+    Report { hint: Some(hint.to_owned()), ..plain(Condition::FeatureNotSupported, message) }
 }
 
 fn schema(error: &SchemaError) -> Report {
@@ -343,6 +358,11 @@ fn from_text(text: &str, known: &Known) -> Report {
         || body.contains("Parser error")
     {
         return cast(body);
+    }
+    if body.contains("must be an INTEGER or NULL, got Column") {
+        let message = "a series in FROM that depends on other tables of FROM is not supported";
+        let hint = "Make it a column: SELECT t.n, generate_series(1, t.n) FROM t.";
+        return Report { hint: Some(hint.to_owned()), ..plain(Condition::FeatureNotSupported, message) };
     }
     if body.contains("Unsupported") || body.contains("not supported") || body.contains("not implemented") {
         return plain(Condition::FeatureNotSupported, first_line(body));

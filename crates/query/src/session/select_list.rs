@@ -1,4 +1,4 @@
-//! What PostgreSQL allows in the list of a SELECT and the planner does not: a series as a column, and EXISTS.
+//! What PostgreSQL allows in the list of a SELECT and the planner does not: a series as a column, EXISTS, and IN with a subquery.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +14,7 @@ const SERIES: &str = "generate_series";
 const UNNEST: &str = "unnest";
 
 /// `generate_series(1, 3)` as `unnest(generate_series(1, 3))`, since the function gives an array outside of FROM; `EXISTS (SELECT ...)` as
-/// `(SELECT count(*) ...) > 0`, since only a condition may be a semi-join. Nothing else is touched.
+/// `(SELECT count(*) ...) > 0`, since only a condition may be a semi-join, and `x IN (SELECT ...)` likewise. Nothing else is touched.
 pub(super) fn rewrite(part: &mut impl VisitMut) {
     let _all = part.visit(&mut Lists);
 }
@@ -67,7 +67,8 @@ impl VisitorMut for Item {
         }
         let rewritten = match expr {
             Expr::Exists { subquery, negated } => exists(subquery, *negated),
-            Expr::Function(function) if self.unnested == 0 && is_named(&function.name, SERIES) => series(function),
+            Expr::InSubquery { expr, subquery, negated } => is_in(expr, subquery, *negated),
+            Expr::Function(function) if self.unnested == 0 => rows_of(function),
             _ => None,
         };
         if let Some(rewritten) = rewritten {
@@ -83,6 +84,23 @@ fn is_call_of(expr: &Expr, name: &str) -> bool {
 
 fn is_named(name: &ObjectName, wanted: &str) -> bool {
     matches!(name.0.as_slice(), [ObjectNamePart::Identifier(name)] if name.value.eq_ignore_ascii_case(wanted))
+}
+
+/// A call that gives rows, as one that unnests an array.
+fn rows_of(function: &Function) -> Option<Expr> {
+    if is_named(&function.name, SERIES) {
+        return series(function);
+    }
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let arguments: Vec<String> = list.args.iter().map(ToString::to_string).collect();
+    let text = match arguments.as_slice() {
+        [text, by] if is_named(&function.name, "string_to_table") => format!("{UNNEST}(string_to_array({text}, {by}))"),
+        [array, dimension] if is_named(&function.name, "generate_subscripts") && dimension == "1" => {
+            format!("CAST({UNNEST}({SERIES}(1, cardinality({array}))) AS integer)")
+        }
+        _ => return None,
+    };
+    parse_expression(&text).ok()
 }
 
 /// Between integers its values are integers.
@@ -103,6 +121,19 @@ fn series(function: &Function) -> Option<Expr> {
         array: false,
         format: None,
     })
+}
+
+/// True when one of the rows is equal; unknown when none is, but one might be.
+fn is_in(expr: &Expr, subquery: &Query, negated: bool) -> Option<Expr> {
+    let count = |what: &str| format!("(SELECT count(*) FROM ({subquery}) AS annal_in (annal_1){what})");
+    let equal = count(&format!(" WHERE annal_in.annal_1 = ({expr})"));
+    let (found, not_found) = if negated { ("false", "true") } else { ("true", "false") };
+    let text = format!(
+        "(CASE WHEN {equal} > 0 THEN {found} WHEN {} = 0 THEN {not_found} WHEN ({expr}) IS NULL OR {} > 0 THEN NULL ELSE {not_found} END)",
+        count(""),
+        count(" WHERE annal_in.annal_1 IS NULL"),
+    );
+    parse_expression(&text).ok()
 }
 
 fn exists(subquery: &Query, negated: bool) -> Option<Expr> {

@@ -1,0 +1,449 @@
+//! The first rows of a subquery for each row around it: LATERAL and scalar subqueries that end with LIMIT, which the planner cannot take apart,
+//! as a join with numbered rows and as an aggregate.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectNamePart,
+    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, VisitMut, Visitor,
+    VisitorMut,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use super::ddl::folded;
+use super::insert::parse_expression;
+
+/// Columns that number the rows, and that say for which row they are.
+const RANK: &str = "annal_rank";
+const KEY: &str = "annal_key";
+/// Aggregates make one row of many, before LIMIT.
+const AGGREGATES: [&str; 18] = [
+    "array_agg",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "count",
+    "every",
+    "first",
+    "json_agg",
+    "jsonb_agg",
+    "last",
+    "max",
+    "min",
+    "mode",
+    "stddev",
+    "string_agg",
+    "sum",
+    "unnest",
+    "variance",
+];
+
+/// `FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id ORDER BY ts DESC LIMIT 1) AS l ON true` as a join with `(SELECT v, row_number() OVER
+/// (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank, m.dev AS annal_key_0 FROM m) AS l ON l.annal_key_0 = d.id AND l.annal_rank <= 1`, and
+/// `(SELECT v FROM m WHERE m.dev = d.id ORDER BY ts DESC LIMIT 1)` as `(SELECT first_value(v ORDER BY ts DESC) FROM m WHERE m.dev = d.id)`. What
+/// refers to the row around must be qualified and stand in an equality; all else is left as it is.
+pub(super) fn rewrite(part: &mut impl VisitMut) {
+    let _all = part.visit(&mut FirstRows);
+}
+
+struct FirstRows;
+
+impl VisitorMut for FirstRows {
+    type Break = ();
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        laterals(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Subquery(query) = expr
+            && let Some(first) = first_value(query)
+        {
+            *expr = first;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A subquery of one SELECT that ends with a LIMIT.
+struct Limited<'a> {
+    select: &'a Select,
+    order: Vec<OrderByExpr>,
+    limit: u64,
+}
+
+impl Limited<'_> {
+    fn of(query: &Query) -> Option<Limited<'_>> {
+        let SetExpr::Select(select) = query.body.as_ref() else { return None };
+        let Some(LimitClause::LimitOffset { limit: Some(Expr::Value(limit)), offset: None, limit_by }) =
+            &query.limit_clause
+        else {
+            return None;
+        };
+        let Value::Number(limit, _) = &limit.value else { return None };
+        let ungrouped =
+            matches!(&select.group_by, GroupByExpr::Expressions(by, others) if by.is_empty() && others.is_empty());
+        let plain = ungrouped
+            && limit_by.is_empty()
+            && query.with.is_none()
+            && query.fetch.is_none()
+            && select.distinct.is_none()
+            && select.having.is_none()
+            && select.named_window.is_empty()
+            && select.qualify.is_none()
+            && !select.projection.iter().any(aggregates);
+        if !plain {
+            return None;
+        }
+        let order = match query.order_by.as_ref().map(|order| &order.kind) {
+            None => Vec::new(),
+            Some(OrderByKind::Expressions(order)) => {
+                order.iter().map(|by| ordered(select, by)).collect::<Option<Vec<_>>>()?
+            }
+            Some(OrderByKind::All(_)) => return None,
+        };
+        Some(Limited { select, order, limit: limit.parse().ok()? })
+    }
+
+    fn order_by(&self) -> String {
+        if self.order.is_empty() { String::new() } else { format!(" ORDER BY {}", list(&self.order)) }
+    }
+
+    /// The names of its own tables.
+    fn tables(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for table in &self.select.from {
+            names.extend(name_of(&table.relation));
+            names.extend(table.joins.iter().filter_map(|join| name_of(&join.relation)));
+        }
+        names
+    }
+}
+
+/// What a column of ORDER BY is without the names and numbers that the list of the SELECT gives.
+fn ordered(select: &Select, by: &OrderByExpr) -> Option<OrderByExpr> {
+    let named = |name: &Ident| {
+        select.projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, alias } if folded(alias) == folded(name) => Some(expr.clone()),
+            _ => None,
+        })
+    };
+    match &by.expr {
+        Expr::Value(_) => None,
+        Expr::Identifier(name) => {
+            let expr = named(name).unwrap_or_else(|| by.expr.clone());
+            Some(OrderByExpr { expr, ..by.clone() })
+        }
+        _ => Some(by.clone()),
+    }
+}
+
+fn aggregates(item: &SelectItem) -> bool {
+    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { return false };
+    let mut found = Calls(false);
+    let _all = expr.visit(&mut found);
+    found.0
+}
+
+struct Calls(bool);
+
+impl Visitor for Calls {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr {
+            let name = function.name.0.last().and_then(ObjectNamePart::as_ident).map(folded).unwrap_or_default();
+            self.0 |= function.over.is_some() || AGGREGATES.contains(&name.as_str());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Under which name columns of a part of FROM can be qualified.
+fn name_of(factor: &TableFactor) -> Option<String> {
+    match factor {
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::UNNEST { alias: Some(alias), .. } => Some(folded(&alias.name)),
+        TableFactor::Table { name, alias: None, .. } => name.0.last().and_then(ObjectNamePart::as_ident).map(folded),
+        _ => None,
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Which of two sets of names the qualified columns of something belong to.
+#[derive(Default)]
+struct Sides {
+    outer: bool,
+    inner: bool,
+}
+
+/// `is_outer` says it of a qualifier; a column without one is taken for one of the subquery's own.
+struct Qualifiers<'a> {
+    is_outer: &'a dyn Fn(&str) -> bool,
+    found: Sides,
+}
+
+impl Visitor for Qualifiers<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::CompoundIdentifier(parts) => {
+                let table = parts.len().checked_sub(2).map(|at| folded(&parts[at])).unwrap_or_default();
+                if (self.is_outer)(&table) { self.found.outer = true } else { self.found.inner = true }
+            }
+            Expr::Identifier(_) => self.found.inner = true,
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn sides(of: &impl Visit, is_outer: &dyn Fn(&str) -> bool) -> Sides {
+    let mut qualifiers = Qualifiers { is_outer, found: Sides::default() };
+    let _all = of.visit(&mut qualifiers);
+    qualifiers.found
+}
+
+fn conjuncts(expr: &Expr, into: &mut Vec<Expr>) {
+    match expr {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            conjuncts(left, into);
+            conjuncts(right, into);
+        }
+        Expr::Nested(inner) => conjuncts(inner, into),
+        other => into.push(other.clone()),
+    }
+}
+
+fn first_value(query: &Query) -> Option<Expr> {
+    let limited = Limited::of(query).filter(|limited| limited.limit == 1)?;
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        limited.select.projection.as_slice()
+    else {
+        return None;
+    };
+    let own = limited.tables();
+    if own.is_empty() || !sides(query, &|table| !own.contains(table)).outer {
+        return None;
+    }
+    let counted = parse_expression(&format!("first_value({value}{})", limited.order_by())).ok()?;
+    let mut first = query.clone();
+    (first.order_by, first.limit_clause) = (None, None);
+    if let SetExpr::Select(select) = first.body.as_mut() {
+        select.projection = vec![SelectItem::UnnamedExpr(counted)];
+    }
+    Some(Expr::Subquery(Box::new(first)))
+}
+
+/// Rewrites the LATERAL subqueries in FROM.
+fn laterals(select: &mut Select) {
+    let everything = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    let mut outer: Vec<String> = Vec::new();
+    // The columns that `*` stands for, by tables: all of one that was not rewritten.
+    let mut shown: Vec<SelectItem> = Vec::new();
+    let mut rewritten = false;
+    let mut conditions = Vec::new();
+    let mut merges = false;
+    let mut from = select.from.clone();
+    for table in &mut from {
+        let first = numbered(&table.relation, &outer);
+        if let Some((relation, condition, columns)) = first {
+            (table.relation, rewritten) = (relation, true);
+            conditions.push(condition);
+            shown.extend(columns);
+        } else {
+            shown.extend(all_of(&table.relation));
+        }
+        outer.extend(name_of(&table.relation));
+        for join in &mut table.joins {
+            merges |= matches!(&join.join_operator, JoinOperator::Join(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                | JoinOperator::Inner(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                | JoinOperator::Left(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                | JoinOperator::LeftOuter(JoinConstraint::Using(_) | JoinConstraint::Natural));
+            match numbered_join(join, &outer) {
+                Some(columns) => {
+                    rewritten = true;
+                    shown.extend(columns);
+                }
+                None => shown.extend(all_of(&join.relation)),
+            }
+            outer.extend(name_of(&join.relation));
+        }
+    }
+    if !rewritten || (everything && (merges || shown.is_empty())) {
+        return;
+    }
+    select.from = from;
+    for condition in conditions {
+        select.selection = Some(match select.selection.take() {
+            Some(others) => and(others, condition),
+            None => condition,
+        });
+    }
+    let projection = std::mem::take(&mut select.projection);
+    let expanded = projection.into_iter().flat_map(|item| match item {
+        SelectItem::Wildcard(_) => shown.clone(),
+        item => vec![item],
+    });
+    select.projection = expanded.collect();
+}
+
+fn all_of(factor: &TableFactor) -> Vec<SelectItem> {
+    let Some(name) = name_of(factor) else { return Vec::new() };
+    let name = Ident::with_quote('"', name);
+    let all = Parser::new(&PostgreSqlDialect {}).try_with_sql(&format!("{name}.*"));
+    all.and_then(|mut parser| parser.parse_select_item()).into_iter().collect()
+}
+
+fn and(left: Expr, right: Expr) -> Expr {
+    let nested = |expr| Box::new(Expr::Nested(Box::new(expr)));
+    Expr::BinaryOp { left: nested(left), op: BinaryOperator::And, right: nested(right) }
+}
+
+/// Rewrites one join; the columns it shows.
+fn numbered_join(join: &mut Join, outer: &[String]) -> Option<Vec<SelectItem>> {
+    let (relation, condition, columns) = numbered(&join.relation, outer)?;
+    let with = |on: &JoinConstraint| match on {
+        JoinConstraint::On(others) => Some(JoinConstraint::On(and(others.clone(), condition.clone()))),
+        JoinConstraint::None => Some(JoinConstraint::On(condition.clone())),
+        JoinConstraint::Using(_) | JoinConstraint::Natural => None,
+    };
+    let operator = match &join.join_operator {
+        JoinOperator::CrossJoin(on) | JoinOperator::Join(on) | JoinOperator::Inner(on) => JoinOperator::Inner(with(on)?),
+        JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => JoinOperator::Left(with(on)?),
+        _ => return None,
+    };
+    (join.relation, join.join_operator) = (relation, operator);
+    Some(columns)
+}
+
+/// A LATERAL subquery with its rows numbered, the condition that takes the first of them for each row before it, and its columns.
+fn numbered(factor: &TableFactor, outer: &[String]) -> Option<(TableFactor, Expr, Vec<SelectItem>)> {
+    let TableFactor::Derived { lateral: true, subquery, alias: Some(alias), .. } = factor else { return None };
+    let limited = Limited::of(subquery)?;
+    let own = limited.tables();
+    let is_outer = |table: &str| outer.iter().any(|name| name == table) && !own.contains(table);
+    let mut all = Vec::new();
+    if let Some(selection) = &limited.select.selection {
+        conjuncts(selection, &mut all);
+    }
+    let (bound, free): (Vec<Expr>, Vec<Expr>) = all.into_iter().partition(|expr| sides(expr, &is_outer).outer);
+    let mut pairs = Vec::new();
+    for expr in bound {
+        let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = expr else { return None };
+        let is_bound = |expr: &Expr| (sides(expr, &is_outer).outer, sides(expr, &is_outer).inner);
+        match (is_bound(&left), is_bound(&right)) {
+            ((false, true), (true, false)) => pairs.push((left, right)),
+            ((true, false), (false, true)) => pairs.push((right, left)),
+            _ => return None,
+        }
+    }
+    let others_bound = sides(&limited.select.projection, &is_outer).outer
+        || sides(&limited.order, &is_outer).outer
+        || sides(&limited.select.from, &is_outer).outer;
+    if pairs.is_empty() || others_bound {
+        return None;
+    }
+    let name = Ident::with_quote('"', folded(&alias.name));
+    let columns = shown(limited.select, alias.columns.iter().map(|column| &column.name), &name)?;
+    let keys: Vec<&Expr> = pairs.iter().map(|(own, _)| own.as_ref()).collect();
+    let places = pairs.iter().enumerate().map(|(at, (own, _))| format!("{own} AS {KEY}_{at}"));
+    let mut added = vec![format!("row_number() OVER (PARTITION BY {}{}) AS {RANK}", list(&keys), limited.order_by())];
+    added.extend(places);
+    let selection = match free.as_slice() {
+        [] => String::new(),
+        all => format!(" WHERE {}", all.iter().map(|expr| format!("({expr})")).collect::<Vec<_>>().join(" AND ")),
+    };
+    let select = limited.select;
+    let mut named = String::new();
+    if !alias.columns.is_empty() {
+        let mut names: Vec<String> = alias.columns.iter().map(|column| column.name.to_string()).collect();
+        names.push(RANK.to_owned());
+        names.extend((0..pairs.len()).map(|at| format!("{KEY}_{at}")));
+        named = format!(" ({})", names.join(", "));
+    }
+    let text = format!(
+        "(SELECT {}, {} FROM {}{selection}) AS {}{named}",
+        list(&select.projection),
+        added.join(", "),
+        list(&select.from),
+        alias.name,
+    );
+    let factor = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text);
+    let factor = factor.and_then(|mut parser| parser.parse_table_factor()).ok()?;
+    let equal = pairs.iter().enumerate().map(|(at, (_, outer))| format!("{name}.{KEY}_{at} = ({outer})"));
+    let condition = equal.chain([format!("{name}.{RANK} <= {}", limited.limit)]).collect::<Vec<_>>().join(" AND ");
+    Some((factor, parse_expression(&condition).ok()?, columns))
+}
+
+/// The columns of a subquery, qualified with its name; `None` when they cannot be told from the statement alone.
+fn shown<'a>(
+    select: &Select,
+    renamed: impl Iterator<Item = &'a Ident>,
+    table: &Ident,
+) -> Option<Vec<SelectItem>> {
+    let renamed: Vec<&Ident> = renamed.collect();
+    let name = |(at, item): (usize, &SelectItem)| match (renamed.get(at), item) {
+        (Some(name), _) => Some((*name).clone()),
+        (None, SelectItem::ExprWithAlias { alias, .. }) => Some(alias.clone()),
+        (None, SelectItem::UnnamedExpr(Expr::Identifier(name))) => Some(name.clone()),
+        (None, SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts))) => parts.last().cloned(),
+        _ => None,
+    };
+    let names: Vec<Ident> = select.projection.iter().enumerate().map(name).collect::<Option<_>>()?;
+    let column = |name: Ident| SelectItem::UnnamedExpr(Expr::CompoundIdentifier(vec![table.clone(), name]));
+    Some(names.into_iter().map(column).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::session::statement;
+
+    fn check(sql: &str, expected: &str) {
+        let parsed = statement::parse(sql).expect("valid").remove(0);
+        let mut ast = parsed.ast.expect("not empty").as_ref().clone();
+        super::rewrite(&mut ast);
+        assert_eq!(ast.to_string(), expected, "{sql}");
+    }
+
+    #[test]
+    fn the_first_rows_for_each_row_are_numbered() {
+        check(
+            "SELECT d.name, l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id AND v > 0 ORDER BY ts DESC LIMIT 2) AS l ON true",
+            "SELECT d.name, l.v FROM d INNER JOIN (SELECT v, row_number() OVER (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank, m.dev AS annal_key_0 FROM m WHERE (v > 0)) AS l ON (true) AND (\"l\".annal_key_0 = (d.id) AND \"l\".annal_rank <= 2)",
+        );
+        check(
+            "SELECT * FROM d, LATERAL (SELECT m.v AS w FROM m WHERE d.id = m.dev LIMIT 1) l",
+            "SELECT \"d\".*, \"l\".w FROM d, (SELECT m.v AS w, row_number() OVER (PARTITION BY m.dev) AS annal_rank, m.dev AS annal_key_0 FROM m) AS l WHERE \"l\".annal_key_0 = (d.id) AND \"l\".annal_rank <= 1",
+        );
+    }
+
+    #[test]
+    fn the_first_value_for_each_row_is_an_aggregate() {
+        check(
+            "SELECT (SELECT v FROM m WHERE m.dev = d.id ORDER BY ts DESC LIMIT 1) FROM d",
+            "SELECT (SELECT first_value(v ORDER BY ts DESC) FROM m WHERE m.dev = d.id) FROM d",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_stays() {
+        for sql in [
+            "SELECT (SELECT v FROM m ORDER BY ts DESC LIMIT 1) FROM d",
+            "SELECT (SELECT max(v) FROM m WHERE m.dev = d.id LIMIT 1) FROM d",
+            "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev > d.id LIMIT 1) AS l ON true",
+            "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id) AS l ON true",
+            "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id ORDER BY 1 LIMIT 1) AS l ON true",
+        ] {
+            check(sql, sql);
+        }
+    }
+}

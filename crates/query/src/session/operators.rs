@@ -1,0 +1,185 @@
+//! Operators that PostgreSQL has and the planner has not, as functions and operators that it has.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, Value, VisitMut, VisitorMut};
+
+use super::insert::{call, parse_expression};
+use crate::error::{Condition, Error};
+
+/// Rewrites `~x`, `|/ x`, `||/ x`, `@ x`, `a && b` of arrays, `(a, b) OVERLAPS (c, d)`, `SIMILAR TO` and `(a, b) IN (SELECT ...)`.
+///
+/// # Errors
+/// 0A000 for a pattern that is no literal, and for rows NOT IN a subquery.
+pub(super) fn rewrite(part: &mut impl VisitMut) -> Result<(), Error> {
+    match part.visit(&mut Operators) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Operators;
+
+impl VisitorMut for Operators {
+    type Break = Error;
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let rewritten = match expr {
+            Expr::UnaryOp { op, expr } => unary(*op, expr),
+            Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
+                Ok(Some(call("array_has_any", vec![left.as_ref().clone(), right.as_ref().clone()])))
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => overlaps(left, right),
+            Expr::SimilarTo { negated, expr, pattern, escape_char } => {
+                let escape = escape_char.as_ref().map(|value| &value.value);
+                similar(*negated, expr, pattern, escape).map(Some)
+            }
+            Expr::InSubquery { expr, subquery, negated } => match expr.as_ref() {
+                Expr::Tuple(columns) => row_in(columns, subquery, *negated),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        };
+        match rewritten {
+            Ok(Some(rewritten)) => *expr = rewritten,
+            Ok(None) => {}
+            Err(error) => return ControlFlow::Break(error),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn unary(op: UnaryOperator, of: &Expr) -> Result<Option<Expr>, Error> {
+    let name = match op {
+        // All ones less the bits of the number, of whatever width it is.
+        UnaryOperator::BitwiseNot => return parse_expression(&format!("(-1 - ({of}))")).map(Some),
+        UnaryOperator::PGSquareRoot => "sqrt",
+        UnaryOperator::PGCubeRoot => "cbrt",
+        UnaryOperator::PGAbs => "abs",
+        _ => return Ok(None),
+    };
+    Ok(Some(call(name, vec![of.clone()])))
+}
+
+/// Two spans have an instant in common; the end belongs to a span only when that is an instant itself.
+fn overlaps(left: &Expr, right: &Expr) -> Result<Option<Expr>, Error> {
+    let span = |expr: &Expr| {
+        let Expr::Tuple(ends) = expr else { return None };
+        let [begin, end] = ends.as_slice() else { return None };
+        let end = match end {
+            Expr::Interval(_) => format!("(({begin}) + {end})"),
+            end => format!("({end})"),
+        };
+        Some((format!("least(({begin}), {end})"), format!("greatest(({begin}), {end})")))
+    };
+    let (Some((begin, end)), Some((other_begin, other_end))) = (span(left), span(right)) else { return Ok(None) };
+    let text =
+        format!("(({begin} < {other_end} AND {other_begin} < {end}) OR {begin} = {other_begin})");
+    parse_expression(&text).map(Some)
+}
+
+fn similar(negated: bool, expr: &Expr, pattern: &Expr, escape: Option<&Value>) -> Result<Expr, Error> {
+    let unsupported = || {
+        let hint = "Write the pattern as a literal, or use a regular expression: ~ '^(a|b)$'.";
+        Error::hinted(Condition::FeatureNotSupported, "SIMILAR TO with a computed pattern is not supported", hint)
+    };
+    let text = |value: &Value| match value {
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+        _ => None,
+    };
+    let Expr::Value(pattern) = pattern else { return Err(unsupported()) };
+    let pattern = text(&pattern.value).ok_or_else(unsupported)?;
+    let escape = match escape.map(text) {
+        None => Some('\\'),
+        Some(escape) => {
+            let escape = escape.ok_or_else(unsupported)?;
+            let mut characters = escape.chars();
+            let first = characters.next();
+            if characters.next().is_some() {
+                let hint = "Escape string must be empty or one character.";
+                return Err(Error::hinted(Condition::InvalidParameterValue, "invalid escape string", hint));
+            }
+            first
+        }
+    };
+    let regex = Box::new(Expr::Value(Value::SingleQuotedString(regex_of(&pattern, escape)).into()));
+    let op = if negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+    let matched = Expr::BinaryOp { left: Box::new(Expr::Nested(Box::new(expr.clone()))), op, right: regex };
+    Ok(Expr::Nested(Box::new(matched)))
+}
+
+/// A pattern of SIMILAR TO as a regular expression over the whole text.
+fn regex_of(pattern: &str, escape: Option<char>) -> String {
+    let mut regex = String::from("(?s)^(?:");
+    let mut escaped = false;
+    let mut bracket = false;
+    for c in pattern.chars() {
+        let is_word = c.is_alphanumeric() || c == '_' || !c.is_ascii();
+        match c {
+            _ if escaped => {
+                if !is_word {
+                    regex.push('\\');
+                }
+                regex.push(c);
+                escaped = false;
+            }
+            _ if Some(c) == escape => escaped = true,
+            ']' if bracket => {
+                regex.push(c);
+                bracket = false;
+            }
+            '\\' => regex.push_str("\\\\"),
+            _ if bracket => regex.push(c),
+            '[' => {
+                regex.push(c);
+                bracket = true;
+            }
+            '%' => regex.push_str(".*"),
+            '_' => regex.push('.'),
+            '(' => regex.push_str("(?:"),
+            '.' | '^' | '$' => {
+                regex.push('\\');
+                regex.push(c);
+            }
+            _ => regex.push(c),
+        }
+    }
+    regex.push_str(")$");
+    regex
+}
+
+/// In a condition, where NULL counts as false.
+fn row_in(columns: &[Expr], subquery: &Query, negated: bool) -> Result<Option<Expr>, Error> {
+    if negated {
+        let message = "NOT IN with rows and a subquery is not supported";
+        return Err(Error::hinted(Condition::FeatureNotSupported, message, "Use NOT EXISTS."));
+    }
+    let names: Vec<String> = (1..=columns.len()).map(|at| format!("annal_{at}")).collect();
+    let equal: Vec<String> =
+        columns.iter().zip(&names).map(|(column, name)| format!("annal_in.{name} = ({column})")).collect();
+    let text = format!(
+        "EXISTS (SELECT 1 FROM ({subquery}) AS annal_in ({}) WHERE {})",
+        names.join(", "),
+        equal.join(" AND ")
+    );
+    parse_expression(&text).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_the_whole_text() {
+        for (pattern, regex) in [
+            ("a%", "(?s)^(?:a.*)$"),
+            ("%(b|d)_", "(?s)^(?:.*(?:b|d).)$"),
+            ("1.5\\%", "(?s)^(?:1\\.5\\%)$"),
+            ("[a-c%]+", "(?s)^(?:[a-c%]+)$"),
+        ] {
+            assert_eq!(regex_of(pattern, Some('\\')), regex, "{pattern}");
+        }
+        assert_eq!(regex_of("a!%\\", Some('!')), "(?s)^(?:a\\%\\\\)$");
+        assert_eq!(regex_of("a\\%", None), "(?s)^(?:a\\\\.*)$");
+    }
+}
