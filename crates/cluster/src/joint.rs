@@ -353,15 +353,24 @@ impl JointCut {
             return true;
         }
         for (group, view) in &self.views {
+            // What came with a snapshot, or is older than the traces, cannot be hidden: the others must have got as far.
+            let is_behind =
+                |(other, index): (&GroupId, &u64)| self.views.get(other).is_some_and(|v| v.applied < *index);
+            if view.untraced.iter().any(is_behind) {
+                return false;
+            }
             for trace in view.traces.iter() {
-                let lacks = |part: &Joined| {
-                    part.group != *group
-                        && self.views.get(&part.group).is_some_and(|view| view.lacks(&trace.transaction, part.index))
+                let others = || {
+                    let others = trace.joined.iter().filter(|part| part.group != *group);
+                    others.filter_map(|part| Some((part, self.views.get(&part.group)?)))
                 };
-                if !trace.joined.iter().any(lacks) {
+                let lacks = |(part, view): (&Joined, &JointView)| view.lacks(&trace.transaction, part.index);
+                if !others().any(lacks) {
                     continue;
                 }
-                if !trace.can_be_hidden() {
+                let is_hidden =
+                    |(part, view): (&Joined, &JointView)| lacks((part, view)) || view.has_trace_of(&trace.transaction);
+                if !trace.can_be_hidden() || !others().all(is_hidden) {
                     return false;
                 }
                 let own = snapshots.iter_mut().filter(|(of, _)| of == group);
@@ -370,8 +379,7 @@ impl JointCut {
             // Decided before this node was started, and so without a trace.
             let is_decided = |id, decider: &GroupId| {
                 self.views.get(decider).is_some_and(|view| {
-                    view.decisions.get(id).is_some_and(|decision| decision.commit)
-                        && !view.traces.iter().any(|trace| trace.transaction == *id)
+                    view.decisions.get(id).is_some_and(|decision| decision.commit) && !view.has_trace_of(id)
                 })
             };
             if view.prepared.iter().any(|(id, part)| is_decided(id, &part.decider)) {

@@ -259,7 +259,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_that_arrives_stays_when_an_older_checkpoint_is_finished_after_it() -> Result<(), storage::Error> {
+    async fn a_snapshot_that_arrives_stays_when_an_older_checkpoint_is_finished_after_it() -> Result<(), storage::Error>
+    {
         let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
         for dir in ["groups", "tmp"] {
             disk.create_dir_all(dir).await.expect("a new disk has room");

@@ -47,6 +47,9 @@ pub(crate) struct CheckpointBody {
     /// Parts of transactions that wait for a decision, in ascending order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) prepared: Vec<PreparedBody>,
+    /// The newest entry of each other group that has a part of a transaction that is in here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reach: Vec<(GroupId, u64)>,
 }
 
 /// A part of a transaction that waits for the decision of another group.

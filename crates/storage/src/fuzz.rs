@@ -103,7 +103,16 @@ mod tests {
         let decisions = vec![(transaction, true)];
         let (shards, dropped) = (vec![shard], vec![ShardId(2)]);
         let (decided, prepared) = (Vec::new(), Vec::new());
-        let body = CheckpointBody { group: GroupId(1), seal: 9, shards, dropped, decisions, decided, prepared };
+        let body = CheckpointBody {
+            group: GroupId(1),
+            seal: 9,
+            shards,
+            dropped,
+            decisions,
+            decided,
+            prepared,
+            reach: Vec::new(),
+        };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);
     }
 

@@ -21,7 +21,7 @@ use event::{GroupId, SchemaVersion, ShardId, StatementId, TableDefinition};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-pub use self::joint::{Decision, JointView, Prepared, Trace};
+pub use self::joint::{Decision, JointView, Prepared, Reach, Trace};
 use self::state::State;
 use crate::Error;
 use crate::checkpoint::{Checkpoint, CheckpointBody};

@@ -13,7 +13,7 @@ use benchmarks::servers::free_port;
 use tokio_postgres::{Client, NoTls};
 
 use crate::failover::leader;
-use crate::running::{Cluster, scattered_batch, copy, create, send};
+use crate::running::{Cluster, copy, create, scattered_batch, send};
 use crate::{Arguments, Measurement};
 
 const ROWS: usize = 10_000;

@@ -182,3 +182,50 @@ async fn who_reads_what_is_here_ends_nothing_and_waits_for_nobody() {
     assert!(strong.is_err(), "who reads the newest waits for the end");
     node.shutdown().await.unwrap();
 }
+
+/// What a group knows that has decided about a transaction with such parts in others, by its entry 1.
+fn view_with_trace(group: u64, transaction: StatementId, joined: Vec<Joined>) -> JointView {
+    let mut shards = storage::Shards::new(GroupId(group));
+    let decide = Command::Decide { transaction, commit: true, until_us: i64::MAX, joined };
+    let origin = event::Origin { id: transaction, settled: 0 };
+    let statement = storage::Statement { origin, commands: vec![decide] };
+    shards.apply_some(1, &storage::Entry { time_us: 0, statements: vec![statement] }, &|_| true);
+    shards.reader().joint()
+}
+
+/// What a group knows that has applied so much, and has traces of nothing.
+fn view_at(applied: u64, untraced: &[(u64, u64)]) -> JointView {
+    let untraced = untraced.iter().map(|(group, index)| (GroupId(*group), *index)).collect();
+    JointView {
+        applied,
+        prepared: Arc::default(),
+        decisions: Arc::default(),
+        traces: Arc::default(),
+        untraced: Arc::new(untraced),
+    }
+}
+
+fn is_whole(views: Vec<(u64, JointView)>) -> bool {
+    let mut cut = JointCut::new();
+    views.into_iter().for_each(|(group, view)| cut.add(GroupId(group), view));
+    cut.make_whole(&mut [])
+}
+
+#[test]
+fn a_cut_with_a_group_that_came_as_a_snapshot_waits_until_the_others_have_got_as_far() {
+    assert!(!is_whole(vec![(1, view_at(80, &[(3, 70)])), (3, view_at(69, &[]))]));
+    assert!(is_whole(vec![(1, view_at(80, &[(3, 70)])), (3, view_at(70, &[]))]));
+    assert!(is_whole(vec![(1, view_at(80, &[(3, 70)])), (2, view_at(1, &[]))]), "it is not in the cut");
+}
+
+#[test]
+fn a_transaction_is_hidden_everywhere_or_nowhere() {
+    let transaction = StatementId { node: event::NodeId(1), boot: 1, counter: 1 };
+    let joined = || vec![Joined { group: GroupId(2), index: 5 }, Joined { group: GroupId(3), index: 6 }];
+    let decider = || (1, view_with_trace(1, transaction, joined()));
+    assert!(is_whole(vec![decider(), (2, view_at(5, &[])), (3, view_at(6, &[]))]));
+    assert!(is_whole(vec![decider(), (2, view_at(4, &[])), (3, view_at(5, &[]))]), "hidden where it is");
+    assert!(!is_whole(vec![decider(), (2, view_at(4, &[])), (3, view_at(9, &[]))]), "group 3 cannot hide it");
+    let traced = || (3, JointView { applied: 9, ..view_with_trace(3, transaction, joined()) });
+    assert!(is_whole(vec![decider(), (2, view_at(4, &[])), traced()]));
+}

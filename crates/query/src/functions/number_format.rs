@@ -102,7 +102,9 @@ fn decimal(value: i128, scale: usize, behind: usize) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
     /// `9`, or `0` when zeros are shown.
-    Digit { zero: bool },
+    Digit {
+        zero: bool,
+    },
     Point,
     Group,
     Sign,
@@ -160,7 +162,11 @@ impl Format {
                     }
                 }
                 (_, '9' | '0') => {
-                    if has_point { format.behind += 1 } else { format.before += 1 }
+                    if has_point {
+                        format.behind += 1
+                    } else {
+                        format.before += 1
+                    }
                     format.nodes.push(Node::Digit { zero: first == '0' });
                 }
                 (_, '.' | 'D' | 'd') if has_point => {
@@ -349,9 +355,14 @@ mod tests {
 
     #[test]
     fn decimals_are_rounded_away_from_zero() {
-        for (value, scale, behind, expected) in
-            [(125, 2, 1, "1.3"), (-125, 2, 1, "-1.3"), (5, 1, 0, "1"), (4, 1, 0, "0"), (7, 0, 2, "7.00"), (999, 2, 1, "10.0")]
-        {
+        for (value, scale, behind, expected) in [
+            (125, 2, 1, "1.3"),
+            (-125, 2, 1, "-1.3"),
+            (5, 1, 0, "1"),
+            (4, 1, 0, "0"),
+            (7, 0, 2, "7.00"),
+            (999, 2, 1, "10.0"),
+        ] {
             assert_eq!(decimal(value, scale, behind), expected);
         }
     }

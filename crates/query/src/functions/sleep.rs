@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 /// The function.
 pub(super) fn pg_sleep() -> ScalarUDF {

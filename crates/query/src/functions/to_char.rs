@@ -57,7 +57,10 @@ impl ScalarUDFImpl for ToChar {
             ref number if number_format::is_number(number) => Ok(DataType::Utf8),
             ref other => {
                 let message = format!("to_char of {} is not supported", kind(other));
-                Err(refusal(message, "to_char takes a date, a timestamp or a number. Cast to text, or format in the client."))
+                Err(refusal(
+                    message,
+                    "to_char takes a date, a timestamp or a number. Cast to text, or format in the client.",
+                ))
             }
         }
     }

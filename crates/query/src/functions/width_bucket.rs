@@ -30,9 +30,8 @@ pub(super) fn width_bucket() -> ScalarUDF {
 }
 
 fn bucket(value: f64, low: f64, high: f64, count: i32) -> Result<i32> {
-    let refused = |message: &str| {
-        Err(DataFusionError::External(Box::new(Error::report(Condition::InvalidWidthBucket, message))))
-    };
+    let refused =
+        |message: &str| Err(DataFusionError::External(Box::new(Error::report(Condition::InvalidWidthBucket, message))));
     if count <= 0 {
         return refused("count must be greater than zero");
     }

@@ -264,10 +264,13 @@ fn laterals(select: &mut Select) {
         }
         outer.extend(name_of(&table.relation));
         for join in &mut table.joins {
-            merges |= matches!(&join.join_operator, JoinOperator::Join(JoinConstraint::Using(_) | JoinConstraint::Natural)
-                | JoinOperator::Inner(JoinConstraint::Using(_) | JoinConstraint::Natural)
-                | JoinOperator::Left(JoinConstraint::Using(_) | JoinConstraint::Natural)
-                | JoinOperator::LeftOuter(JoinConstraint::Using(_) | JoinConstraint::Natural));
+            merges |= matches!(
+                &join.join_operator,
+                JoinOperator::Join(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::Inner(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::Left(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::LeftOuter(JoinConstraint::Using(_) | JoinConstraint::Natural)
+            );
             match numbered_join(join, &outer) {
                 Some(columns) => {
                     rewritten = true;
@@ -317,7 +320,9 @@ fn numbered_join(join: &mut Join, outer: &[String]) -> Option<Vec<SelectItem>> {
         JoinConstraint::Using(_) | JoinConstraint::Natural => None,
     };
     let operator = match &join.join_operator {
-        JoinOperator::CrossJoin(on) | JoinOperator::Join(on) | JoinOperator::Inner(on) => JoinOperator::Inner(with(on)?),
+        JoinOperator::CrossJoin(on) | JoinOperator::Join(on) | JoinOperator::Inner(on) => {
+            JoinOperator::Inner(with(on)?)
+        }
         JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => JoinOperator::Left(with(on)?),
         _ => return None,
     };
@@ -385,11 +390,7 @@ fn numbered(factor: &TableFactor, outer: &[String]) -> Option<(TableFactor, Expr
 }
 
 /// The columns of a subquery, qualified with its name; `None` when they cannot be told from the statement alone.
-fn shown<'a>(
-    select: &Select,
-    renamed: impl Iterator<Item = &'a Ident>,
-    table: &Ident,
-) -> Option<Vec<SelectItem>> {
+fn shown<'a>(select: &Select, renamed: impl Iterator<Item = &'a Ident>, table: &Ident) -> Option<Vec<SelectItem>> {
     let renamed: Vec<&Ident> = renamed.collect();
     let name = |(at, item): (usize, &SelectItem)| match (renamed.get(at), item) {
         (Some(name), _) => Some((*name).clone()),

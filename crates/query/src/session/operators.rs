@@ -73,8 +73,7 @@ fn overlaps(left: &Expr, right: &Expr) -> Result<Option<Expr>, Error> {
         Some((format!("least(({begin}), {end})"), format!("greatest(({begin}), {end})")))
     };
     let (Some((begin, end)), Some((other_begin, other_end))) = (span(left), span(right)) else { return Ok(None) };
-    let text =
-        format!("(({begin} < {other_end} AND {other_begin} < {end}) OR {begin} = {other_begin})");
+    let text = format!("(({begin} < {other_end} AND {other_begin} < {end}) OR {begin} = {other_begin})");
     parse_expression(&text).map(Some)
 }
 
@@ -157,11 +156,8 @@ fn row_in(columns: &[Expr], subquery: &Query, negated: bool) -> Result<Option<Ex
     let names: Vec<String> = (1..=columns.len()).map(|at| format!("annal_{at}")).collect();
     let equal: Vec<String> =
         columns.iter().zip(&names).map(|(column, name)| format!("annal_in.{name} = ({column})")).collect();
-    let text = format!(
-        "EXISTS (SELECT 1 FROM ({subquery}) AS annal_in ({}) WHERE {})",
-        names.join(", "),
-        equal.join(" AND ")
-    );
+    let text =
+        format!("EXISTS (SELECT 1 FROM ({subquery}) AS annal_in ({}) WHERE {})", names.join(", "), equal.join(" AND "));
     parse_expression(&text).map(Some)
 }
 

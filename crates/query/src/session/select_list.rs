@@ -114,13 +114,7 @@ fn series(function: &Function) -> Option<Expr> {
     if !are_integers(&list.args) {
         return Some(*rows);
     }
-    Some(Expr::Cast {
-        kind: CastKind::Cast,
-        expr: rows,
-        data_type: SqlType::Integer(None),
-        array: false,
-        format: None,
-    })
+    Some(Expr::Cast { kind: CastKind::Cast, expr: rows, data_type: SqlType::Integer(None), array: false, format: None })
 }
 
 /// True when one of the rows is equal; unknown when none is, but one might be.
@@ -206,9 +200,6 @@ mod tests {
             "SELECT NOT EXISTS (SELECT max(x) FROM u) FROM t",
             "SELECT ((SELECT count(*) FROM (SELECT max(x) FROM u) AS annal_exists) = 0) FROM t",
         );
-        check(
-            "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)",
-            "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)",
-        );
+        check("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)", "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)");
     }
 }

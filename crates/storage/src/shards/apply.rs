@@ -8,7 +8,7 @@ use event::split::window_of;
 use event::{GroupId, SchemaVersion, ShardId, SplitId, StatementId, TableDefinition, mutants};
 
 use super::Outcome;
-use super::joint::{AddedRows, Decision, Prepared, Trace, remember, shards_of};
+use super::joint::{AddedRows, Decision, Prepared, Trace, reach, remember, shards_of};
 use super::state::{FrozenShard, Manifest, PendingSeal, Shard, State, adapt_rows, can_adapt};
 use crate::command::{Command, Delete, Entry, Install, Joined, Replace, SchemaChange, Statement};
 use crate::memtable::Memtable;
@@ -129,7 +129,10 @@ impl State {
                     rows = check.rows;
                     seals |= steps.iter().any(|step| matches!(step, Step::Seal));
                     if let Some((transaction, joined)) = joint {
-                        remember(&mut self.traces, trace(transaction, joined, &steps));
+                        reach(&mut self.reach, self.group, &joined);
+                        for forgotten in remember(&mut self.traces, trace(transaction, joined, &steps)) {
+                            reach(&mut self.untraced, self.group, &forgotten.joined);
+                        }
                     }
                     let done = steps.into_iter().map(|step| self.take(step, index, entry.time_us, pins)).sum();
                     Outcome::Done { rows: done }

@@ -73,13 +73,22 @@ pub struct JointView {
     pub decisions: Arc<BTreeMap<StatementId, Decision>>,
     /// Those that were applied here lately, oldest first.
     pub traces: Arc<Vec<Arc<Trace>>>,
+    /// How far into other groups reach those that were applied here and have no trace any more.
+    pub untraced: Arc<Reach>,
 }
+
+/// The newest entry of each other group that has a part of some of a group's transactions.
+pub type Reach = BTreeMap<GroupId, u64>;
 
 impl JointView {
     /// Whether a transaction is known to be committed in this group, which decides about it.
     pub fn is_committed(&self, transaction: &StatementId) -> bool {
-        self.decisions.get(transaction).is_some_and(|decision| decision.commit)
-            || self.traces.iter().any(|trace| trace.transaction == *transaction)
+        self.decisions.get(transaction).is_some_and(|decision| decision.commit) || self.has_trace_of(transaction)
+    }
+
+    /// Whether a transaction was applied here, and lately.
+    pub fn has_trace_of(&self, transaction: &StatementId) -> bool {
+        self.traces.iter().any(|trace| trace.transaction == *transaction)
     }
 
     /// Whether the part of a transaction that has its place in this group at `index` is not applied here.
@@ -180,12 +189,21 @@ pub(super) fn shards_of(command: &Command) -> Vec<ShardId> {
     }
 }
 
-/// Adds the newest, and forgets the oldest.
-pub(super) fn remember(traces: &mut Arc<Vec<Arc<Trace>>>, trace: Trace) {
+/// Adds the newest; those that are forgotten for it.
+pub(super) fn remember(traces: &mut Arc<Vec<Arc<Trace>>>, trace: Trace) -> Vec<Arc<Trace>> {
     let traces = Arc::make_mut(traces);
     // In pieces, so that not each one moves all others.
-    if traces.len() >= 2 * TRACES_MAX {
-        traces.drain(..TRACES_MAX);
-    }
+    let full = traces.len() >= 2 * TRACES_MAX;
+    let forgotten = if full { traces.drain(..TRACES_MAX).collect() } else { Vec::new() };
     traces.push(Arc::new(trace));
+    forgotten
+}
+
+/// Notes the parts that a transaction has in groups other than `own`.
+pub(super) fn reach(into: &mut Arc<Reach>, own: GroupId, joined: &[Joined]) {
+    for part in joined.iter().filter(|part| part.group != own) {
+        if into.get(&part.group).is_none_or(|index| *index < part.index) {
+            Arc::make_mut(into).insert(part.group, part.index);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use event::split::window_of;
 use event::{GroupId, ShardId, SplitId, StatementId, TableDefinition};
 
-use super::joint::{Decision, JointView, Prepared, Trace};
+use super::joint::{Decision, JointView, Prepared, Reach, Trace};
 use super::{Figures, FrozenSeal, FrozenSplit};
 use crate::Error;
 use crate::checkpoint::{Checkpoint, CheckpointBody, PreparedBody, ShardBody};
@@ -34,6 +34,9 @@ pub(super) struct State {
     pub(super) prepared: Arc<BTreeMap<StatementId, Arc<Prepared>>>,
     /// Transactions of several groups that were applied lately; readers alone ask for them, and a restart forgets them.
     pub(super) traces: Arc<Vec<Arc<Trace>>>,
+    /// How far into other groups reach all transactions that were applied here, and those of them without a trace.
+    pub(super) reach: Arc<Reach>,
+    pub(super) untraced: Arc<Reach>,
     /// Seals without their Install, oldest first.
     pub(super) seals: VecDeque<PendingSeal>,
     /// Complete checkpoints, oldest first; all but the newest wait until that is saved.
@@ -115,6 +118,7 @@ pub(super) struct Captured {
     pub(super) dropped: Arc<BTreeSet<ShardId>>,
     pub(super) decisions: Arc<BTreeMap<StatementId, Decision>>,
     pub(super) prepared: Arc<BTreeMap<StatementId, Arc<Prepared>>>,
+    pub(super) reach: Arc<Reach>,
 }
 
 /// A seal whose rows are still in memory.
@@ -148,8 +152,9 @@ impl Captured {
         let decided = self.decisions.iter().map(|(transaction, decision)| (*transaction, decision.clone())).collect();
         let prepared = self.prepared.iter().map(|(id, part)| PreparedBody::of(*id, part)).collect();
         let decisions = Vec::new();
-        CheckpointBody { group, seal: self.seal, shards: shards.collect(), dropped, decisions, decided, prepared }
-            .encode()
+        let (seal, shards) = (self.seal, shards.collect());
+        let reach = self.reach.iter().map(|(group, index)| (*group, *index)).collect();
+        CheckpointBody { group, seal, shards, dropped, decisions, decided, prepared, reach }.encode()
     }
 }
 
@@ -170,6 +175,8 @@ impl State {
             decisions: Arc::default(),
             prepared: Arc::default(),
             traces: Arc::default(),
+            reach: Arc::default(),
+            untraced: Arc::default(),
             seals: VecDeque::new(),
             checkpoints: VecDeque::new(),
             rows_applied: 0,
@@ -189,6 +196,9 @@ impl State {
         state.decisions = Arc::new(older.chain(body.decided).collect());
         let prepared = body.prepared.into_iter().map(|part| part.restore(pins));
         state.prepared = Arc::new(prepared.collect::<Result<_, Error>>()?);
+        state.reach = Arc::new(body.reach.into_iter().collect());
+        // What they did is in the manifests, and cannot be told from the rest any more.
+        state.untraced = Arc::clone(&state.reach);
         for ShardBody { shard, table, segments, expired_us, deleted, purged, truncated, appended } in body.shards {
             let segments = segments.into_iter().map(|meta| pins.pin(meta)).collect();
             let deleted = deleted.into_iter().collect();
@@ -205,7 +215,8 @@ impl State {
     pub(super) fn capture(&self, seal: u64) -> Captured {
         let manifests = self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest))).collect();
         let (dropped, decisions) = (Arc::clone(&self.dropped), Arc::clone(&self.decisions));
-        Captured { seal, manifests, dropped, decisions, prepared: Arc::clone(&self.prepared) }
+        let (prepared, reach) = (Arc::clone(&self.prepared), Arc::clone(&self.reach));
+        Captured { seal, manifests, dropped, decisions, prepared, reach }
     }
 
     /// Whether the segment's rows were forgotten after that seal froze them, or may have been.
@@ -289,6 +300,7 @@ impl State {
             prepared: Arc::clone(&self.prepared),
             decisions: Arc::clone(&self.decisions),
             traces: Arc::clone(&self.traces),
+            untraced: Arc::clone(&self.untraced),
         }
     }
 

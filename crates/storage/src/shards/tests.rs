@@ -8,7 +8,7 @@ use event::{ColumnType, TableKind};
 
 use self::world::{World, append, bulk, keyed, versioned};
 use super::*;
-use crate::command::{Command, Delete, Install, SchemaChange};
+use crate::command::{Command, Delete, Install, Joined, SchemaChange};
 use crate::testing::{INTERVAL_US, small_rows, table};
 
 const DONE: Outcome = Outcome::Done { rows: 0 };
@@ -532,4 +532,22 @@ fn the_first_decision_about_a_transaction_holds_until_it_is_settled() {
     assert_eq!(*world.reader().decisions(), BTreeMap::from([(transaction(2), decided(false))]));
     world.run(vec![Command::Settle { transaction: transaction(2) }]);
     assert_eq!(world.run(both(2, true)), Outcome::Conflict, "it could still come, and was refused for good");
+}
+
+#[test]
+fn a_checkpoint_says_how_far_its_transactions_reach_into_other_groups() {
+    let mut world = world();
+    let transaction = event::StatementId { node: event::NodeId(1), boot: 1, counter: 1 };
+    let part = |group, index| Joined { group: GroupId(group), index };
+    // A group's own part says nothing of others.
+    let joined = vec![part(3, 70), part(1, 5), part(4, 8)];
+    let decide = Command::Decide { transaction, commit: true, until_us: 1_000_000, joined };
+    assert_eq!(world.run(append(1, 1, &[1]).into_iter().chain([decide]).collect()), Outcome::Done { rows: 1 });
+    world.seal();
+    world.install();
+    assert!(world.reader().joint().untraced.is_empty(), "what has a trace can be hidden");
+    let bytes = world.reader().checkpoint().unwrap().bytes;
+    let restored = Shards::restore(GroupId(1), &bytes).unwrap();
+    assert_eq!(*restored.reader().joint().untraced, BTreeMap::from([(GroupId(3), 70), (GroupId(4), 8)]));
+    assert_eq!(restored.reader().checkpoint().unwrap().bytes, bytes, "and says so in its own checkpoints");
 }
