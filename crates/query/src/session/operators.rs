@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, DataType as SqlType, Expr, Query, UnaryOperator, Value, VisitMut, VisitorMut,
+};
 
 use super::insert::{call, parse_expression};
 use crate::error::{Condition, Error};
@@ -66,11 +68,16 @@ fn overlaps(left: &Expr, right: &Expr) -> Result<Option<Expr>, Error> {
     let span = |expr: &Expr| {
         let Expr::Tuple(ends) = expr else { return None };
         let [begin, end] = ends.as_slice() else { return None };
-        let end = match end {
-            Expr::Interval(_) => format!("(({begin}) + {end})"),
-            end => format!("({end})"),
+        let is_length = match end {
+            Expr::Interval(_) => true,
+            Expr::Cast { data_type, .. } => matches!(data_type, SqlType::Interval { .. }),
+            Expr::TypedString(typed) => matches!(typed.data_type, SqlType::Interval { .. }),
+            _ => false,
         };
-        Some((format!("least(({begin}), {end})"), format!("greatest(({begin}), {end})")))
+        let end = if is_length { format!("(({begin}) + ({end}))") } else { format!("({end})") };
+        let either = |first: &str, last: &str| format!("(CASE WHEN ({begin}) <= {end} THEN {first} ELSE {last} END)");
+        let begin = format!("({begin})");
+        Some((either(&begin, &end), either(&end, &begin)))
     };
     let (Some((begin, end)), Some((other_begin, other_end))) = (span(left), span(right)) else { return Ok(None) };
     let text = format!("(({begin} < {other_end} AND {other_begin} < {end}) OR {begin} = {other_begin})");
