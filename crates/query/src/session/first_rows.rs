@@ -18,27 +18,49 @@ use super::insert::parse_expression;
 /// Columns that number the rows, and that say for which row they are.
 const RANK: &str = "annal_rank";
 const KEY: &str = "annal_key";
-/// Aggregates make one row of many, before LIMIT.
-const AGGREGATES: [&str; 18] = [
+/// Aggregates make one row of many, before LIMIT; so does whatever is told which rows, or in which order.
+const AGGREGATES: [&str; 39] = [
+    "approx_distinct",
+    "approx_median",
+    "approx_percentile_cont",
     "array_agg",
     "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
     "bool_and",
     "bool_or",
+    "corr",
     "count",
+    "covar_pop",
+    "covar_samp",
     "every",
     "first",
+    "first_value",
     "json_agg",
+    "json_object_agg",
     "jsonb_agg",
+    "jsonb_object_agg",
     "last",
+    "last_value",
     "max",
+    "median",
     "min",
     "mode",
+    "nth_value",
+    "percentile_cont",
+    "percentile_disc",
     "stddev",
+    "stddev_pop",
+    "stddev_samp",
     "string_agg",
     "sum",
     "unnest",
+    "var_pop",
+    "var_samp",
     "variance",
 ];
+const REGRESSION: &str = "regr_";
 
 /// `FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id ORDER BY ts DESC LIMIT 1) AS l ON true` as a join with `(SELECT v, row_number() OVER
 /// (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank, m.dev AS annal_key_0 FROM m) AS l ON l.annal_key_0 = d.id AND l.annal_rank <= 1`, and
@@ -156,7 +178,8 @@ impl Visitor for Calls {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr {
             let name = function.name.0.last().and_then(ObjectNamePart::as_ident).map(folded).unwrap_or_default();
-            self.0 |= function.over.is_some() || AGGREGATES.contains(&name.as_str());
+            let told = function.over.is_some() || function.filter.is_some() || !function.within_group.is_empty();
+            self.0 |= told || AGGREGATES.contains(&name.as_str()) || name.starts_with(REGRESSION);
         }
         ControlFlow::Continue(())
     }
