@@ -9,8 +9,7 @@ shift $(($# > 0 ? 1 : 0))
 mutants=("$@")
 if [ ${#mutants[@]} -eq 0 ]; then
     mutants=("vote not synced" "acknowledged before sync" "lease read" "applied twice" "purged early" "torn snapshot" "directory not synced"
-        "rot taken for a torn tail" "member id reuse" "hole at flush" "duplicate at flush" "apply depends on the replica" "lease forgotten"
-        "checkpoint goes back")
+        "rot taken for a torn tail" "member id reuse" "hole at flush" "duplicate at flush" "apply depends on the replica" "lease forgotten")
 fi
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg tokio_unstable"
 simulation=(cargo test -q --locked --profile simulation -p simulation --features mutants --test it)
