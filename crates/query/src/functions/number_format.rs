@@ -22,7 +22,7 @@ pub(super) fn format_all(numbers: &ArrayRef, formats: &ArrayRef) -> Result<Array
     let formats = cast(formats, &DataType::Utf8)?;
     let formats = formats.as_string::<i32>();
     let mut texts = StringBuilder::new();
-    let mut known: Option<(String, Format)> = None;
+    let mut known: Option<(&str, Format)> = None;
     let digits = digits_of(numbers)?;
     for row in 0..numbers.len() {
         if numbers.is_null(row) || formats.is_null(row) {
@@ -35,7 +35,7 @@ pub(super) fn format_all(numbers: &ArrayRef, formats: &ArrayRef) -> Result<Array
             _ => Format::parse(text)?,
         };
         texts.append_value(format.apply(&digits(row, format.behind)));
-        known = Some((text.to_owned(), format));
+        known = Some((text, format));
     }
     Ok(Arc::new(texts.finish()))
 }
@@ -83,13 +83,12 @@ fn digits_of(numbers: &ArrayRef) -> Result<Digits<'_>> {
 
 /// A decimal as text with so many digits behind the point, rounded away from zero at the half.
 fn decimal(value: i128, scale: usize, behind: usize) -> String {
-    let mut digits = value.unsigned_abs();
-    let mut scale = scale;
-    while scale > behind {
-        let drop = u32::try_from((scale - behind).min(38)).unwrap_or(38);
-        let unit = 10_u128.pow(drop);
-        digits = digits / unit + u128::from(digits % unit >= unit / 2 && unit > 1);
-        scale -= drop as usize;
+    let (mut digits, mut scale) = (value.unsigned_abs(), scale);
+    if scale > behind {
+        // A scale is at most 38, and so fits the power.
+        let unit = 10_u128.pow(u32::try_from(scale - behind).unwrap_or(u32::MAX).min(38));
+        digits = digits / unit + u128::from(digits % unit >= unit / 2);
+        scale = behind;
     }
     let mut text = format!("{digits:0>width$}", width = scale + 1);
     let point = text.len() - scale;

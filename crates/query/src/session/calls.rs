@@ -89,9 +89,9 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
             [time] => Some(format!("(CAST({time} AS text) NOT IN ('infinity', '-infinity'))")),
             _ => None,
         }),
-        // Transactions have no numbers; the microsecond in which one began is its own well enough, and never goes back.
+        // Transactions have no numbers; the microsecond in which one began is its own well enough.
         "txid_current" | "pg_current_xact_id" => of_values(arguments, |values| {
-            values.is_empty().then(|| "CAST(floor(date_part('epoch', now()) * 1000000) AS bigint)".to_owned())
+            values.is_empty().then(|| "CAST(round(date_part('epoch', now()) * 1000000) AS bigint)".to_owned())
         }),
         "json_agg" | "jsonb_agg" => aggregated(function, name, arguments),
         "json_object_agg" | "jsonb_object_agg" => aggregated(function, name, arguments),
@@ -104,14 +104,18 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
     })
 }
 
-/// What `written` makes of arguments that have no names, parsed.
-fn of_values(arguments: &[FunctionArg], written: impl FnOnce(&[Expr]) -> Option<String>) -> Option<Expr> {
-    let values = arguments.iter().map(|argument| match argument {
+/// Arguments that are expressions without names.
+fn values_of(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
+    let value = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
         _ => None,
-    });
-    let values: Vec<Expr> = values.collect::<Option<_>>()?;
-    parse_expression(&written(&values)?).ok()
+    };
+    arguments.iter().map(value).collect()
+}
+
+/// What `written` makes of such arguments, parsed.
+fn of_values(arguments: &[FunctionArg], written: impl FnOnce(&[Expr]) -> Option<String>) -> Option<Expr> {
+    parse_expression(&written(&values_of(arguments)?)?).ok()
 }
 
 /// How many of the values something is true of.
@@ -140,11 +144,7 @@ fn now_as(data_type: SqlType) -> Expr {
 /// `json_agg(x)` as `json_annal_list(array_agg(to_json(x)))`, with whatever stands in and behind the call.
 fn aggregated(function: &Function, name: &str, arguments: &[FunctionArg]) -> Option<Expr> {
     let (json, _) = name.split_once('_')?;
-    let values = arguments.iter().map(|argument| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
-        _ => None,
-    });
-    let values: Vec<Expr> = values.collect::<Option<_>>()?;
+    let values = values_of(arguments)?;
     let array_of = |value: Expr| {
         let mut collected = function.clone();
         collected.name = ObjectName::from(vec![Ident::new("array_agg")]);

@@ -1,21 +1,22 @@
 //! The first rows of a subquery for each row around it: LATERAL and scalar subqueries that end with LIMIT, which the planner cannot take apart,
 //! as a join with numbered rows and as an aggregate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectNamePart,
-    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, VisitMut, Visitor,
-    VisitorMut,
+    BinaryOperator, ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName,
+    ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::ddl::folded;
 use super::insert::parse_expression;
+use super::select_list::is_flat;
 
-/// Columns that number the rows, and that say for which row they are.
+/// Columns that number the rows, and that say for which row they are; a number keeps those of several subqueries apart.
 const RANK: &str = "annal_rank";
 const KEY: &str = "annal_key";
 /// Aggregates make one row of many, before LIMIT; so does whatever is told which rows, or in which order.
@@ -63,7 +64,7 @@ const AGGREGATES: [&str; 39] = [
 const REGRESSION: &str = "regr_";
 
 /// `FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id ORDER BY ts DESC LIMIT 1) AS l ON true` as a join with `(SELECT v, row_number() OVER
-/// (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank, m.dev AS annal_key_0 FROM m) AS l ON l.annal_key_0 = d.id AND l.annal_rank <= 1`, and
+/// (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank_0, m.dev AS annal_key_0_0 FROM m) AS l ON l.annal_key_0_0 = d.id AND l.annal_rank_0 <= 1`, and
 /// `(SELECT v FROM m WHERE m.dev = d.id ORDER BY ts DESC LIMIT 1)` as `(SELECT first_value(v ORDER BY ts DESC) FROM m WHERE m.dev = d.id)`. What
 /// refers to the row around must be qualified and stand in an equality; all else is left as it is.
 pub(super) fn rewrite(part: &mut impl VisitMut) {
@@ -106,14 +107,8 @@ impl Limited<'_> {
             return None;
         };
         let Value::Number(limit, _) = &limit.value else { return None };
-        let ungrouped =
-            matches!(&select.group_by, GroupByExpr::Expressions(by, others) if by.is_empty() && others.is_empty());
-        let plain = ungrouped
+        let plain = is_flat(query, select)
             && limit_by.is_empty()
-            && query.with.is_none()
-            && query.fetch.is_none()
-            && select.distinct.is_none()
-            && select.having.is_none()
             && select.named_window.is_empty()
             && select.qualify.is_none()
             && !select.projection.iter().any(aggregates);
@@ -266,67 +261,67 @@ fn first_value(query: &Query) -> Option<Expr> {
     Some(Expr::Subquery(Box::new(first)))
 }
 
-/// Rewrites the LATERAL subqueries in FROM.
+/// A LATERAL subquery with its rows numbered.
+struct Numbered {
+    factor: TableFactor,
+    /// Takes the first of them for each row before it.
+    condition: Expr,
+    /// The columns that are there for the condition only.
+    hidden: Vec<Ident>,
+}
+
+/// Rewrites the LATERAL subqueries in FROM. Their added columns are left out wherever all columns are asked for.
 fn laterals(select: &mut Select) {
-    let everything = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
     let mut outer: Vec<String> = Vec::new();
-    // The columns that `*` stands for, by tables: all of one that was not rewritten.
-    let mut shown: Vec<SelectItem> = Vec::new();
-    let mut rewritten = false;
+    let mut hidden: BTreeMap<String, Vec<Ident>> = BTreeMap::new();
     let mut conditions = Vec::new();
-    let mut merges = false;
-    let mut from = select.from.clone();
-    for table in &mut from {
-        let first = numbered(&table.relation, &outer);
-        if let Some((relation, condition, columns)) = first {
-            (table.relation, rewritten) = (relation, true);
-            conditions.push(condition);
-            shown.extend(columns);
-        } else {
-            shown.extend(all_of(&table.relation));
+    for table in &mut select.from {
+        // A join that keeps rows without a partner comes before WHERE, where the condition would go.
+        let keeps_others = table.joins.iter().any(|join| {
+            matches!(
+                join.join_operator,
+                JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
+            )
+        });
+        let name = name_of(&table.relation);
+        if !keeps_others && let Some(first) = numbered(&table.relation, &outer, hidden.len()) {
+            table.relation = first.factor;
+            conditions.push(first.condition);
+            hidden.insert(name.clone().unwrap_or_default(), first.hidden);
         }
-        outer.extend(name_of(&table.relation));
+        outer.extend(name);
         for join in &mut table.joins {
-            merges |= matches!(
-                &join.join_operator,
-                JoinOperator::Join(JoinConstraint::Using(_) | JoinConstraint::Natural)
-                    | JoinOperator::Inner(JoinConstraint::Using(_) | JoinConstraint::Natural)
-                    | JoinOperator::Left(JoinConstraint::Using(_) | JoinConstraint::Natural)
-                    | JoinOperator::LeftOuter(JoinConstraint::Using(_) | JoinConstraint::Natural)
-            );
-            match numbered_join(join, &outer) {
-                Some(columns) => {
-                    rewritten = true;
-                    shown.extend(columns);
-                }
-                None => shown.extend(all_of(&join.relation)),
+            let name = name_of(&join.relation);
+            if let Some(columns) = numbered_join(join, &outer, hidden.len()) {
+                hidden.insert(name.clone().unwrap_or_default(), columns);
             }
-            outer.extend(name_of(&join.relation));
+            outer.extend(name);
         }
     }
-    if !rewritten || (everything && (merges || shown.is_empty())) {
-        return;
-    }
-    select.from = from;
     for condition in conditions {
         select.selection = Some(match select.selection.take() {
             Some(others) => and(others, condition),
             None => condition,
         });
     }
-    let projection = std::mem::take(&mut select.projection);
-    let expanded = projection.into_iter().flat_map(|item| match item {
-        SelectItem::Wildcard(_) => shown.clone(),
-        item => vec![item],
-    });
-    select.projection = expanded.collect();
-}
-
-fn all_of(factor: &TableFactor) -> Vec<SelectItem> {
-    let Some(name) = name_of(factor) else { return Vec::new() };
-    let name = Ident::with_quote('"', name);
-    let all = Parser::new(&PostgreSqlDialect {}).try_with_sql(&format!("{name}.*"));
-    all.and_then(|mut parser| parser.parse_select_item()).into_iter().collect()
+    if hidden.is_empty() {
+        return;
+    }
+    let without = |columns: &mut dyn Iterator<Item = &Ident>| {
+        Some(ExcludeSelectItem::Multiple(columns.map(|column| ObjectName::from(vec![column.clone()])).collect()))
+    };
+    for item in &mut select.projection {
+        match item {
+            SelectItem::Wildcard(all) => all.opt_exclude = without(&mut hidden.values().flatten()),
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(table), all) => {
+                let table = table.0.last().and_then(ObjectNamePart::as_ident).map(folded).unwrap_or_default();
+                if let Some(columns) = hidden.get(&table) {
+                    all.opt_exclude = without(&mut columns.iter());
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 fn and(left: Expr, right: Expr) -> Expr {
@@ -334,9 +329,9 @@ fn and(left: Expr, right: Expr) -> Expr {
     Expr::BinaryOp { left: nested(left), op: BinaryOperator::And, right: nested(right) }
 }
 
-/// Rewrites one join; the columns it shows.
-fn numbered_join(join: &mut Join, outer: &[String]) -> Option<Vec<SelectItem>> {
-    let (relation, condition, columns) = numbered(&join.relation, outer)?;
+/// Rewrites one join; the columns that were added.
+fn numbered_join(join: &mut Join, outer: &[String], number: usize) -> Option<Vec<Ident>> {
+    let Numbered { factor, condition, hidden } = numbered(&join.relation, outer, number)?;
     let with = |on: &JoinConstraint| match on {
         JoinConstraint::On(others) => Some(JoinConstraint::On(and(others.clone(), condition.clone()))),
         JoinConstraint::None => Some(JoinConstraint::On(condition.clone())),
@@ -349,82 +344,86 @@ fn numbered_join(join: &mut Join, outer: &[String]) -> Option<Vec<SelectItem>> {
         JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => JoinOperator::Left(with(on)?),
         _ => return None,
     };
-    (join.relation, join.join_operator) = (relation, operator);
-    Some(columns)
+    (join.relation, join.join_operator) = (factor, operator);
+    Some(hidden)
 }
 
-/// A LATERAL subquery with its rows numbered, the condition that takes the first of them for each row before it, and its columns.
-fn numbered(factor: &TableFactor, outer: &[String]) -> Option<(TableFactor, Expr, Vec<SelectItem>)> {
+fn numbered(factor: &TableFactor, outer: &[String], number: usize) -> Option<Numbered> {
     let TableFactor::Derived { lateral: true, subquery, alias: Some(alias), .. } = factor else { return None };
     let limited = Limited::of(subquery)?;
     let own = limited.tables();
     let is_outer = |table: &str| outer.iter().any(|name| name == table) && !own.contains(table);
-    let mut all = Vec::new();
-    if let Some(selection) = &limited.select.selection {
-        conjuncts(selection, &mut all);
-    }
-    let (bound, free): (Vec<Expr>, Vec<Expr>) = all.into_iter().partition(|expr| sides(expr, &is_outer).outer);
-    let mut pairs = Vec::new();
-    for expr in bound {
-        let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = expr else { return None };
-        let is_bound = |expr: &Expr| (sides(expr, &is_outer).outer, sides(expr, &is_outer).inner);
-        match (is_bound(&left), is_bound(&right)) {
-            ((false, true), (true, false)) => pairs.push((left, right)),
-            ((true, false), (false, true)) => pairs.push((right, left)),
-            _ => return None,
-        }
-    }
-    let others_bound = sides(&limited.select.projection, &is_outer).outer
+    let pairs = pairs(limited.select, &is_outer)?;
+    let select = limited.select;
+    let others_bound = sides(&select.projection, &is_outer).outer
         || sides(&limited.order, &is_outer).outer
-        || sides(&limited.select.from, &is_outer).outer;
-    if pairs.is_empty() || others_bound {
+        || sides(&select.from, &is_outer).outer;
+    let all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    // New names go by their places: each column must have one, or none of them.
+    let renames = !alias.columns.is_empty();
+    let unclear = renames && (alias.columns.len() != select.projection.len() || select.projection.iter().any(all));
+    if pairs.bound.is_empty() || others_bound || unclear {
         return None;
     }
-    let name = Ident::with_quote('"', folded(&alias.name));
-    let columns = shown(limited.select, alias.columns.iter().map(|column| &column.name), &name)?;
-    let keys: Vec<&Expr> = pairs.iter().map(|(own, _)| own.as_ref()).collect();
-    let places = pairs.iter().enumerate().map(|(at, (own, _))| format!("{own} AS {KEY}_{at}"));
-    let mut added = vec![format!("row_number() OVER (PARTITION BY {}{}) AS {RANK}", list(&keys), limited.order_by())];
-    added.extend(places);
-    let selection = match free.as_slice() {
+    let (rank, key) = (format!("{RANK}_{number}"), |at: usize| format!("{KEY}_{number}_{at}"));
+    let keys: Vec<&Expr> = pairs.bound.iter().map(|(own, _)| own).collect();
+    let numbers = format!("row_number() OVER (PARTITION BY {}{}) AS {rank}", list(&keys), limited.order_by());
+    let places = keys.iter().enumerate().map(|(at, own)| format!("{own} AS {}", key(at)));
+    let added: Vec<String> = std::iter::once(numbers).chain(places).collect();
+    let hidden: Vec<Ident> = std::iter::once(rank.clone()).chain((0..keys.len()).map(key)).map(Ident::new).collect();
+    let selection = match pairs.free.as_slice() {
         [] => String::new(),
-        all => format!(" WHERE {}", all.iter().map(|expr| format!("({expr})")).collect::<Vec<_>>().join(" AND ")),
+        free => format!(" WHERE {}", free.iter().map(|expr| format!("({expr})")).collect::<Vec<_>>().join(" AND ")),
     };
-    let select = limited.select;
-    let mut named = String::new();
-    if !alias.columns.is_empty() {
-        let mut names: Vec<String> = alias.columns.iter().map(|column| column.name.to_string()).collect();
-        names.push(RANK.to_owned());
-        names.extend((0..pairs.len()).map(|at| format!("{KEY}_{at}")));
-        named = format!(" ({})", names.join(", "));
-    }
+    let names: Vec<&Ident> = alias.columns.iter().map(|column| &column.name).chain(&hidden).collect();
+    let renamed = if renames { format!(" ({})", list(&names)) } else { String::new() };
     let text = format!(
-        "(SELECT {}, {} FROM {}{selection}) AS {}{named}",
+        "(SELECT {}, {} FROM {}{selection}) AS {}{renamed}",
         list(&select.projection),
-        added.join(", "),
+        list(&added),
         list(&select.from),
         alias.name,
     );
     let factor = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text);
     let factor = factor.and_then(|mut parser| parser.parse_table_factor()).ok()?;
-    let equal = pairs.iter().enumerate().map(|(at, (_, outer))| format!("{name}.{KEY}_{at} = ({outer})"));
-    let condition = equal.chain([format!("{name}.{RANK} <= {}", limited.limit)]).collect::<Vec<_>>().join(" AND ");
-    Some((factor, parse_expression(&condition).ok()?, columns))
+    let name = &alias.name;
+    let equal = pairs.bound.iter().enumerate().map(|(at, (_, outer))| format!("{name}.{} = ({outer})", key(at)));
+    let condition: Vec<String> = equal.chain([format!("{name}.{rank} <= {}", limited.limit)]).collect();
+    Some(Numbered { factor, condition: parse_expression(&condition.join(" AND ")).ok()?, hidden })
 }
 
-/// The columns of a subquery, qualified with its name; `None` when they cannot be told from the statement alone.
-fn shown<'a>(select: &Select, renamed: impl Iterator<Item = &'a Ident>, table: &Ident) -> Option<Vec<SelectItem>> {
-    let renamed: Vec<&Ident> = renamed.collect();
-    let name = |(at, item): (usize, &SelectItem)| match (renamed.get(at), item) {
-        (Some(name), _) => Some((*name).clone()),
-        (None, SelectItem::ExprWithAlias { alias, .. }) => Some(alias.clone()),
-        (None, SelectItem::UnnamedExpr(Expr::Identifier(name))) => Some(name.clone()),
-        (None, SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts))) => parts.last().cloned(),
-        _ => None,
-    };
-    let names: Vec<Ident> = select.projection.iter().enumerate().map(name).collect::<Option<_>>()?;
-    let column = |name: Ident| SelectItem::UnnamedExpr(Expr::CompoundIdentifier(vec![table.clone(), name]));
-    Some(names.into_iter().map(column).collect())
+/// The conditions of a subquery.
+struct Pairs {
+    /// What must be equal: an expression of the subquery, and one of the row around it.
+    bound: Vec<(Expr, Expr)>,
+    /// Those that say nothing of the row around it.
+    free: Vec<Expr>,
+}
+
+/// `None` when one refers to the row around it in another way.
+fn pairs(select: &Select, is_outer: &dyn Fn(&str) -> bool) -> Option<Pairs> {
+    let mut all = Vec::new();
+    if let Some(selection) = &select.selection {
+        conjuncts(selection, &mut all);
+    }
+    let mut pairs = Pairs { bound: Vec::new(), free: Vec::new() };
+    for expr in all {
+        if !sides(&expr, is_outer).outer {
+            pairs.free.push(expr);
+            continue;
+        }
+        let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = expr else { return None };
+        match (sides(left.as_ref(), is_outer), sides(right.as_ref(), is_outer)) {
+            (Sides { outer: false, inner: true }, Sides { outer: true, inner: false }) => {
+                pairs.bound.push((*left, *right));
+            }
+            (Sides { outer: true, inner: false }, Sides { outer: false, inner: true }) => {
+                pairs.bound.push((*right, *left));
+            }
+            _ => return None,
+        }
+    }
+    Some(pairs)
 }
 
 #[cfg(test)]
@@ -442,11 +441,11 @@ mod tests {
     fn the_first_rows_for_each_row_are_numbered() {
         check(
             "SELECT d.name, l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id AND v > 0 ORDER BY ts DESC LIMIT 2) AS l ON true",
-            "SELECT d.name, l.v FROM d INNER JOIN (SELECT v, row_number() OVER (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank, m.dev AS annal_key_0 FROM m WHERE (v > 0)) AS l ON (true) AND (\"l\".annal_key_0 = (d.id) AND \"l\".annal_rank <= 2)",
+            "SELECT d.name, l.v FROM d INNER JOIN (SELECT v, row_number() OVER (PARTITION BY m.dev ORDER BY ts DESC) AS annal_rank_0, m.dev AS annal_key_0_0 FROM m WHERE (v > 0)) AS l ON (true) AND (l.annal_key_0_0 = (d.id) AND l.annal_rank_0 <= 2)",
         );
         check(
             "SELECT * FROM d, LATERAL (SELECT m.v AS w FROM m WHERE d.id = m.dev LIMIT 1) l",
-            "SELECT \"d\".*, \"l\".w FROM d, (SELECT m.v AS w, row_number() OVER (PARTITION BY m.dev) AS annal_rank, m.dev AS annal_key_0 FROM m) AS l WHERE \"l\".annal_key_0 = (d.id) AND \"l\".annal_rank <= 1",
+            "SELECT * EXCLUDE (annal_rank_0, annal_key_0_0) FROM d, (SELECT m.v AS w, row_number() OVER (PARTITION BY m.dev) AS annal_rank_0, m.dev AS annal_key_0_0 FROM m) AS l WHERE l.annal_key_0_0 = (d.id) AND l.annal_rank_0 <= 1",
         );
     }
 
@@ -466,6 +465,7 @@ mod tests {
             "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev > d.id LIMIT 1) AS l ON true",
             "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id) AS l ON true",
             "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id ORDER BY 1 LIMIT 1) AS l ON true",
+            "SELECT l.v FROM d, LATERAL (SELECT v FROM m WHERE m.dev = d.id LIMIT 1) AS l RIGHT JOIN e ON e.v = l.v",
         ] {
             check(sql, sql);
         }

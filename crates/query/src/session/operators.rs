@@ -12,20 +12,38 @@ use crate::error::{Condition, Error};
 /// Rewrites `~x`, `|/ x`, `||/ x`, `@ x`, `a && b` of arrays, `(a, b) OVERLAPS (c, d)`, `SIMILAR TO` and `(a, b) IN (SELECT ...)`.
 ///
 /// # Errors
-/// 0A000 for a pattern that is no literal, and for rows NOT IN a subquery.
+/// 0A000 for a pattern that is no literal, for rows NOT IN a subquery, and for OVERLAPS in an end of another.
 pub(super) fn rewrite(part: &mut impl VisitMut) -> Result<(), Error> {
-    match part.visit(&mut Operators) {
+    match part.visit(&mut Operators::default()) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-struct Operators;
+#[derive(Default)]
+struct Operators {
+    /// How many OVERLAPS are open.
+    overlaps: usize,
+}
 
 impl VisitorMut for Operators {
     type Break = Error;
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        self.overlaps += usize::from(is_overlaps(expr));
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if is_overlaps(expr) {
+            self.overlaps -= 1;
+            // Each end is named several times, so that the statement would grow without bound.
+            if self.overlaps > 0 {
+                let message = "OVERLAPS inside of OVERLAPS is not supported";
+                let hint = "Compute the inner one in a subquery in FROM.";
+                return ControlFlow::Break(Error::hinted(Condition::FeatureNotSupported, message, hint));
+            }
+        }
         let rewritten = match expr {
             Expr::UnaryOp { op, expr } => unary(*op, expr),
             Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
@@ -49,6 +67,10 @@ impl VisitorMut for Operators {
         }
         ControlFlow::Continue(())
     }
+}
+
+fn is_overlaps(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::Overlaps, .. })
 }
 
 fn unary(op: UnaryOperator, of: &Expr) -> Result<Option<Expr>, Error> {

@@ -3,15 +3,18 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, Expr, Function, FunctionArguments, GroupByExpr, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, VisitMut, VisitorMut,
+    CastKind, DataType as SqlType, Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr,
+    VisitMut, VisitorMut,
 };
 
 use super::insert::{call, parse_expression};
 use super::names::{are_integers, series_of_times};
+use super::timescale::is_named;
 
 const SERIES: &str = "generate_series";
 const UNNEST: &str = "unnest";
+/// The rows of an IN that was written out.
+const IN_ROWS: &str = "annal_rows_of_in";
 
 /// `generate_series(1, 3)` as `unnest(generate_series(1, 3))`, since the function gives an array outside of FROM; `EXISTS (SELECT ...)` as
 /// `(SELECT count(*) ...) > 0`, since only a condition may be a semi-join, and `x IN (SELECT ...)` likewise. Nothing else is touched.
@@ -82,10 +85,6 @@ fn is_call_of(expr: &Expr, name: &str) -> bool {
     matches!(expr, Expr::Function(function) if is_named(&function.name, name))
 }
 
-fn is_named(name: &ObjectName, wanted: &str) -> bool {
-    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(name)] if name.value.eq_ignore_ascii_case(wanted))
-}
-
 /// A call that gives rows, as one that unnests an array.
 fn rows_of(function: &Function) -> Option<Expr> {
     if is_named(&function.name, SERIES) {
@@ -117,15 +116,20 @@ fn series(function: &Function) -> Option<Expr> {
     Some(Expr::Cast { kind: CastKind::Cast, expr: rows, data_type: SqlType::Integer(None), array: false, format: None })
 }
 
-/// True when one of the rows is equal; unknown when none is, but one might be.
+/// True when one of the rows is equal; unknown when none is, but one might be. Each part is named three times, so one within another is left
+/// alone: the statement would grow without bound.
 fn is_in(expr: &Expr, subquery: &Query, negated: bool) -> Option<Expr> {
-    let count = |what: &str| format!("(SELECT count(*) FROM ({subquery}) AS annal_in (annal_1){what})");
-    let equal = count(&format!(" WHERE annal_in.annal_1 = ({expr})"));
+    let (expr, subquery) = (expr.to_string(), subquery.to_string());
+    if expr.contains(IN_ROWS) || subquery.contains(IN_ROWS) {
+        return None;
+    }
+    let count = |what: &str| format!("(SELECT count(*) FROM ({subquery}) AS {IN_ROWS} (annal_1){what})");
+    let equal = count(&format!(" WHERE {IN_ROWS}.annal_1 = ({expr})"));
     let (found, not_found) = if negated { ("false", "true") } else { ("true", "false") };
     let text = format!(
         "(CASE WHEN {equal} > 0 THEN {found} WHEN {} = 0 THEN {not_found} WHEN ({expr}) IS NULL OR {} > 0 THEN NULL ELSE {not_found} END)",
         count(""),
-        count(" WHERE annal_in.annal_1 IS NULL"),
+        count(&format!(" WHERE {IN_ROWS}.annal_1 IS NULL")),
     );
     parse_expression(&text).ok()
 }
@@ -139,12 +143,19 @@ fn exists(subquery: &Query, negated: bool) -> Option<Expr> {
     parse_expression(&format!("(({counted}) {operator} 0)")).ok()
 }
 
+/// Whether a query gives a row for each that it finds, but for a LIMIT.
+pub(super) fn is_flat(query: &Query, select: &Select) -> bool {
+    let ungrouped =
+        matches!(&select.group_by, GroupByExpr::Expressions(by, others) if by.is_empty() && others.is_empty());
+    let whole = query.with.is_none() && query.fetch.is_none();
+    whole && ungrouped && select.distinct.is_none() && select.having.is_none()
+}
+
 /// Makes a query that gives rows one that counts them, when nothing but its list has to change; one that refers to the row around it must stay
 /// as flat as it is.
 fn count_rows(query: &mut Query) -> bool {
-    let whole = query.with.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
+    let flat = matches!(query.body.as_ref(), SetExpr::Select(select) if is_flat(query, select));
     let SetExpr::Select(select) = query.body.as_mut() else { return false };
-    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(columns, others) if columns.is_empty() && others.is_empty());
     let plain = |item: &SelectItem| match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
             matches!(expr, Expr::Value(_) | Expr::Identifier(_) | Expr::CompoundIdentifier(_))
@@ -152,10 +163,7 @@ fn count_rows(query: &mut Query) -> bool {
         SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
         _ => false,
     };
-    if !whole || !ungrouped || select.having.is_some() || select.distinct.is_some() {
-        return false;
-    }
-    if !select.projection.iter().all(plain) {
+    if !flat || query.limit_clause.is_some() || !select.projection.iter().all(plain) {
         return false;
     }
     let Ok(count) = parse_expression("count(*)") else { return false };

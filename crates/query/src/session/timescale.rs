@@ -96,7 +96,8 @@ fn rewritten(expr: &Expr) -> Option<(Expr, &'static str)> {
     None
 }
 
-fn is_named(name: &ObjectName, wanted: &str) -> bool {
+/// Whether a name without a schema is this one, in whatever letters.
+pub(super) fn is_named(name: &ObjectName, wanted: &str) -> bool {
     match name.0.as_slice() {
         [ObjectNamePart::Identifier(name)] => name.value.eq_ignore_ascii_case(wanted),
         _ => false,
