@@ -77,6 +77,8 @@ pub enum Condition {
     StringDataRightTruncation,
     /// 22011
     Substring,
+    /// 22025
+    InvalidEscapeSequence,
     /// 2201G
     InvalidWidthBucket,
     /// 22P05

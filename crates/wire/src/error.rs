@@ -46,6 +46,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::InvalidParameterValue => "22023",
         Condition::StringDataRightTruncation => "22001",
         Condition::Substring => "22011",
+        Condition::InvalidEscapeSequence => "22025",
         Condition::InvalidWidthBucket => "2201G",
         Condition::UntranslatableCharacter => "22P05",
         Condition::CharacterNotInRepertoire => "22021",

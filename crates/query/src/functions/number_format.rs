@@ -50,11 +50,16 @@ struct Rounded {
 }
 
 impl Rounded {
+    /// Of a number as it is written; an infinite one has more digits than any format.
     fn of(text: &str) -> Rounded {
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
         let (before, behind) = text.split_once('.').unwrap_or((text, ""));
-        let is_zero = before.chars().chain(behind.chars()).all(|digit| digit == '0');
-        Rounded { negative: negative && !is_zero, before: before.to_owned(), behind: behind.to_owned() }
+        let before = if before == "inf" { "9".repeat(DIGITS_MAX + 1) } else { before.to_owned() };
+        Rounded { negative, before, behind: behind.to_owned() }
+    }
+
+    fn is_nan(&self) -> bool {
+        self.before == "NaN"
     }
 }
 
@@ -95,7 +100,8 @@ fn decimal(value: i128, scale: usize, behind: usize) -> String {
     text.insert(point, '.');
     text.extend(std::iter::repeat_n('0', behind - scale));
     let text = text.trim_end_matches('.');
-    if value < 0 { format!("-{text}") } else { text.to_owned() }
+    // A decimal has no negative zero, where a double has.
+    if value < 0 && digits > 0 { format!("-{text}") } else { text.to_owned() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,8 +210,8 @@ impl Format {
     fn apply(&self, number: &Rounded) -> String {
         let mut digits: Vec<char> = number.before.chars().collect();
         let zero_from = self.nodes_before().position(|zero| zero).unwrap_or(self.before);
-        // A lone zero before the point is shown by `0` only, unless it is all there is.
-        if number.before == "0" && self.behind > 0 && zero_from == self.before {
+        // A lone zero before the point is shown by `0` only, unless it is all there is, or has no place at all.
+        if number.before == "0" && self.behind > 0 && zero_from == self.before && self.before > 0 {
             digits.clear();
         }
         let overflows = digits.len() > self.before;
@@ -215,6 +221,9 @@ impl Format {
         let (mut at, mut at_behind) = (0, 0);
         let mut behind_point = false;
         for node in &self.nodes {
+            if number.is_nan() && *node == Node::Point {
+                break;
+            }
             match node {
                 Node::Digit { .. } if behind_point => {
                     if at_behind < shown_behind {
@@ -341,6 +350,9 @@ mod tests {
             ("0", "999", "   0"),
             ("12", "9,999", "    12"),
             ("12", "0,000", " 0,012"),
+            ("-0.001", "9.99", "  .00"),
+            ("0.1", ".99", " .##"),
+            ("-7", "MI99", "- 7"),
         ] {
             let format = Format::parse(format)?;
             let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -348,6 +360,23 @@ mod tests {
             let value = if number.starts_with('-') { -value.abs() } else { value };
             let rounded = Rounded::of(&decimal(value, fraction.len(), format.behind));
             assert_eq!(format.apply(&rounded), expected, "{number}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn doubles_keep_their_sign_and_have_no_digits_when_they_are_no_numbers() -> Result<()> {
+        for (number, format, expected) in [
+            (-0.001, "9.99", " -.00"),
+            (0.5, "FM999", "0"),
+            (f64::NAN, "999.99", " NaN"),
+            (f64::INFINITY, "FM999", "###"),
+            (f64::NEG_INFINITY, "999.9", "-###.#"),
+            (1e20, "999", " ###"),
+        ] {
+            let format = Format::parse(format)?;
+            let text = format!("{number:.behind$}", behind = format.behind);
+            assert_eq!(format.apply(&Rounded::of(&text)), expected, "{number}");
         }
         Ok(())
     }

@@ -125,7 +125,7 @@ fn similar(negated: bool, expr: &Expr, pattern: &Expr, escape: Option<&Value>) -
             let first = characters.next();
             if characters.next().is_some() {
                 let hint = "Escape string must be empty or one character.";
-                return Err(Error::hinted(Condition::InvalidParameterValue, "invalid escape string", hint));
+                return Err(Error::hinted(Condition::InvalidEscapeSequence, "invalid escape string", hint));
             }
             first
         }
