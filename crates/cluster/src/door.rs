@@ -159,6 +159,20 @@ impl Door {
         self.inner.node.get().is_none() || votes_for_catalog() || votes_for_data()
     }
 
+    async fn read_index<M: StateMachine>(&self, group: &Group<M>) -> Reply {
+        match group.read_index().await {
+            Ok(index) => {
+                // Whoever asks waits until it knows that so much is committed.
+                if let Some(copies) = self.inner.copies.get() {
+                    copies.network().commits_wanted.notify_waiters();
+                }
+                Ok(pack(&index))
+            }
+            Err(replication::Error::NoLeader(_)) => Err(Refusal::NotLeader(group.leader())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn answer(&self, from: NodeId, request: Request) -> Reply {
         match request {
             Request::Raft { group: GroupId::CATALOG, call, body } => {
@@ -188,10 +202,10 @@ impl Door {
                 }
                 proposed
             }
-            Request::ReadIndex { group: GroupId::CATALOG } => read_index(&self.node()?.catalog).await,
+            Request::ReadIndex { group: GroupId::CATALOG } => self.read_index(&self.node()?.catalog).await,
             Request::ReadIndex { group } => {
                 let replica = self.data(group).ok_or(Refusal::NotLeader(None))?;
-                read_index(&replica).await
+                self.read_index(&replica).await
             }
             Request::Hold { group, segments } => {
                 let segments: Vec<SegmentMeta> = from_json(&segments).map_err(Refusal::Misdirected)?;
@@ -293,14 +307,6 @@ async fn propose<M: StateMachine>(group: &Group<M>, entry: &Bytes) -> Reply {
     };
     match group.propose(statement).await {
         Ok(proposed) => Ok(to_json(&(proposed.index, proposed.outcome))),
-        Err(replication::Error::NoLeader(_)) => Err(Refusal::NotLeader(group.leader())),
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn read_index<M: StateMachine>(group: &Group<M>) -> Reply {
-    match group.read_index().await {
-        Ok(index) => Ok(pack(&index)),
         Err(replication::Error::NoLeader(_)) => Err(Refusal::NotLeader(group.leader())),
         Err(error) => Err(error.into()),
     }

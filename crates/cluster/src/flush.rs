@@ -51,13 +51,17 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut tick = tokio::time::interval(TICK);
-    let mut failing = false;
+    let (mut failing, mut under_pressure) = (false, false);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let request = tokio::select! {
             _ = tick.tick() => None,
             _ = pressed.notified() => None,
             request = requests.recv() => request,
+            () = relieve(&node, group), if under_pressure => {
+                under_pressure = false;
+                continue;
+            }
             _ = stop.changed() => return,
         };
         let Some(node) = node.upgrade() else { return };
@@ -67,6 +71,7 @@ pub(crate) async fn run(
             never = node.keep_measuring(data) => match never {},
             _ = stop.changed() => return,
         };
+        under_pressure = node.is_pressed(data);
         let before = std::mem::replace(&mut failing, flushed.is_err());
         data.disk_full.store(matches!(flushed, Err(Error::DiskFull(_))), Ordering::Relaxed);
         if failing {
@@ -84,6 +89,19 @@ pub(crate) async fn run(
                 }
                 tokio::time::sleep(TICK).await;
             }
+        }
+    }
+}
+
+/// Measures a group until its writers need not wait. Rows of a replica that follows leave memory when its leader says so, whenever that is.
+async fn relieve(node: &Weak<Node>, group: GroupId) {
+    loop {
+        tokio::time::sleep(MEASURE_TICK).await;
+        let Some(node) = node.upgrade() else { return };
+        let Some(data) = node.data.get(&group) else { return };
+        node.measure(data);
+        if !node.is_pressed(data) {
+            return;
         }
     }
 }

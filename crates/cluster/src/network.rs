@@ -9,7 +9,7 @@ use bytes::Bytes;
 use event::NodeId;
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::catalog::machine::PublishedCatalog;
@@ -28,6 +28,8 @@ pub(crate) struct Network {
     since: Instant,
     /// Whether this node is known to have been taken out of the cluster.
     removed: watch::Sender<bool>,
+    /// Somebody waits to hear what is committed in a group that this node leads.
+    pub(crate) commits_wanted: Arc<Notify>,
 }
 
 /// Why a request has no answer.
@@ -56,7 +58,8 @@ impl From<TransportError> for CallError {
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, catalog: PublishedCatalog) -> Network {
         let (since, removed) = (Instant::now(), watch::Sender::new(false));
-        Network { transport, own: OnceLock::new(), catalog, heard: Mutex::default(), since, removed }
+        let (own, heard, commits_wanted) = (OnceLock::new(), Mutex::default(), Arc::default());
+        Network { transport, own, catalog, heard, since, removed, commits_wanted }
     }
 
     /// The node has just said something.

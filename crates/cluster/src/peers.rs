@@ -1,8 +1,10 @@
 //! Raft's messages to and from other nodes: the one file of this crate that speaks openraft's names.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,19 +20,27 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
-use replication::{Group, Peer, SnapshotBytes, StateMachine, Types};
+use parking_lot::Mutex;
+use replication::{Confirmed, Group, Peer, SnapshotBytes, StateMachine, Types};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::message::{Opening, RaftCall, Refusal, Reply, Request, pack, unpack};
 use crate::network::{CallError, Network};
 use crate::transport::Lane;
+
+/// How long a follower may wait to hear that entries are committed which it has: what comes next says so, too.
+const COMMIT_DELAY: Duration = Duration::from_millis(1);
 
 /// Connects a group to its peers.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     pub(crate) group: GroupId,
     pub(crate) network: Arc<Network>,
+    /// Where answers are noted.
+    pub(crate) confirmed: Arc<Confirmed>,
 }
 
 /// The way to one peer.
@@ -42,12 +52,13 @@ pub(crate) struct PeerConnection {
     address: String,
     lane: Lane,
     network: Arc<Network>,
+    confirmed: Arc<Confirmed>,
 }
 
 impl Peers {
     fn connection(&self, node: u64, peer: &Peer, lane: Lane) -> PeerConnection {
-        let (group, network) = (self.group, self.network.clone());
-        PeerConnection { group, node: NodeId(node), address: peer.addr.clone(), lane, network }
+        let (group, network, confirmed) = (self.group, self.network.clone(), self.confirmed.clone());
+        PeerConnection { group, node: NodeId(node), address: peer.addr.clone(), lane, network, confirmed }
     }
 }
 
@@ -81,6 +92,9 @@ impl PeerConnection {
     }
 }
 
+/// When each request of a stream was sent that has no answer yet, oldest first.
+type Unanswered = Arc<Mutex<VecDeque<Instant>>>;
+
 fn unreachable<M: StateMachine>(error: &CallError) -> RPCError<Types<M>> {
     match error {
         CallError::Lost(_) => RPCError::Network(NetworkError::from_string(error.to_string())),
@@ -96,7 +110,12 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
         rpc: AppendEntriesRequest<Types<M>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<M>>, RPCError<Types<M>>> {
-        self.call(self.lane, RaftCall::Append, &rpc, option.soft_ttl()).await
+        let sent = Instant::now();
+        let answer = self.call(self.lane, RaftCall::Append, &rpc, option.soft_ttl()).await?;
+        if matches!(answer, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) {
+            self.confirmed.note(self.node, rpc.vote.leader_id.term, sent);
+        }
+        Ok(answer)
     }
 
     /// Heartbeats go one by one. Entries go through one stream, as many at once as the other side takes.
@@ -119,13 +138,15 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
             // at once, without end.
             let mut input = input;
             let Some(first) = input.next().await else { return Ok(stream::empty().boxed() as RaftStream<'s, _>) };
+            let term = first.vote.leader_id.term;
             let input = stream::once(std::future::ready(first)).chain(input);
             let stale = Arc::new(AtomicBool::new(false));
             let input = until_stale(input, stale.clone());
-            let unanswered = Arc::new(AtomicUsize::new(0));
-            let counted = unanswered.clone();
+            let input = with_what_follows(input, Arc::clone(&self.network.commits_wanted));
+            let unanswered = Unanswered::default();
+            let sent = unanswered.clone();
             let requests = input.map(move |request| {
-                counted.fetch_add(1, Ordering::SeqCst);
+                sent.lock().push_back(Instant::now());
                 pack(&request)
             });
             let opening = Opening::Append { group: self.group };
@@ -136,9 +157,14 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
             let end = end.filter(|stale| std::future::ready(*stale));
             let purged = || Err(CallError::Unreachable("the entries that follow are purged".into()));
             let answers = answers.chain(end.map(move |_| purged()));
-            let answers = answers.map(|answer| match answer {
-                Ok(bytes) => unpack(&bytes).map_err(|reason| Unreachable::from_string(reason).into()),
-                Err(error) => Err(unreachable::<M>(&error)),
+            let answers = answers.map(move |answer| {
+                let (sent, bytes) = answer.map_err(|error| unreachable::<M>(&error))?;
+                let answer = unpack::<StreamAppendResult<Types<M>>>(&bytes);
+                let answer = answer.map_err(|reason| RPCError::Unreachable(Unreachable::from_string(reason)))?;
+                if answer.is_ok() {
+                    self.confirmed.note(self.node, term, sent);
+                }
+                Ok(answer)
             });
             Ok(answers.boxed() as RaftStream<'s, _>)
         })
@@ -208,29 +234,67 @@ fn until_stale<M: StateMachine>(
     })
 }
 
-/// Ends a stream that leaves a request unanswered for so long, or for ever: with an error, after which Raft waits before the next one.
+/// Leaves out what only says that more is committed, when the next request says so, too: after each entry Raft sends one of those, which costs all
+/// nodes as much as the entry itself. It waits for the next one for [`COMMIT_DELAY`], unless somebody `wants` to hear of it. The first request is
+/// never left out, since Raft waits for its answer.
+fn with_what_follows<M: StateMachine>(
+    requests: impl Stream<Item = AppendEntriesRequest<Types<M>>> + Send + 'static,
+    wanted: Arc<Notify>,
+) -> impl Stream<Item = AppendEntriesRequest<Types<M>>> + Send {
+    let requests = Box::pin(requests.peekable());
+    stream::unfold((requests, false), move |(mut requests, begun)| {
+        let wanted = Arc::clone(&wanted);
+        async move {
+            let mut request = requests.next().await?;
+            let mut delay = pin!(tokio::time::sleep(COMMIT_DELAY));
+            while begun && request.entries.is_empty() {
+                let follows = tokio::select! {
+                    biased;
+                    next = requests.as_mut().peek() => next.is_some(),
+                    () = wanted.notified() => false,
+                    () = &mut delay => false,
+                };
+                if !follows {
+                    break;
+                }
+                request = requests.next().await?;
+            }
+            Some((request, (requests, true)))
+        }
+    })
+}
+
+/// Gives each answer of a stream with the time at which its request was sent. Ends a stream that leaves a request unanswered for so long, or for
+/// ever: with an error, after which Raft waits before the next one.
 fn impatient(
     answers: BoxStream<'static, Result<Bytes, CallError>>,
-    unanswered: Arc<AtomicUsize>,
+    unanswered: Unanswered,
     patience: Duration,
-) -> impl Stream<Item = Result<Bytes, CallError>> + Send {
+) -> impl Stream<Item = Result<(Instant, Bytes), CallError>> + Send {
     stream::unfold(Some((answers, unanswered)), move |state| async move {
         let (mut answers, unanswered) = state?;
         loop {
-            match tokio::time::timeout(patience, answers.next()).await {
+            let answer = tokio::time::timeout(patience, answers.next()).await;
+            let sent = unanswered.lock().front().copied();
+            match (answer, sent) {
+                (Ok(Some(Ok(answer))), Some(sent)) => {
+                    unanswered.lock().pop_front();
+                    return Some((Ok((sent, answer)), Some((answers, unanswered))));
+                }
+                (Ok(Some(Ok(_))), None) => {
+                    return Some((Err(CallError::Lost("an answer that nobody asked for".into())), None));
+                }
+                (Ok(Some(Err(error))), _) => return Some((Err(error), None)),
                 // Whoever refuses a stream ends it. Without an error Raft would open the next one at once, and the next.
-                Ok(None) if unanswered.load(Ordering::SeqCst) > 0 => {
+                (Ok(None), Some(_)) => {
                     return Some((Err(CallError::Unreachable("the other side ended the stream".into())), None));
                 }
-                Ok(None) => return None,
-                Ok(Some(Ok(answer))) => {
-                    unanswered.fetch_sub(1, Ordering::SeqCst);
-                    return Some((Ok(answer), Some((answers, unanswered))));
-                }
-                Ok(Some(Err(error))) => return Some((Err(error), None)),
+                (Ok(None), None) => return None,
                 // Nothing was asked.
-                Err(_) if unanswered.load(Ordering::SeqCst) == 0 => {}
-                Err(_) => return Some((Err(CallError::Lost(format!("no answer within {patience:?}"))), None)),
+                (Err(_), None) => {}
+                (Err(_), Some(_)) => {
+                    return Some((Err(CallError::Lost(format!("no answer within {patience:?}"))), None));
+                }
             }
         }
     })
@@ -324,5 +388,86 @@ mod tests {
         let requests = stream::iter(said).map(|(prev, commit)| request(prev, commit));
         assert_eq!(until_stale(requests, stale.clone()).count().await, 3);
         assert!(stale.load(Ordering::SeqCst));
+    }
+
+    fn with_entries(prev: u64, commit: u64) -> AppendEntriesRequest<Types<CatalogMachine>> {
+        let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: prev + 1 };
+        let entries = vec![openraft::Entry { log_id, payload: openraft::EntryPayload::Blank }];
+        AppendEntriesRequest { entries, ..request(prev, commit) }
+    }
+
+    /// Gives requests to the stream that leaves some out, and takes what it lets through.
+    struct Through {
+        requests: tokio::sync::mpsc::UnboundedSender<AppendEntriesRequest<Types<CatalogMachine>>>,
+        wanted: Arc<Notify>,
+        sent: BoxStream<'static, AppendEntriesRequest<Types<CatalogMachine>>>,
+    }
+
+    fn through() -> Through {
+        let (requests, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let received = stream::poll_fn(move |context| received.poll_recv(context));
+        let wanted = Arc::new(Notify::new());
+        Through { requests, wanted: wanted.clone(), sent: with_what_follows(received, wanted).boxed() }
+    }
+
+    impl Through {
+        fn put(&self, request: AppendEntriesRequest<Types<CatalogMachine>>) {
+            self.requests.send(request).unwrap();
+        }
+
+        /// How many entries the next request has, and what it says is committed.
+        async fn next(&mut self) -> (usize, u64) {
+            let request = self.sent.next().await.unwrap();
+            (request.entries.len(), request.leader_commit.unwrap().index)
+        }
+    }
+
+    /// An answer that was long on its way says what the other side promised long ago.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_from_when_its_request_was_sent() {
+        let (answers, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let received = stream::poll_fn(move |context| received.poll_recv(context)).boxed();
+        let (unanswered, first) = (Unanswered::default(), Instant::now());
+        let mut timed = impatient(received, unanswered.clone(), Duration::from_secs(9)).boxed();
+        unanswered.lock().push_back(first);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        unanswered.lock().push_back(Instant::now());
+        answers.send(Ok(Bytes::from_static(b"1"))).unwrap();
+        assert_eq!(timed.next().await, Some(Ok((first, Bytes::from_static(b"1")))));
+        answers.send(Ok(Bytes::from_static(b"2"))).unwrap();
+        assert_eq!(timed.next().await.unwrap().unwrap().0, first + Duration::from_secs(1));
+        answers.send(Ok(Bytes::from_static(b"3"))).unwrap();
+        assert!(matches!(timed.next().await, Some(Err(CallError::Lost(_)))), "nobody asked");
+        assert_eq!(timed.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_goes_with_the_entries_that_follow() {
+        let mut t = through();
+        t.put(request(3, 1));
+        assert_eq!(t.next().await, (0, 1), "the first is answered");
+        t.put(request(3, 2));
+        t.put(request(3, 3));
+        t.put(with_entries(3, 3));
+        assert_eq!(t.next().await, (1, 3));
+        let begun = tokio::time::Instant::now();
+        t.put(request(4, 4));
+        assert_eq!((t.next().await, begun.elapsed() >= COMMIT_DELAY), ((0, 4), true), "nothing follows");
+        t.put(request(4, 5));
+        drop(t.requests);
+        assert_eq!(t.sent.next().await.unwrap().leader_commit.unwrap().index, 5);
+        assert!(t.sent.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_is_wanted_goes_at_once() {
+        let mut t = through();
+        t.put(request(3, 1));
+        t.next().await;
+        let begun = tokio::time::Instant::now();
+        t.put(request(3, 2));
+        let wanted = t.wanted.clone();
+        let (sent, ()) = tokio::join!(t.next(), async { wanted.notify_waiters() });
+        assert_eq!((sent, begun.elapsed()), ((0, 2), Duration::ZERO));
     }
 }

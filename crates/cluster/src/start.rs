@@ -63,11 +63,18 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         clock: options.clock.clone(),
         runtime: options.consensus.clone(),
         founders: (identity.node == FIRST_NODE).then(|| founder.clone()).into_iter().collect(),
+        confirmed: Arc::default(),
         lease_reads: options.lease_reads,
     };
-    let peers = |group: GroupId| Peers { group, network: network.clone() };
+    let peers = |options: &GroupOptions| Peers {
+        group: options.group,
+        network: network.clone(),
+        confirmed: options.confirmed.clone(),
+    };
     let machine = CatalogMachine::new(published.clone());
-    let catalog = Group::open(group_options(GroupId::CATALOG), machine, peers(GroupId::CATALOG)).await?;
+    let of_catalog = group_options(GroupId::CATALOG);
+    let to_peers = peers(&of_catalog);
+    let catalog = Group::open(of_catalog, machine, to_peers).await?;
     door.open_catalog(catalog.clone());
     options.place.transport.serve(door.clone()).await;
     let groups = tokio::select! {
@@ -80,7 +87,9 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         let machine = DataMachine::new(group);
         let (reader, held) = (machine.reader(), machine.held());
         copies.watch(reader.clone());
-        let opened = Group::open(group_options(group), machine, peers(group)).await?;
+        let of_group = group_options(group);
+        let to_peers = peers(&of_group);
+        let opened = Group::open(of_group, machine, to_peers).await?;
         door.open_data(opened.clone());
         let (flush, requests) = mpsc::channel(limits::FLUSH_QUEUE_LEN);
         let (compact, compactions) = mpsc::channel(limits::FLUSH_QUEUE_LEN);

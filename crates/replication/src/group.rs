@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::checkpoint::{CheckpointFile, Room};
+use crate::confirmed::Confirmed;
 use crate::error::Error;
 use crate::log_store::LogStore;
 use crate::machine::StateMachine;
@@ -64,6 +65,8 @@ pub struct GroupOptions {
     pub runtime: Handle,
     /// The voters it is founded with when it has no entries at all; empty when others have founded it, who will call.
     pub founders: BTreeMap<NodeId, Peer>,
+    /// Where whoever carries the group's messages notes what was answered.
+    pub confirmed: Arc<Confirmed>,
     /// Whether this node, while it leads, reads without asking a majority as long as one has answered it a moment ago. Right as long as the node's
     /// monotonic clock does not stand still: not where a virtual machine may be suspended.
     pub lease_reads: bool,
@@ -117,6 +120,7 @@ pub struct Group<M: StateMachine> {
     runtime: Handle,
     /// Closed when the proposer has ended, true when by a panic.
     panicked: watch::Receiver<bool>,
+    confirmed: Arc<Confirmed>,
     lease_reads: bool,
     /// The last term in which this node has asked another to take over: from then on that one may lead, whatever was promised.
     handed_over: AtomicU64,
@@ -143,7 +147,7 @@ impl<M: StateMachine> Group<M> {
         N: RaftNetworkFactory<Types<M>>,
         N::Network: NetSnapshot<Types<M>, SnapshotData = SnapshotBytes>,
     {
-        let GroupOptions { group, node, disk, dirs, log, clock, runtime, founders, lease_reads } = options;
+        let GroupOptions { group, node, disk, dirs, log, clock, runtime, founders, confirmed, lease_reads } = options;
         let file = CheckpointFile::new(disk, &dirs.0, &dirs.1, group);
         let room = file.room();
         let (log, records) = (LogStore::new(log.clone(), group), log);
@@ -192,6 +196,7 @@ impl<M: StateMachine> Group<M> {
             applied_time_us,
             runtime,
             panicked,
+            confirmed,
             lease_reads,
             handed_over: AtomicU64::new(0),
             quiet_until,
@@ -286,16 +291,31 @@ impl<M: StateMachine> Group<M> {
         if mutants::is_back("lease read") && self.leads() {
             return Ok(self.status().applied);
         }
-        let asking = || LinearizerOption::from(ReadPolicy::ReadIndex);
-        let how = if self.lease_reads { LinearizerOption::new(Some(LEASE), true) } else { asking() };
-        let mut barrier = self.raft.get_read_linearizer(how).await.map_err(|e| stopped(group, e))?;
-        if self.lease_reads && self.handed_over.load(Ordering::SeqCst) >= self.term() {
-            barrier = self.raft.get_read_linearizer(asking()).await.map_err(|e| stopped(group, e))?;
-        }
+        let asked = Instant::now();
+        let by_index = || LinearizerOption::from(ReadPolicy::ReadIndex);
+        let mut how = if self.lease_reads { LinearizerOption::new(Some(LEASE), true) } else { by_index() };
+        let barrier = loop {
+            let barrier = self.raft.get_read_linearizer(how).await.map_err(|e| stopped(group, e))?;
+            if self.is_confirmed(asked) {
+                break barrier;
+            }
+            // What Raft took for an answer was one to an older request.
+            how = by_index();
+        };
         let index = barrier.read_log_id().index();
         let ready = barrier.await_ready(&self.raft).await;
         ready.map_err(|fatal| Error::Stopped { group, reason: fatal.to_string() })?;
         Ok(index)
+    }
+
+    /// Whether nobody else had led when a read began, at `asked`. To be looked at when Raft has told what to read up to.
+    fn is_confirmed(&self, asked: Instant) -> bool {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let quorums = m.membership_config.membership().get_joint_config();
+        let Some(since) = self.confirmed.since(self.node, m.current_term, quorums) else { return false };
+        let by_lease = || since.elapsed() < LEASE && self.handed_over.load(Ordering::SeqCst) < m.current_term;
+        since >= asked || (self.lease_reads && by_lease())
     }
 
     /// Looks at the machine from its apply task, between two entries.

@@ -14,11 +14,13 @@ mod checkpoint;
 mod log_store;
 mod sessions;
 mod state;
-// The group itself, and the task that gathers statements into entries.
+// The group itself, since when its leader is confirmed, and the task that gathers statements into entries.
+mod confirmed;
 mod group;
 mod proposer;
 
 pub use checkpoint::{snapshot_index, snapshot_state};
+pub use confirmed::Confirmed;
 pub use error::Error;
 pub use group::{ANSWERS_WITHIN, Group, GroupOptions, GroupStatus, Lags};
 pub use machine::{MachineCheckpoint, StateMachine};

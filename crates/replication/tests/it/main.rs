@@ -1,7 +1,8 @@
-//! A group of one: entries, outcomes, time, checkpoints, restarts, failures.
+//! Groups: entries, outcomes, time, checkpoints, restarts, failures.
 
 #![allow(clippy::unwrap_used)]
 
+mod confirmed;
 mod support;
 
 use std::future::Future;

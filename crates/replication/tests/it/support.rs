@@ -137,7 +137,7 @@ impl RaftNetworkFactory<Types<Diary>> for Nobody {
     }
 }
 
-fn nobody() -> Unreachable<Types<Diary>> {
+pub(crate) fn nobody() -> Unreachable<Types<Diary>> {
     Unreachable::from_string("nobody is there")
 }
 
@@ -186,6 +186,7 @@ pub(crate) async fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<(
         clock,
         runtime: tokio::runtime::Handle::current(),
         founders: BTreeMap::from([(NodeId(1), Peer::default())]),
+        confirmed: Arc::default(),
         lease_reads: false,
     };
     let group = Group::open(options, Diary::default(), Nobody).await?;
