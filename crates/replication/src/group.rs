@@ -248,6 +248,10 @@ impl<M: StateMachine> Group<M> {
     /// Asks a voter to take over; answers once it has been asked. For the leader.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), Error> {
         let group = self.group;
+        if to == self.node {
+            // Raft would take no statements until it has handed over to itself, which never happens where nobody else votes.
+            return Ok(());
+        }
         // Before it is asked: whoever reads meanwhile looks at this afterwards.
         self.handed_over.fetch_max(self.term(), Ordering::SeqCst);
         let asked = self.raft.trigger().transfer_leader(to.0).await;

@@ -3,8 +3,22 @@
 use std::sync::Arc;
 
 use cluster::Error;
+use event::GroupId;
 
 use crate::support::{events, insert, once, read, real_disk, rows, start};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leads_already_can_be_asked_to_lead() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(real_disk(&dir)).await.unwrap();
+    for group in [GroupId::CATALOG, GroupId(1)] {
+        node.transfer_leader(group, node.id()).await.unwrap();
+    }
+    let table = node.create_table(events("t")).await.unwrap();
+    insert(&node, &table, rows("a", 0..100)).await.unwrap();
+    assert_eq!(read(&node, &table).await, once("a", 0..100));
+    node.shutdown().await.unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_written_is_read() {
