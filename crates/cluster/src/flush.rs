@@ -315,3 +315,29 @@ impl Counters {
         self.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use storage::SimulatedDisk;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::testing::start;
+
+    #[tokio::test(start_paused = true)]
+    async fn writers_go_on_as_soon_as_rows_have_left_memory() {
+        let node = start(Arc::new(SimulatedDisk::new(1)), 1).await;
+        let group = GroupId(1);
+        let data = node.data_group(group).unwrap();
+        // What writers have counted, and memtables hold no longer.
+        let bytes = node.seal_bytes * (UNFLUSHED_SEALS_MAX + 1);
+        node.memory.take(bytes as usize);
+        data.unflushed.store(bytes, Ordering::Relaxed);
+        assert!(!node.takes_more(data));
+        let (relieved, begun) = (data.relieved.notified(), Instant::now());
+        relieve(&Arc::downgrade(&node), group).await;
+        relieved.await;
+        assert!(node.takes_more(data) && begun.elapsed() < TICK, "before the flusher looks again");
+        node.shutdown().await.unwrap();
+    }
+}

@@ -235,8 +235,8 @@ fn until_stale<M: StateMachine>(
 }
 
 /// Leaves out what only says that more is committed, when the next request says so, too: after each entry Raft sends one of those, which costs all
-/// nodes as much as the entry itself. It waits for the next one for [`COMMIT_DELAY`], unless somebody `wants` to hear of it. The first request is
-/// never left out, since Raft waits for its answer.
+/// nodes as much as the entry itself. It waits for the next one for [`COMMIT_DELAY`], unless it is `wanted` at once. The first request is never
+/// left out, since Raft waits for its answer.
 fn with_what_follows<M: StateMachine>(
     requests: impl Stream<Item = AppendEntriesRequest<Types<M>>> + Send + 'static,
     wanted: Arc<Notify>,
@@ -246,18 +246,20 @@ fn with_what_follows<M: StateMachine>(
         let wanted = Arc::clone(&wanted);
         async move {
             let mut request = requests.next().await?;
-            let mut delay = pin!(tokio::time::sleep(COMMIT_DELAY));
-            while begun && request.entries.is_empty() {
-                let follows = tokio::select! {
-                    biased;
-                    next = requests.as_mut().peek() => next.is_some(),
-                    () = wanted.notified() => false,
-                    () = &mut delay => false,
-                };
-                if !follows {
-                    break;
+            if begun && request.entries.is_empty() {
+                let mut delay = pin!(tokio::time::sleep(COMMIT_DELAY));
+                while request.entries.is_empty() {
+                    let follows = tokio::select! {
+                        biased;
+                        next = requests.as_mut().peek() => next.is_some(),
+                        () = wanted.notified() => false,
+                        () = &mut delay => false,
+                    };
+                    if !follows {
+                        break;
+                    }
+                    request = requests.next().await?;
                 }
-                request = requests.next().await?;
             }
             Some((request, (requests, true)))
         }

@@ -266,6 +266,7 @@ impl Node {
         let index = self.catalog.applied_index();
         let others = self.network.others();
         let request = Request::Applied { group: GroupId::CATALOG, index };
+        // What they wait for is committed already; they are told now rather than with the next entries.
         self.network.commits_wanted.notify_waiters();
         let follow = others.iter().map(|node| self.network.call(*node, Lane::Heartbeat, &request, FOLLOW_WAIT));
         for (node, followed) in others.iter().zip(futures::future::join_all(follow).await) {

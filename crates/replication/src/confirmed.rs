@@ -1,7 +1,7 @@
 //! Since when a majority has confirmed a leader: by what it sent and heard itself.
 //!
-//! A leader may read without asking its log when nobody else can have led when the read began. Raft's own measure of that takes the newest request
-//! that says no more than an answer for the one that was answered: an answer that lay in the socket of a leader which was stopped would count for
+//! A leader may read what it has applied when nobody else can have led when the read began. Raft's own measure of that takes the newest request that
+//! says no more than an answer for the one that was answered: an answer that lay in the socket of a leader which was stopped would count for
 //! requests it sends after it goes on, and the leader would read what is old by then. Here an answer counts from when its own request was sent.
 
 use std::cmp::Reverse;
@@ -32,8 +32,8 @@ impl Confirmed {
         *newest = answer.max(*newest);
     }
 
-    /// The newest time at which nobody led in a later term than `term`, as `own` knows from a majority of each of the `quorums` that it belongs to
-    /// itself.
+    /// The newest time at which nobody led in a later term, as far as `own`, the leader of `term`, knows: a majority of each of the `quorums`, itself
+    /// counted where it votes, has accepted requests that it sent then or later.
     pub(crate) fn since(&self, own: NodeId, term: u64, quorums: &[BTreeSet<u64>]) -> Option<Instant> {
         let answered = self.answered.lock();
         let now = Instant::now();

@@ -4,6 +4,7 @@
 
 mod confirmed;
 mod support;
+mod voters;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,19 +1,14 @@
-//! A machine whose state is what was told to it, and a group of one that replicates it.
+//! A machine whose state is what was told to it, and groups that replicate it.
 
-use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use event::{Clock, GroupId, NodeId, Origin, StatementId};
-use openraft::alias::{SnapshotOf, VoteOf};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{RaftNetworkFactory, RaftNetworkV2};
-use replication::{Error, Group, GroupOptions, MachineCheckpoint, Peer, SnapshotBytes, StateMachine, Types};
+use replication::{Error, Group, GroupOptions, MachineCheckpoint, StateMachine};
 use serde::{Deserialize, Serialize};
 use storage::{Disk, Log};
+
+use crate::voters::{LEADER, Script, Voters};
 
 /// A word that marks its entry as one to take a checkpoint of.
 pub(crate) const CUT: &str = "cut";
@@ -126,71 +121,37 @@ fn origin(word: &str) -> Option<Origin> {
     Some(Origin { id, settled: settled.parse().ok()? })
 }
 
-/// A network without anybody.
-pub(crate) struct Nobody;
-
-impl RaftNetworkFactory<Types<Diary>> for Nobody {
-    type Network = Nobody;
-
-    async fn new_client(&mut self, _target: u64, _node: &Peer) -> Nobody {
-        Nobody
-    }
-}
-
-pub(crate) fn nobody() -> Unreachable<Types<Diary>> {
-    Unreachable::from_string("nobody is there")
-}
-
-impl RaftNetworkV2<Types<Diary>> for Nobody {
-    type SnapshotData = SnapshotBytes;
-
-    async fn append_entries(
-        &mut self,
-        _rpc: AppendEntriesRequest<Types<Diary>>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<Types<Diary>>, RPCError<Types<Diary>>> {
-        Err(nobody().into())
-    }
-
-    async fn vote(
-        &mut self,
-        _rpc: VoteRequest<Types<Diary>>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<Types<Diary>>, RPCError<Types<Diary>>> {
-        Err(nobody().into())
-    }
-
-    async fn full_snapshot(
-        &mut self,
-        _vote: VoteOf<Types<Diary>>,
-        _snapshot: SnapshotOf<Types<Diary>, SnapshotBytes>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _option: RPCOption,
-    ) -> Result<SnapshotResponse<Types<Diary>>, StreamingError<Types<Diary>>> {
-        Err(nobody().into())
-    }
-}
-
 /// A group of one on `disk`, and its log.
 pub(crate) async fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<(Arc<Group<Diary>>, Log), Error> {
+    let (group, log) = open_among(&Script::new([]), false, disk, clock).await?;
+    group.ready().await?;
+    Ok((group, log))
+}
+
+/// A group of this node and the voters of a script, and its log.
+pub(crate) async fn open_among(
+    script: &Arc<Script>,
+    lease_reads: bool,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<Group<Diary>>, Log), Error> {
     for dir in ["checkpoints", "tmp"] {
         disk.create_dir_all(dir).await.unwrap();
     }
     let log = Log::open(disk.clone(), "log").await?;
     let options = GroupOptions {
         group: GroupId(5),
-        node: NodeId(1),
+        node: LEADER,
         disk,
         dirs: ("checkpoints".into(), "tmp".into()),
         log: log.clone(),
         clock,
         runtime: tokio::runtime::Handle::current(),
-        founders: BTreeMap::from([(NodeId(1), Peer::default())]),
-        confirmed: Arc::default(),
-        lease_reads: false,
+        founders: script.voters(),
+        confirmed: script.confirmed.clone(),
+        lease_reads,
     };
-    let group = Group::open(options, Diary::default(), Nobody).await?;
-    group.ready().await?;
+    let group = Group::open(options, Diary::default(), Voters(script.clone())).await?;
     Ok((group, log))
 }
 
