@@ -2,11 +2,14 @@
 //!
 //! Messages are bytes of our own (see `message`); gRPC gives connections that are kept alive, streams with back-pressure, and TLS.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,16 +21,18 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::Service;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
+use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::calls::{CallsMethod, Line, NumberedCodec, Unanswered};
 use crate::door::Door;
 use crate::proof::Proof;
 use crate::transport::{Answers, Lane, Messages, Transport, TransportError};
@@ -35,7 +40,6 @@ use crate::transport::{Answers, Lane, Messages, Transport, TransportError};
 type Call = tonic::codegen::http::Request<Body>;
 type Reply = tonic::codegen::http::Response<Body>;
 
-const CALL_PATH: &str = "/annal.Peer/Call";
 const STREAM_PATH: &str = "/annal.Peer/Stream";
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,6 +67,17 @@ impl fmt::Debug for TlsMaterial {
     }
 }
 
+/// The stream of calls to an address. It is opened by one caller at a time.
+type Slot = tokio::sync::Mutex<Opened>;
+
+/// What became of the last try to open a stream of calls.
+#[derive(Debug, Default)]
+struct Opened {
+    line: Option<Arc<Line>>,
+    /// When it failed, and why: so it has for all who have waited for it.
+    failed: Option<(Instant, TransportError)>,
+}
+
 /// The gRPC transport of one node.
 pub struct GrpcTransport {
     listener: Mutex<Option<TcpListener>>,
@@ -71,6 +86,7 @@ pub struct GrpcTransport {
     bulk: Handle,
     tls: Option<TlsMaterial>,
     channels: Mutex<BTreeMap<(String, Lane), Channel>>,
+    lines: Mutex<BTreeMap<(String, Lane), Arc<Slot>>>,
     server: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -83,8 +99,43 @@ impl GrpcTransport {
             bulk,
             tls,
             channels: Mutex::default(),
+            lines: Mutex::default(),
             server: Mutex::default(),
         }
+    }
+
+    /// What tasks of a lane run on.
+    fn runtime(&self, lane: Lane) -> &Handle {
+        if lane == Lane::Bulk { &self.bulk } else { &self.runtime }
+    }
+
+    /// The stream of calls to an address; it is opened when it is first used, and again when it has ended.
+    async fn line(&self, address: &str, lane: Lane) -> Result<Arc<Line>, TransportError> {
+        let begun = Instant::now();
+        let slot = Arc::clone(self.lines.lock().entry((address.to_owned(), lane)).or_default());
+        let mut opened = slot.lock().await;
+        if let Some(line) = opened.line.as_ref().filter(|line| line.is_open()) {
+            return Ok(Arc::clone(line));
+        }
+        // Those who waited for one try do not make one each, one after the other.
+        if let Some((_, error)) = opened.failed.as_ref().filter(|(failed, _)| *failed >= begun) {
+            return Err(error.clone());
+        }
+        let line = self.open_line(address, lane).await;
+        *opened = match &line {
+            Ok(line) => Opened { line: Some(Arc::clone(line)), failed: None },
+            Err(error) => Opened { line: None, failed: Some((Instant::now(), error.clone())) },
+        };
+        line
+    }
+
+    async fn open_line(&self, address: &str, lane: Lane) -> Result<Arc<Line>, TransportError> {
+        let mut client = tonic::client::Grpc::new(self.channel(address, lane)?)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        client.ready().await.map_err(|error| unreachable(address, &error))?;
+        // Whatever went wrong, nobody's message was sent.
+        let line = Line::open(client, self.runtime(lane)).await.map_err(|status| unreachable(address, &status))?;
+        Ok(Arc::new(line))
     }
 
     /// The connection to an address; it is made when it is first used, and again when it was lost.
@@ -112,7 +163,7 @@ impl GrpcTransport {
             endpoint = endpoint.tls_config(config).map_err(unusable)?;
         }
         // What a connection needs is started where it is made, whoever uses it first.
-        let _runtime = if lane == Lane::Bulk { self.bulk.enter() } else { self.runtime.enter() };
+        let _runtime = self.runtime(lane).enter();
         let channel = endpoint.connect_lazy();
         channels.insert((address.to_owned(), lane), channel.clone());
         Ok(channel)
@@ -156,17 +207,18 @@ impl Transport for GrpcTransport {
         message: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
-        let mut client = tonic::client::Grpc::new(self.channel(address, lane)?)
-            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
-        let call = async {
-            client.ready().await.map_err(|error| unreachable(address, &error))?;
-            let path = PathAndQuery::from_static(CALL_PATH);
-            let answer = client.unary(Request::new(message), path, BytesCodec).await;
-            answer.map(Response::into_inner).map_err(|status| failed(address, &status))
+        let deadline = Instant::now() + timeout;
+        let (to, reason) = (|| address.to_owned(), || format!("no answer within {timeout:?}"));
+        let line = match timeout_at(deadline, self.line(address, lane)).await {
+            Ok(line) => line?,
+            Err(_) => return Err(TransportError::Unreachable { address: to(), reason: reason() }),
         };
-        let late =
-            |_| TransportError::Lost { address: address.to_owned(), reason: format!("no answer within {timeout:?}") };
-        tokio::time::timeout(timeout, call).await.map_err(late)?
+        match timeout_at(deadline, line.call(message, timeout)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Unanswered::NotSent(reason))) => Err(TransportError::Unreachable { address: to(), reason }),
+            Ok(Err(Unanswered::Lost(reason))) => Err(TransportError::Lost { address: to(), reason }),
+            Err(_) => Err(TransportError::Lost { address: to(), reason: reason() }),
+        }
     }
 
     async fn stream(&self, address: &str, lane: Lane, messages: Messages) -> Result<Answers, TransportError> {
@@ -233,10 +285,16 @@ impl Service<Call> for PeerService {
     fn call(&mut self, call: Call) -> Self::Future {
         let (door, proof) = (self.door.clone(), proof_of(&call));
         Box::pin(async move {
-            let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
             Ok(match call.uri().path() {
-                CALL_PATH => grpc.unary(CallMethod(door, proof), call).await,
-                STREAM_PATH => grpc.streaming(StreamMethod(door, proof), call).await,
+                calls::PATH => {
+                    let grpc = Grpc::new(NumberedCodec);
+                    let mut grpc = grpc.max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+                    grpc.streaming(CallsMethod(door, proof), call).await
+                }
+                STREAM_PATH => {
+                    let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+                    grpc.streaming(StreamMethod(door, proof), call).await
+                }
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
@@ -249,18 +307,6 @@ fn proof_of(call: &Call) -> Proof {
     let certificates = connection.and_then(TlsConnectInfo::peer_certs);
     // The first is the other side's own; those after it are its signers'.
     certificates.and_then(|chain| chain.first().cloned()).map_or_else(Proof::default, Proof::of)
-}
-
-struct CallMethod(Door, Proof);
-
-impl UnaryService<Bytes> for CallMethod {
-    type Response = Bytes;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let (door, proof) = (self.0.clone(), self.1.clone());
-        Box::pin(async move { Ok(Response::new(door.call(request.into_inner(), &proof).await)) })
-    }
 }
 
 struct StreamMethod(Door, Proof);
@@ -319,5 +365,73 @@ impl Decoder for BytesCodec {
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         let len = message.remaining();
         Ok(Some(message.copy_to_bytes(len)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use futures::future::join_all;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(20);
+
+    fn transport(listener: TcpListener) -> GrpcTransport {
+        GrpcTransport::new(listener, Handle::current(), Handle::current(), None)
+    }
+
+    /// Serves a node that has not started, on threads that end with it.
+    fn server(address: SocketAddr) -> (Runtime, SocketAddr) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let bound = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(address).unwrap();
+            let listener = socket.listen(16).unwrap();
+            let bound = listener.local_addr().unwrap();
+            let transport = transport(listener);
+            transport.serve(Door::default()).await;
+            // It serves as long as the runtime is there.
+            std::mem::forget(transport);
+            bound
+        });
+        (runtime, bound)
+    }
+
+    /// A node says of a message of an unknown version which one that is.
+    async fn ask(transport: &GrpcTransport, to: SocketAddr, version: u8) -> Result<(), TransportError> {
+        let message = Bytes::from(vec![version]);
+        let answer = transport.call(&to.to_string(), Lane::Log, message, WAIT).await?;
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains(&format!("message version {version} is not known")), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn calls_get_their_own_answers_over_one_stream_that_is_opened_again_when_it_was_lost() {
+        let here = Runtime::new().unwrap();
+        let (runtime, address) = server("127.0.0.1:0".parse().unwrap());
+        let transport = here.block_on(async { transport(TcpListener::bind("127.0.0.1:0").await.unwrap()) });
+        let all = |from: u8| join_all((from..from + 100).map(|version| ask(&transport, address, version)));
+        let line = || here.block_on(transport.line(&address.to_string(), Lane::Log));
+        assert!(here.block_on(all(3)).iter().all(Result::is_ok));
+        let first = line().unwrap();
+        assert!(here.block_on(all(100)).iter().all(Result::is_ok));
+        assert!(Arc::ptr_eq(&first, &line().unwrap()));
+
+        runtime.shutdown_timeout(WAIT);
+        while first.is_open() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let nobody = here.block_on(all(3));
+        let unreachable = |answer: &Result<(), _>| matches!(answer, Err(TransportError::Unreachable { .. }));
+        assert!(nobody.iter().all(unreachable), "{nobody:?}");
+
+        let (_runtime, _) = server(address);
+        assert!(here.block_on(all(3)).iter().all(Result::is_ok));
+        assert!(!Arc::ptr_eq(&first, &line().unwrap()));
     }
 }
