@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use event::{
-    Check, Column, Compression, Consistency, GroupId, NodeId, ShardId, StatementId, TableDefinition, TableId,
-    TableKind, UniqueKey,
+    Check, Column, Compression, Consistency, GroupId, NodeId, Replicas, ShardId, StatementId, TableDefinition, TableId,
+    TableKind, UniqueKey, limits,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,9 @@ pub struct TableSpec {
     pub checks: Vec<Check>,
     /// How new queries read it.
     pub consistency: Consistency,
+    /// How many nodes shall vote on its rows.
+    #[serde(default)]
+    pub replicas: Replicas,
 }
 
 /// Where a shard lives.
@@ -116,6 +119,12 @@ impl Catalog {
         self.tables.values().find(|t| t.definition.namespace == namespace && t.definition.name == name)
     }
 
+    /// How many nodes shall vote in a group, once there are so many: as any of its tables asks for. No table can do without the catalog, so
+    /// that votes as the table that asks for most.
+    pub(crate) fn voters_wanted(&self, group: GroupId) -> usize {
+        voters_wanted(self.tables.values(), group)
+    }
+
     /// The view of that name.
     pub fn view(&self, namespace: &str, name: &str) -> Option<&Arc<View>> {
         self.views.values().find(|view| view.namespace == namespace && view.name == name)
@@ -125,4 +134,13 @@ impl Catalog {
     pub fn readers(&self, id: TableId) -> impl Iterator<Item = &Arc<View>> {
         self.views.values().filter(move |view| view.reads.contains(&id))
     }
+}
+
+/// How many nodes shall vote in a group that hosts some of these tables.
+fn voters_wanted<'a>(tables: impl Iterator<Item = &'a Arc<Table>>, group: GroupId) -> usize {
+    let is_hosted = |table: &&Arc<Table>| {
+        group == GroupId::CATALOG || table.shards.iter().any(|placement| placement.group == group)
+    };
+    let asked = tables.filter(is_hosted).map(|table| table.definition.replicas.count());
+    asked.max().unwrap_or_default().max(limits::VOTERS)
 }

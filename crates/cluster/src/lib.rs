@@ -29,6 +29,7 @@ mod hold;
 mod host;
 mod incoming;
 mod joint;
+mod load;
 mod maintenance;
 mod membership;
 mod memory;

@@ -1,8 +1,8 @@
 //! Who is in the cluster, and who votes in its groups.
 //!
 //! The catalog says which nodes there are. The leader of each group lets its members follow: a node of the catalog receives the group's log
-//! as a learner, and votes once it has caught up, while there are fewer than [`limits::VOTERS`] voters. Voters are one or an odd number: a
-//! second voter would only be one more that must not fail.
+//! as a learner, and votes once it has caught up, while there are fewer voters than the tables of the group ask for. Voters are an odd number: a
+//! second or fourth one would only be one more that must not fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::catalog::NodeRecord;
 use crate::catalog::command::{CatalogCommand, CatalogOutcome, Refusal};
+use crate::catalog::{Catalog, NodeRecord};
 use crate::ddl::defect;
 use crate::error::Error;
 use crate::message::{Joined, Joining, Request, from_json, to_json};
@@ -180,9 +180,15 @@ enum Change {
     Remove(BTreeSet<NodeId>),
 }
 
+/// How many of so many nodes vote where so many voters are wanted: an odd number.
+pub(crate) fn voters_among(nodes: usize, wanted: usize) -> usize {
+    let most = wanted.min(nodes);
+    most - usize::from(most.is_multiple_of(2) && most > 0)
+}
+
 /// The next step from the members there are to those there shall be. A voter that has been silent for too long gives its vote to a learner
 /// that has caught up, if there is one.
-fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> Option<Change> {
+fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>, wanted: usize) -> Option<Change> {
     let members: BTreeSet<NodeId> = status.voters.union(&status.learners).copied().collect();
     if let Some(new) = nodes.iter().find(|node| !members.contains(node)) {
         return Some(Change::Learn(*new));
@@ -201,12 +207,12 @@ fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>) -> O
     staying.retain(|node| !silent.contains(node));
     let mut voters: BTreeSet<NodeId> = staying.union(&ready).copied().collect();
     // As long as the cluster has nodes that can take a vote, nobody gives one up before they are ready to: fewer voters are less safe.
-    let wanted = if nodes.len() >= limits::VOTERS { limits::VOTERS } else { 1 };
+    let wanted = voters_among(nodes.len(), wanted);
     if voters.len() < wanted.min(status.voters.len()) {
         return None;
     }
     // Those that vote go on voting, and the leader among them.
-    while voters.len() > limits::VOTERS || (voters.len() > 1 && voters.len().is_multiple_of(2)) {
+    while voters.len() > wanted || (voters.len() > 1 && voters.len().is_multiple_of(2)) {
         let spare = voters
             .iter()
             .rev()
@@ -253,14 +259,13 @@ impl Node {
 
     /// Lets the members of the groups that this node leads follow the catalog.
     async fn tend_groups(&self, placement: &mut Placement) -> Result<(), Error> {
-        let nodes = self.catalog().nodes.clone();
-        if nodes.is_empty() {
+        let catalog = self.catalog();
+        if catalog.nodes.is_empty() {
             return Ok(());
         }
-        self.tend(&self.catalog, &nodes).await?;
+        self.tend(&self.catalog, &catalog).await?;
         for data in self.data.values() {
-            let group = &data.group;
-            self.tend(group, &nodes).await?;
+            self.tend(&data.group, &catalog).await?;
         }
         self.level(placement).await;
         if self.host_status().is_full {
@@ -269,16 +274,13 @@ impl Node {
         Ok(())
     }
 
-    async fn tend<M: StateMachine>(
-        &self,
-        group: &Group<M>,
-        nodes: &BTreeMap<NodeId, Arc<NodeRecord>>,
-    ) -> Result<(), Error> {
+    async fn tend<M: StateMachine>(&self, group: &Group<M>, catalog: &Catalog) -> Result<(), Error> {
         if !group.leads() {
             return Ok(());
         }
-        let ids: BTreeSet<NodeId> = nodes.keys().copied().collect();
-        let Some(change) = next_change(&group.status(), self.identity.node, &ids) else { return Ok(()) };
+        let nodes = &catalog.nodes;
+        let (ids, wanted) = (nodes.keys().copied().collect(), catalog.voters_wanted(group.id()));
+        let Some(change) = next_change(&group.status(), self.identity.node, &ids, wanted) else { return Ok(()) };
         tracing::info!(group = %group.id(), ?change, "changing the members of a group");
         match change {
             Change::Learn(node) => {
@@ -459,6 +461,17 @@ mod tests {
     }
 
     fn check(voters: &[u64], learners: &[u64], caught_up: &[u64], nodes: &[u64], expected: Option<Change>) {
+        check_with(limits::VOTERS, voters, learners, caught_up, nodes, expected);
+    }
+
+    fn check_with(
+        wanted: usize,
+        voters: &[u64],
+        learners: &[u64],
+        caught_up: &[u64],
+        nodes: &[u64],
+        expected: Option<Change>,
+    ) {
         let matching = caught_up.iter().map(|node| (NodeId(*node), 10_000)).collect();
         let status = GroupStatus {
             voters: ids(voters),
@@ -467,7 +480,21 @@ mod tests {
             last: 10_000,
             ..GroupStatus::default()
         };
-        assert_eq!(next_change(&status, NodeId(1), &ids(nodes)), expected, "{voters:?} {learners:?} {nodes:?}");
+        let next = next_change(&status, NodeId(1), &ids(nodes), wanted);
+        assert_eq!(next, expected, "{voters:?} {learners:?} {nodes:?}");
+    }
+
+    #[test]
+    fn as_many_vote_as_are_wanted_once_all_of_them_can() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 9].map(|nodes| voters_among(nodes, 5)), [0, 1, 1, 3, 3, 5, 5]);
+        check_with(5, &[1, 2, 3], &[4, 5], &[2, 3, 4], &[1, 2, 3, 4, 5], None);
+        let five = Some(Change::Vote(ids(&[1, 2, 3, 4, 5])));
+        check_with(5, &[1, 2, 3], &[4, 5], &[2, 3, 4, 5], &[1, 2, 3, 4, 5], five.clone());
+        check_with(5, &[1], &[2, 3, 4, 5], &[2, 3, 4, 5], &[1, 2, 3, 4, 5], five);
+        // One of five is taken out: three go on.
+        check_with(5, &[1, 2, 3, 4, 5], &[], &[2, 3, 4, 5], &[1, 2, 4, 5], Some(Change::Vote(ids(&[1, 2, 4]))));
+        // The table that asked for five is gone.
+        check_with(3, &[1, 2, 3, 4, 5], &[], &[2, 3, 4, 5], &[1, 2, 3, 4, 5], Some(Change::Vote(ids(&[1, 2, 3]))));
     }
 
     #[test]
@@ -507,7 +534,8 @@ mod tests {
                 ..GroupStatus::default()
             };
             let nodes = ids(voters).union(&ids(learners)).copied().collect();
-            assert_eq!(next_change(&status, NodeId(1), &nodes), expected, "{voters:?} {learners:?}");
+            let next = next_change(&status, NodeId(1), &nodes, limits::VOTERS);
+            assert_eq!(next, expected, "{voters:?} {learners:?}");
         };
         silent(&[1, 2, 3], &[4], 2, Some(Change::Vote(ids(&[1, 3, 4]))));
         silent(&[1, 2, 3], &[], 2, None);

@@ -3,6 +3,7 @@
 //! Every node of the catalog has a replica of every group. So what moves is a vote: to a node that has caught up, in one change of the
 //! membership, after which the node that had it goes on as a learner, which serves reads.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use replication::{Group, GroupStatus, StateMachine};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::membership::{HAND_OVER_WAIT, IS_THERE, REPLICAS_HINT, hand_over, not_in_state, successor};
+use crate::load::Loads;
+use crate::membership::{HAND_OVER_WAIT, IS_THERE, REPLICAS_HINT, hand_over, not_in_state, successor, voters_among};
 use crate::message::{Request, unpack};
 use crate::network::CallError;
 use crate::node::Node;
@@ -25,114 +27,183 @@ const MOVE_TICK: Duration = Duration::from_millis(200);
 /// What a node remembers from one look at its groups to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
+    loads: Loads,
     spread: Spread,
     balance: Balance,
 }
 
-/// Which groups of this node shall be led by others, so that each voter leads about as many: the voters take turns in the order of the groups.
+/// What a node leads or votes for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Share {
+    load: u64,
+    groups: usize,
+}
+
+impl Share {
+    fn add(&mut self, load: u64) {
+        self.load += load;
+        self.groups += 1;
+    }
+}
+
+/// How much a move is worth, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// The more loaded of both nodes has a fifth less to do after it: so much. Nothing goes to and fro for small differences, and a move is never
+    /// taken back for what it has changed itself.
+    Load(u64),
+    /// Where one group has nearly all load, the others are levelled by their number, while nobody has more to do than one had before: so much
+    /// will the other node have.
+    Number(u64),
+}
+
+impl Worth {
+    /// Of giving a group with this load away.
+    fn of(load: u64, from: Share, to: Share) -> Option<Worth> {
+        let (before, there) = (from.load.max(to.load), to.load + load);
+        let after = from.load.saturating_sub(load).max(there);
+        if after.saturating_mul(5) <= before.saturating_mul(4) {
+            return Some(Worth::Load(after));
+        }
+        (from.groups >= to.groups + 2 && there <= before).then_some(Worth::Number(there))
+    }
+}
+
+/// Which groups of this node shall be led by others, so that each voter leads for about as much load.
 #[derive(Debug, Default)]
 struct Spread {
-    /// For how many looks on end a group was led here that another node could lead instead.
-    looks: BTreeMap<GroupId, u32>,
+    /// For how many looks on end a node was fit to lead a group of this one.
+    fit: BTreeMap<(GroupId, NodeId), u32>,
+    /// For how many looks on end some group would better be led by another node.
+    uneven: u32,
 }
 
 impl Spread {
-    /// Whom to give the group to, if it is led here and another node has been fit to lead it for a while. One that has just come back shall
-    /// show that it stays, and a group is not handed to and fro.
-    fn next_leader(&mut self, group: GroupId, status: &GroupStatus, own: NodeId) -> Option<NodeId> {
-        let turn = (group.0.saturating_sub(1) as usize).checked_rem(status.voters.len());
-        let preferred = turn.and_then(|turn| status.voters.iter().nth(turn)).copied().filter(|node| *node != own);
-        let Some(preferred) = preferred.filter(|node| status.leader == Some(own) && is_fit(status, *node)) else {
-            self.looks.remove(&group);
-            return None;
-        };
-        let looks = self.looks.entry(group).or_default();
-        *looks += 1;
-        if *looks < STEADY_LOOKS {
-            return None;
+    /// The group that this node shall give up, and to whom. Only to a node that has been fit to lead it for a while: one that has just come back
+    /// shall show that it stays.
+    fn next(
+        &mut self,
+        groups: &BTreeMap<GroupId, GroupStatus>,
+        own: NodeId,
+        loads: &Loads,
+    ) -> Option<(GroupId, NodeId)> {
+        let mut leads: BTreeMap<NodeId, Share> = BTreeMap::new();
+        for (group, leader) in groups.iter().filter_map(|(group, status)| Some((group, status.leader?))) {
+            leads.entry(leader).or_default().add(loads.of(*group));
         }
-        self.looks.remove(&group);
-        Some(preferred)
+        let share = |node: NodeId| leads.get(&node).copied().unwrap_or_default();
+        let (mut fit, mut is_uneven, mut best) = (BTreeMap::new(), false, None);
+        for (group, status) in groups.iter().filter(|(_, status)| status.leader == Some(own)) {
+            for to in status.voters.iter().copied().filter(|node| *node != own && is_fit(status, *node)) {
+                let looks = self.fit.get(&(*group, to)).map_or(1, |looks| looks.saturating_add(1));
+                fit.insert((*group, to), looks);
+                let Some(worth) = Worth::of(loads.of(*group), share(own), share(to)) else { continue };
+                is_uneven = true;
+                if looks >= STEADY_LOOKS {
+                    best = best.into_iter().chain([(worth, *group, to)]).min();
+                }
+            }
+        }
+        self.fit = fit;
+        self.uneven = if is_uneven { self.uneven.saturating_add(1) } else { 0 };
+        let (_, group, to) = best.filter(|_| self.uneven >= STEADY_LOOKS)?;
+        self.uneven = 0;
+        Some((group, to))
     }
 }
 
 /// A vote that goes from one node to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Move {
     group: GroupId,
     from: NodeId,
     to: NodeId,
 }
 
-/// Which vote goes where, so that each node has about as many.
+/// Which vote goes where, so that each node votes for about as much load.
 #[derive(Debug, Default)]
 struct Balance {
-    /// The move that was found at the last look, and for how many looks on end.
-    found: Option<(Move, u32)>,
+    /// For how many looks on end some vote would better lie elsewhere.
+    uneven: u32,
 }
 
 impl Balance {
-    /// A move that has been the next one for a while. All nodes find the same one; the leader of its group makes it.
-    fn next(&mut self, groups: &BTreeMap<GroupId, GroupStatus>) -> Option<Move> {
-        let next = next_move(groups);
-        let looks = match self.found {
-            Some((before, looks)) if Some(before) == next => looks + 1,
-            _ => 1,
-        };
-        self.found = next.map(|next| (next, looks));
-        next.filter(|_| looks >= STEADY_LOOKS)
+    /// A move that is worth it, after moves were for a while. Nodes find about the same one; the leader of its group makes it.
+    fn next(
+        &mut self,
+        groups: &BTreeMap<GroupId, GroupStatus>,
+        wanted: impl Fn(GroupId) -> usize,
+        loads: &Loads,
+    ) -> Option<Move> {
+        let next = next_move(groups, wanted, loads);
+        self.uneven = if next.is_some() { self.uneven.saturating_add(1) } else { 0 };
+        next.filter(|_| self.uneven >= STEADY_LOOKS)
     }
 }
 
-/// From the node with the most votes to the one with the fewest, as long as they differ by more than one: then a move makes them more equal, and the
-/// next one does not take it back. A vote in a group that the node does not lead is taken before one in a group that it leads.
-fn next_move(groups: &BTreeMap<GroupId, GroupStatus>) -> Option<Move> {
-    let is_settled = |status: &GroupStatus| status.leader.is_some() && status.voters.len() == limits::VOTERS;
-    if !groups.values().all(is_settled) {
-        return None;
-    }
-    let mut votes: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for status in groups.values() {
-        for node in status.voters.union(&status.learners) {
-            *votes.entry(*node).or_default() += usize::from(status.voters.contains(node));
+/// The move from one node to another that is worth most. A vote in a group that the node does not lead is taken before one in a group that it
+/// leads. Nothing is moved while a group elects or has fewer voters than it shall have.
+fn next_move(
+    groups: &BTreeMap<GroupId, GroupStatus>,
+    wanted: impl Fn(GroupId) -> usize,
+    loads: &Loads,
+) -> Option<Move> {
+    let mut votes: BTreeMap<NodeId, Share> = BTreeMap::new();
+    for (group, status) in groups {
+        let members = status.voters.union(&status.learners);
+        let is_whole = status.voters.len() == voters_among(members.clone().count(), wanted(*group));
+        if status.leader.is_none() || !is_whole || status.voters.len() < limits::VOTERS {
+            return None;
+        }
+        for node in members {
+            let share = votes.entry(*node).or_default();
+            if status.voters.contains(node) {
+                share.add(loads.of(*group));
+            }
         }
     }
-    let (most, fewest) = (*votes.values().max()?, *votes.values().min()?);
-    if most < fewest + 2 {
-        return None;
+    let mut moves = Vec::new();
+    for (group, status) in groups {
+        for (from, to) in status.voters.iter().flat_map(|from| status.learners.iter().map(move |to| (*from, *to))) {
+            if let Some(worth) = Worth::of(loads.of(*group), votes[&from], votes[&to]) {
+                // Of moves that are worth the same, those of who has most to those of who has least.
+                let (least, most) = (votes[&to], Reverse(votes[&from]));
+                moves.push((worth, status.leader == Some(from), most, least, Move { group: *group, from, to }));
+            }
+        }
     }
-    let to = *votes.iter().find(|(_, votes)| **votes == fewest)?.0;
-    let moves = groups.iter().filter(|(_, status)| status.learners.contains(&to)).flat_map(|(group, status)| {
-        let loaded = status.voters.iter().filter(|node| votes.get(node) == Some(&most));
-        loaded.map(move |from| (status.leader == Some(*from), Move { group: *group, from: *from, to }))
-    });
-    moves.min_by_key(|(leads, next)| (*leads, next.group, next.from)).map(|(_, next)| next)
+    moves.into_iter().min().map(|(.., next)| next)
 }
 
 impl Node {
-    /// Gives groups that are led here to those whose turn it is, and votes of nodes with many to nodes with few: while all members answer, since
-    /// who is away for a moment shall come back to what it had.
+    /// Gives groups that are led here to nodes that lead for less load, and votes of nodes that vote for much to nodes that vote for little: those
+    /// while all members answer, since who is away for a moment shall come back to what it had.
     pub(crate) async fn level(&self, placement: &mut Placement) {
         let own = self.identity.node;
-        for data in self.data.values() {
-            let group = data.group.id();
-            let Some(next) = placement.spread.next_leader(group, &data.group.status(), own) else { continue };
-            if !self.has_room(next).await {
-                continue;
-            }
-            tracing::info!(%group, to = %next, "giving a group to the node that is to lead it");
-            if let Err(error) = self.hand_over_here(group, next).await {
-                tracing::info!(%group, to = %next, %error, "a group could not be handed over");
+        let mut led = self.statuses();
+        for (group, data) in &self.data {
+            let applied = led.get(group).map_or(0, |status| status.applied);
+            placement.loads.look(*group, data.reader().figures().rows_applied, applied);
+        }
+        // The catalog is led by whoever was elected: it has little to do.
+        led.remove(&GroupId::CATALOG);
+        if let Some((group, to)) = placement.spread.next(&led, own, &placement.loads)
+            && self.has_room(to).await
+        {
+            tracing::info!(%group, %to, "giving a group to a node that leads for less load");
+            if let Err(error) = self.hand_over_here(group, to).await {
+                tracing::info!(%group, %to, %error, "a group could not be handed over");
             }
         }
-        let groups = self.statuses();
-        let Some(Move { group, from, to }) = placement.balance.next(&groups) else { return };
+        let (groups, catalog) = (self.statuses(), self.catalog());
+        let wanted = |group| catalog.voters_wanted(group);
+        let Some(Move { group, from, to }) = placement.balance.next(&groups, wanted, &placement.loads) else { return };
         let Some(status) = groups.get(&group).filter(|status| status.leader == Some(own)) else { return };
         let members = status.voters.union(&status.learners).filter(|node| **node != own);
         if members.into_iter().any(|node| !answers(status, *node)) {
             return;
         }
-        tracing::info!(%group, %from, %to, "moving a vote to a node that has fewer");
+        tracing::info!(%group, %from, %to, "moving a vote to a node that has less to do");
         if let Err(error) = self.move_vote_here(group, from, to).await {
             tracing::info!(%group, %from, %to, %error, "a vote could not be moved yet");
         }
@@ -280,11 +351,24 @@ mod tests {
         (0..).map(GroupId).zip(voters.iter().map(status)).collect()
     }
 
+    /// Groups as loaded as is said, in thousands of rows a second; those that are not named are idle.
+    fn loads(loads: &[(u64, u32)]) -> Loads {
+        let mut seen = Loads::default();
+        for (group, rows) in loads {
+            seen.set(GroupId(*group), rows * 1_000);
+        }
+        seen
+    }
+
+    fn three(_: GroupId) -> usize {
+        limits::VOTERS
+    }
+
     /// The votes of each node once no move is left.
-    fn levelled(nodes: u64, voters: &[[u64; 3]]) -> Vec<usize> {
+    fn levelled(nodes: u64, voters: &[[u64; 3]], loads: &Loads) -> Vec<usize> {
         let mut groups = groups(nodes, voters);
         let mut moves = 0;
-        while let Some(Move { group, from, to }) = next_move(&groups) {
+        while let Some(Move { group, from, to }) = next_move(&groups, three, loads) {
             let status = groups.get_mut(&group).unwrap();
             assert!(status.voters.remove(&from) && status.voters.insert(to));
             assert!(status.learners.remove(&to) && status.learners.insert(from));
@@ -297,49 +381,101 @@ mod tests {
 
     #[test]
     fn votes_are_levelled_over_all_nodes_and_then_stay() {
-        assert_eq!(levelled(3, &[[1, 2, 3]; 4]), [4, 4, 4]);
-        assert_eq!(levelled(4, &[[1, 2, 3]; 4]), [3, 3, 3, 3]);
-        let mut of_seven = levelled(7, &[[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]);
+        let idle = Loads::default();
+        assert_eq!(levelled(3, &[[1, 2, 3]; 4], &idle), [4, 4, 4]);
+        assert_eq!(levelled(4, &[[1, 2, 3]; 4], &idle), [3, 3, 3, 3]);
+        let mut of_seven = levelled(7, &[[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]], &idle);
         of_seven.sort_unstable();
         assert_eq!(of_seven, [1, 1, 2, 2, 2, 2, 2]);
     }
 
     #[test]
-    fn a_vote_where_the_node_does_not_lead_goes_first_and_only_after_a_while() {
-        let groups = groups(4, &[[1, 2, 3], [1, 2, 3], [3, 1, 2], [2, 3, 1]]);
-        let mut balance = Balance::default();
-        for _ in 1..STEADY_LOOKS {
-            assert_eq!(balance.next(&groups), None);
-        }
-        let expected = Move { group: GroupId(0), from: NodeId(2), to: NodeId(4) };
-        assert_eq!(balance.next(&groups), Some(expected));
-        let without_leader: BTreeMap<_, _> =
-            groups.into_iter().map(|(group, status)| (group, GroupStatus { leader: None, ..status })).collect();
-        assert_eq!(balance.next(&without_leader), None, "nothing is moved while a group elects");
+    fn votes_for_busy_groups_are_levelled_first_and_those_for_idle_ones_by_number() {
+        let levelled = |busy: &[(u64, u32)]| {
+            let mut votes = levelled(5, &[[1, 2, 3]; 4], &loads(busy));
+            votes.sort_unstable();
+            votes
+        };
+        assert_eq!(levelled(&[(2, 500), (3, 500)]), [2, 2, 2, 3, 3]);
+        assert_eq!(levelled(&[(2, 500)]), [2, 2, 2, 3, 3], "whoever votes for the busy one does so anyway");
     }
 
     #[test]
-    fn voters_take_turns_to_lead_once_they_are_steady() {
-        let status = |leader: u64, fit: &[u64]| GroupStatus {
+    fn a_vote_where_the_node_does_not_lead_goes_first_and_only_after_a_while() {
+        let groups = groups(4, &[[1, 2, 3], [1, 2, 3], [3, 1, 2], [2, 3, 1]]);
+        let (mut balance, idle) = (Balance::default(), Loads::default());
+        for _ in 1..STEADY_LOOKS {
+            assert_eq!(balance.next(&groups, three, &idle), None);
+        }
+        let expected = Move { group: GroupId(0), from: NodeId(2), to: NodeId(4) };
+        assert_eq!(balance.next(&groups, three, &idle), Some(expected));
+        let of_five = self::groups(5, &[[1, 2, 3]; 4]);
+        for _ in 0..STEADY_LOOKS {
+            assert_eq!(balance.next(&of_five, |_| 5, &idle), None, "groups are to get two voters more first");
+        }
+        let without_leader: BTreeMap<_, _> =
+            groups.into_iter().map(|(group, status)| (group, GroupStatus { leader: None, ..status })).collect();
+        assert_eq!(balance.next(&without_leader, three, &idle), None, "nothing is moved while a group elects");
+    }
+
+    /// Groups that these nodes lead, of whose voters these are fit.
+    fn led(leaders: &[u64], fit: &[u64]) -> BTreeMap<GroupId, GroupStatus> {
+        let status = |leader: &u64| GroupStatus {
             voters: ids(&[1, 2, 3]),
-            leader: Some(NodeId(leader)),
+            leader: Some(NodeId(*leader)),
             matching: ids(&[1, 2, 3]).into_iter().map(|node| (node, 10_000)).collect(),
             silent: ids(fit).into_iter().map(|node| (node, Duration::ZERO)).collect(),
             last: 10_000,
             ..GroupStatus::default()
         };
+        (1..).map(GroupId).zip(leaders.iter().map(status)).collect()
+    }
+
+    /// What a node gives away at the look at which it must, if it ever does.
+    fn given(groups: &BTreeMap<GroupId, GroupStatus>, own: u64, loads: &Loads) -> Option<(u64, u64)> {
         let mut spread = Spread::default();
-        let mut look = |group: u64, fit: &[u64]| spread.next_leader(GroupId(group), &status(1, fit), NodeId(1));
-        assert!((0..20).all(|_| look(1, &[2, 3]).is_none()), "the first group is this node's");
         for _ in 1..STEADY_LOOKS {
-            assert_eq!(look(2, &[2, 3]), None);
+            assert_eq!(spread.next(groups, NodeId(own), loads), None, "not before it is steady");
         }
-        assert_eq!(look(2, &[3]), None, "it was silent for a moment: it begins anew");
+        spread.next(groups, NodeId(own), loads).map(|(group, to)| (group.0, to.0))
+    }
+
+    #[test]
+    fn idle_groups_are_led_by_as_many_nodes_as_there_are() {
+        let idle = Loads::default();
+        assert_eq!(given(&led(&[1, 1, 1], &[2, 3]), 1, &idle), Some((1, 2)));
+        assert_eq!(given(&led(&[2, 1, 1], &[2, 3]), 1, &idle), Some((2, 3)));
+        assert_eq!(given(&led(&[2, 3, 1], &[2, 3]), 1, &idle), None);
+        assert_eq!(given(&led(&[2, 1, 1], &[2]), 1, &idle), None, "the third is away");
+        assert_eq!(given(&led(&[2, 1, 1], &[2, 3]), 2, &idle), None, "who leads gives");
+    }
+
+    #[test]
+    fn a_node_that_leads_for_much_load_gives_away_what_makes_it_most_even() {
+        let loads = loads(&[(1, 400), (2, 300), (3, 200), (4, 100)]);
+        assert_eq!(given(&led(&[1, 1, 2, 3], &[2, 3]), 1, &loads), Some((2, 3)), "700, 200, 100 become 400, 200, 400");
+        assert_eq!(given(&led(&[1, 3, 2, 3], &[2, 3]), 1, &loads), None);
+        assert_eq!(given(&led(&[1, 3, 2, 3], &[1, 2]), 3, &loads), Some((4, 2)), "400, 200, 400 become 400, 300, 300");
+        assert_eq!(given(&led(&[1, 3, 2, 2], &[1, 2]), 3, &loads), None);
+        // One that is busy alone stays where it is: it would only be another node's. Idle ones beside it go where there are fewer.
+        assert_eq!(given(&led(&[1, 2, 3, 3], &[2, 3]), 1, &loads), None);
+        let busy = self::loads(&[(1, 500)]);
+        assert_eq!(given(&led(&[1, 1, 2], &[2, 3]), 1, &busy), Some((2, 3)));
+        assert_eq!(given(&led(&[1, 2, 3], &[2, 3]), 1, &busy), None);
+    }
+
+    #[test]
+    fn a_node_that_was_away_for_a_moment_begins_anew() {
+        let (idle, mut spread) = (Loads::default(), Spread::default());
+        let mut look = |fit: &[u64]| spread.next(&led(&[2, 1, 1], fit), NodeId(1), &idle);
         for _ in 1..STEADY_LOOKS {
-            assert_eq!(look(2, &[2, 3]), None);
+            assert_eq!(look(&[2, 3]), None);
         }
-        assert_eq!(look(2, &[2, 3]), Some(NodeId(2)));
-        assert_eq!(look(2, &[2, 3]), None, "not again at once");
-        assert_eq!(Spread::default().next_leader(GroupId(2), &status(2, &[2]), NodeId(1)), None, "who leads says it");
+        assert_eq!(look(&[2]), None);
+        for _ in 1..STEADY_LOOKS {
+            assert_eq!(look(&[2, 3]), None);
+        }
+        assert_eq!(look(&[2, 3]), Some((GroupId(2), NodeId(3))));
+        assert_eq!(look(&[2, 3]), None, "not again at once");
     }
 }

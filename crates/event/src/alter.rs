@@ -111,6 +111,7 @@ mod tests {
             compression: Compression::Zstd,
             checks: Vec::new(),
             consistency: crate::Consistency::Strong,
+            replicas: crate::Replicas::default(),
             dropped: Vec::new(),
         }
     }

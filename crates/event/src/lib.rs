@@ -16,6 +16,8 @@ mod alter;
 mod constant;
 // Which split a row belongs to.
 pub mod split;
+// How many nodes vote on its rows.
+mod replicas;
 // How a type lies in segments that Parquet does not know.
 pub mod interval;
 // The seams through which time and randomness enter.
@@ -33,6 +35,7 @@ pub use element::ElementType;
 pub use entropy::Entropy;
 pub use ids::{ColumnId, GroupId, NodeId, Origin, SchemaVersion, ShardId, SplitId, StatementId, TableId};
 pub use modifier::{FRACTION_DIGITS_MAX, Modifier, VARCHAR_LENGTH_MAX};
+pub use replicas::Replicas;
 pub use table::{
     Check, Column, Compression, Consistency, Dedup, DroppedColumn, EventOptions, Identity, IdentityKind, Sharding,
     TableDefinition, TableKind, UniqueKey,

@@ -75,8 +75,10 @@ pub const DATA_GROUPS: usize = 3;
 pub const SHARDS_MAX: u32 = 64;
 /// Join tokens that nobody has used yet.
 pub const JOIN_TOKENS_MAX: usize = 256;
-/// Voters of a group, once there are enough nodes.
+/// Voters of a group, once there are enough nodes, unless a table in it asks for more.
 pub const VOTERS: usize = 3;
+/// Voters that a table can ask for.
+pub const VOTERS_MAX: usize = 7;
 /// A voter that its leader has not heard for so long gives its vote to a learner, if there is one.
 pub const REPLACE_AFTER_MS: u64 = 300_000;
 /// A node that has not answered for so long is down.
@@ -155,7 +157,7 @@ const _: () = assert!(PEER_MESSAGE_BYTES_MAX >= LOG_READ_BYTES_MAX + ENTRY_BYTES
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX > INSTALL_BYTES_MAX);
 const _: () = assert!(PEER_PIECE_BYTES < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEADER_ATTEMPT_MS < LEADER_WAIT_MS);
-const _: () = assert!(VOTERS % 2 == 1);
+const _: () = assert!(VOTERS % 2 == 1 && VOTERS_MAX % 2 == 1 && VOTERS <= VOTERS_MAX);
 const _: () = assert!(PROPOSE_QUEUE_BYTES >= ENTRIES_IN_FLIGHT_MAX * ENTRY_BYTES_MAX);
 const _: () =
     assert!(ADMISSION_BYTES_MIN >= 64 * ADMISSION_STATEMENT_BYTES_MIN && ADMISSION_BYTES_MIN < ADMISSION_BYTES_MAX);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::constant::Constant;
 use crate::ids::{ColumnId, SchemaVersion, TableId};
 use crate::modifier::Modifier;
+use crate::replicas::Replicas;
 use crate::types::ColumnType;
 
 /// One column of a table.
@@ -290,6 +291,9 @@ pub struct TableDefinition {
     /// How new queries read it, unless their sessions are content with less.
     #[serde(default, skip_serializing_if = "Consistency::is_strong")]
     pub consistency: Consistency,
+    /// How many nodes shall vote on its rows.
+    #[serde(default, skip_serializing_if = "Replicas::is_default")]
+    pub replicas: Replicas,
     /// Columns that were dropped: neither their ids nor their names in files are given again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<DroppedColumn>,

@@ -70,6 +70,7 @@ fn decode(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, E
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     };
     let mut decoder = Decoder::new(Arc::new(table), (0..types.len()).collect(), options.clone(), Zone::UTC);
     let mut batches = Vec::new();

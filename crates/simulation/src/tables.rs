@@ -43,6 +43,7 @@ pub(crate) fn rows(rng: &mut StdRng, first: i64, count: usize, payload: usize) -
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     }
     .arrow_schema();
     (RecordBatch::try_new(schema, columns).expect("columns fit the schema"), ends)
@@ -103,5 +104,6 @@ pub(crate) fn spec(name: &str) -> TableSpec {
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn table(id: u64, columns: &[(&str, ColumnType, bool)], kind: TableKi
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     }
 }
 

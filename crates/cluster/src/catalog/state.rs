@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use event::{
-    Column, ColumnId, GroupId, NodeId, SchemaVersion, ShardId, StatementId, TableDefinition, TableId, mutants,
+    Column, ColumnId, GroupId, NodeId, Replicas, SchemaVersion, ShardId, StatementId, TableDefinition, TableId, limits,
+    mutants,
 };
 use serde::{Deserialize, Serialize};
 
@@ -272,18 +273,33 @@ impl CatalogState {
         table
     }
 
-    /// Takes shards out for a new table. Those of event tables go from group to group; reference tables lie in the first, so that a transaction
-    /// over several of them is one entry.
+    /// Takes shards out for a new table. Those of event tables go from group to group of those in which as many nodes vote as the table asks
+    /// for; reference tables lie in the first, so that a transaction over several of them is one entry.
     fn place(&mut self, table: &TableDefinition) -> Vec<ShardPlacement> {
         assert!(!self.groups.is_empty(), "the catalog is founded before its first table");
         let count = table.event().map_or(1, |options| u64::from(options.sharding.shards));
         let first = self.next_shard;
         self.next_shard += count;
-        let group = |shard: u64| match table.event() {
-            Some(_) => self.groups[(shard % self.groups.len() as u64) as usize],
-            None => self.groups[0],
+        let groups = match table.event() {
+            Some(_) => self.groups_with(table.replicas),
+            None => vec![self.groups[0]],
         };
+        let group = |shard: u64| groups[(shard % groups.len() as u64) as usize];
         (first..first + count).map(|shard| ShardPlacement { shard: ShardId(shard), group: group(shard) }).collect()
+    }
+
+    /// The groups that can take shards of a table that asks for so many replicas; not empty.
+    fn groups_with(&self, replicas: Replicas) -> Vec<GroupId> {
+        let wanted = replicas.count().max(limits::VOTERS);
+        let tables = || self.tables.values().map(|state| &state.table);
+        let is_alike = |group: &GroupId| super::voters_wanted(tables(), *group) == wanted;
+        let alike: Vec<GroupId> = self.groups.iter().copied().filter(is_alike).collect();
+        match self.groups.last() {
+            // The first that asks for more asks it of one group, and the tables of the others do not pay for it.
+            Some(last) if alike.is_empty() && wanted > limits::VOTERS => vec![*last],
+            _ if alike.is_empty() => self.groups.clone(),
+            _ => alike,
+        }
     }
 
     /// A table that somebody else has made, in a copy of the state from before that.
@@ -533,5 +549,6 @@ fn define(id: TableId, spec: &TableSpec) -> TableDefinition {
         compression: spec.compression,
         checks: spec.checks.clone(),
         consistency: spec.consistency,
+        replicas: spec.replicas,
     }
 }

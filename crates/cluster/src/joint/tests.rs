@@ -43,6 +43,7 @@ fn spec() -> TableSpec {
         compression: event::Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     }
 }
 

@@ -16,6 +16,7 @@ mod numbers;
 mod overload;
 mod placement;
 mod reading;
+mod replicas;
 mod shared;
 mod support;
 mod three;

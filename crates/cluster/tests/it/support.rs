@@ -111,6 +111,7 @@ pub(crate) fn events(name: &str) -> TableSpec {
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     }
 }
 

@@ -83,12 +83,19 @@ impl Three {
 
     /// One more node, the fourth, on a disk of its own; it joins and learns.
     pub(crate) async fn fourth(&self) -> Arc<Node> {
-        let (address, disk) = ("fourth".to_owned(), Arc::new(SimulatedDisk::new(9)));
+        self.another("fourth").await
+    }
+
+    /// One more node at this address, on a disk of its own.
+    pub(crate) async fn another(&self, address: &str) -> Arc<Node> {
+        let (address, disk) = (address.to_owned(), Arc::new(SimulatedDisk::new(9)));
         let (transport, join) = (self.network.at(&address), vec![self::address(1)]);
         let place = Place { transport, address, join, ..Place::alone() };
         let options = options(disk, 1 << 30);
         let (clock, remote) = (self.clocks[0].clone(), self.remote.clone());
-        Node::start(NodeOptions { place, clock, remote, ..options }).await.unwrap()
+        // Nodes that draw the same are taken for one that asks twice.
+        let entropy = Arc::new(Entropy::seeded(place.address.bytes().map(u64::from).sum()));
+        Node::start(NodeOptions { place, clock, remote, entropy, ..options }).await.unwrap()
     }
 
     /// Moves the clocks of all machines.

@@ -252,6 +252,7 @@ mod tests {
             compression: Compression::Zstd,
             checks: Vec::new(),
             consistency: event::Consistency::Strong,
+            replicas: event::Replicas::default(),
         };
         TupleDecoder::new(Arc::new(table), vec![0, 1])
     }

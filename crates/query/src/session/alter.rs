@@ -27,6 +27,7 @@ impl Session {
     pub(super) async fn alter_table(&mut self, alter: &AlterTable) -> Result<Outcome, Error> {
         let name = relation(&alter.name)?;
         let alone = self.block == Block::None;
+        let mut asked = None;
         for attempt in 1.. {
             let table = match self.table(&name) {
                 Ok(table) => table,
@@ -43,6 +44,7 @@ impl Session {
             if changed == *table.definition {
                 break;
             }
+            asked = Some(changed.replicas).filter(|replicas| *replicas != table.definition.replicas);
             changed.version = SchemaVersion(changed.version.0 + 1);
             let demands = Demands::between(&table.definition, &changed);
             let _turn = match demands.is_empty() {
@@ -71,6 +73,9 @@ impl Session {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if let Some(replicas) = asked {
+            self.notice_fewer_nodes(&name.1, replicas);
         }
         Ok(Outcome::Done("ALTER TABLE".to_owned()))
     }
@@ -320,7 +325,7 @@ fn set_options(table: &mut TableDefinition, written: &[SqlOption]) -> Result<(),
         return Err(Error::hinted(
             Condition::FeatureNotSupported,
             format!("option \"{name}\" of an existing table cannot be changed"),
-            "Options that can be changed are retention, compression and consistency.",
+            "Options that can be changed are retention, compression, consistency and replicas.",
         ));
     }
     let given = |value: &str| value != "default";
@@ -334,6 +339,9 @@ fn set_options(table: &mut TableDefinition, written: &[SqlOption]) -> Result<(),
     }
     if let Some(said) = &options.consistency {
         table.consistency = ddl::consistency(Some(said.as_str()).filter(|value| given(value)))?;
+    }
+    if let Some(said) = &options.replicas {
+        table.replicas = ddl::replicas(Some(said.as_str()).filter(|value| given(value)))?;
     }
     if let Some(said) = &options.compression {
         table.compression = ddl::compression(Some(said.as_str()).filter(|value| given(value)))?;

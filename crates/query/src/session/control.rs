@@ -10,7 +10,7 @@ use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, Value,
 };
-use event::{Column, ColumnType, TableKind};
+use event::{Column, ColumnType, Replicas, TableKind};
 use futures::{StreamExt, stream};
 
 use super::change::EVALUATIONS_MAX;
@@ -179,7 +179,7 @@ impl Session {
             self.check_default(column).await?;
         }
         self.ready_checks(&spec.name, &spec.columns, &spec.checks).await?;
-        let name = spec.name.clone();
+        let (name, replicas) = (spec.name.clone(), spec.replicas);
         let unchecked_key =
             matches!(&spec.kind, TableKind::Event(options) if options.dedup.is_none()) && !spec.primary_key.is_empty();
         let done = Outcome::Done("CREATE TABLE".to_owned());
@@ -203,7 +203,19 @@ impl Session {
                 ),
             );
         }
+        self.notice_fewer_nodes(&name, replicas);
         Ok(done)
+    }
+
+    /// Says that the cluster has fewer nodes than shall vote on the rows of a table that asks for more than others.
+    pub(super) fn notice_fewer_nodes(&mut self, table: &str, replicas: Replicas) {
+        let nodes = self.engine.node().catalog().nodes.len();
+        if replicas <= Replicas::default() || nodes >= replicas.count() {
+            return;
+        }
+        let count = replicas.count();
+        let message = format!("table \"{table}\" has fewer than {count} replicas until the cluster has {count} nodes");
+        self.notice("NOTICE", "00000", message);
     }
 
     /// Refuses a DEFAULT that cannot be computed, or is no value of its column.

@@ -43,7 +43,11 @@ impl Session {
         };
         match self.changed(Ok(())).await {
             Err(Error::Cluster(cluster::Error::TableExists(_))) => self.exists_already(create, &name),
-            done => done.map(|()| Outcome::Done(tag)),
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.notice_fewer_nodes(&name, table.definition.replicas);
+                Ok(Outcome::Done(tag))
+            }
         }
     }
 

@@ -205,6 +205,7 @@ fn options_text(table: &TableDefinition, included: Included) -> String {
         positions.iter().map(|at| table.columns[*at].name.replace('\'', "''")).collect::<Vec<_>>().join(",")
     };
     let mut options = vec![format!("consistency = '{}'", table.consistency.name())];
+    options.push(format!("replicas = {}", table.replicas.count()));
     options.push(match table.compression {
         Compression::Zstd => "compression = 'zstd'".to_owned(),
         Compression::Lz4 => "compression = 'lz4'".to_owned(),

@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::{
     Expr, GeneratedAs, Ident, ObjectName, ObjectNamePart, SequenceOptions, SqlOption, TimezoneInfo, Value,
 };
 use event::{
-    Column, ColumnId, ColumnType, Compression, Consistency, Dedup, EventOptions, Identity, IdentityKind, Sharding,
-    TableKind, limits,
+    Column, ColumnId, ColumnType, Compression, Consistency, Dedup, EventOptions, Identity, IdentityKind, Replicas,
+    Sharding, TableKind, limits,
 };
 use storage::routing::can_shard_by;
 
@@ -18,8 +18,6 @@ use crate::error::{Condition, Error};
 
 /// Width of a split when nothing is said.
 const SPLIT_INTERVAL_US: i64 = 86_400_000_000;
-/// What a cluster keeps of every table, once it has so many nodes.
-const REPLICAS: &str = "3";
 /// How PostgreSQL would split a table.
 const PARTITIONING: &str = "declarative partitioning is";
 /// Names of columns that belong to the system.
@@ -50,7 +48,7 @@ const OPTIONS: [(&str, &str); 21] = [
 ];
 
 /// Options that have one value in this release.
-const ONLY: [(&str, &str); 3] = [("replicas", REPLICAS), ("durability", "quorum"), ("late_policy", "accept")];
+const ONLY: [(&str, &str); 2] = [("durability", "quorum"), ("late_policy", "accept")];
 
 /// Options as written, values as text.
 #[derive(Debug, Default)]
@@ -65,6 +63,7 @@ pub(super) struct Options {
     pub(super) retention: Option<String>,
     pub(super) compression: Option<String>,
     pub(super) consistency: Option<String>,
+    pub(super) replicas: Option<String>,
 }
 
 impl Options {
@@ -140,6 +139,7 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
     let compression = compression(options.compression.as_deref())?;
     let checks = checks::stated(create, &name, &columns)?;
     let consistency = consistency(options.consistency.as_deref())?;
+    let replicas = replicas(options.replicas.as_deref())?;
     Ok(TableSpec {
         namespace,
         name,
@@ -151,6 +151,7 @@ pub(crate) fn table_spec(create: &CreateTable) -> Result<TableSpec, Error> {
         compression,
         checks,
         consistency,
+        replicas,
     })
 }
 
@@ -172,6 +173,7 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
     let compression = compression(options.compression.as_deref())?;
     let (primary_key, primary_key_named, unique, checks) = Default::default();
     let consistency = consistency(options.consistency.as_deref())?;
+    let replicas = replicas(options.replicas.as_deref())?;
     Ok(TableSpec {
         namespace,
         name,
@@ -183,6 +185,7 @@ pub(super) fn query_spec(create: &CreateTable, mut columns: Vec<Column>) -> Resu
         compression,
         checks,
         consistency,
+        replicas,
     })
 }
 
@@ -471,11 +474,11 @@ pub(super) fn options(list: &[SqlOption]) -> Result<Options, Error> {
             "retention" => &mut options.retention,
             "compression" => &mut options.compression,
             "consistency" => &mut options.consistency,
+            "replicas" => &mut options.replicas,
             "orderby" => &mut options.orderby,
             meaning => {
                 if let Some((_, only)) = ONLY.iter().find(|(option, _)| *option == meaning)
                     && !value.eq_ignore_ascii_case(only)
-                    && (meaning, value.as_str()) != ("replicas", "1")
                 {
                     let message = format!("value \"{value}\" of option \"{name}\" is not supported");
                     let hint = format!("It is \"{only}\" for every table.");
@@ -573,6 +576,13 @@ pub(super) fn consistency(written: Option<&str>) -> Result<Consistency, Error> {
     let Some(written) = written else { return Ok(Consistency::default()) };
     Consistency::named(written)
         .ok_or_else(|| invalid_option("consistency", written, "strong, session, bounded and eventual"))
+}
+
+/// How many nodes vote on the rows of the table.
+pub(super) fn replicas(written: Option<&str>) -> Result<Replicas, Error> {
+    let Some(written) = written else { return Ok(Replicas::default()) };
+    let count = written.parse::<usize>().ok();
+    count.and_then(Replicas::new).ok_or_else(|| invalid_option("replicas", written, "1, 3, 5 and 7"))
 }
 
 /// Over how many shards rows are spread, and by which columns: those of the series key when nothing is said.

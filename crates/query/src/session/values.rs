@@ -321,6 +321,7 @@ mod tests {
             compression: Compression::Zstd,
             checks: Vec::new(),
             consistency: event::Consistency::Strong,
+            replicas: event::Replicas::default(),
         };
         Arc::new(Table { definition: Arc::new(definition), shards: Vec::new() })
     }

@@ -82,6 +82,7 @@ fn definition() -> TableDefinition {
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn schema() -> SchemaRef {
         bigint("segments"),
         bigint("segment_bytes"),
         Field::new("retention", DataType::Interval(IntervalUnit::MonthDayNano), true),
+        bigint("replicas"),
     ])
 }
 
@@ -60,6 +61,7 @@ pub(super) fn rows(snapshots: &[TableSnapshot]) -> Result<RecordBatch> {
         sum(&|shard| shard.segments.len() as u64),
         sum(&|shard| shard.segments.iter().map(|s| s.meta.bytes).sum()),
         Arc::new(retentions.collect::<IntervalMonthDayNanoArray>()),
+        bigints(snapshots.iter().map(|s| Some(definition(s).replicas.count() as u64))),
     ];
     batch(schema(), columns)
 }

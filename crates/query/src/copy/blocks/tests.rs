@@ -32,6 +32,7 @@ fn table() -> Arc<TableDefinition> {
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     })
 }
 

@@ -38,6 +38,7 @@ fn table() -> Arc<TableDefinition> {
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     })
 }
 

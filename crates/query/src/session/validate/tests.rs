@@ -38,6 +38,7 @@ fn table(checks: &[(&str, &str, bool)], required: bool) -> TableDefinition {
         compression: Compression::Zstd,
         checks: checks.iter().map(check).collect(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
         dropped: Vec::new(),
     }
 }

@@ -71,6 +71,7 @@ async fn table(engine: &Engine) -> Arc<Table> {
         compression: Compression::Zstd,
         checks: Vec::new(),
         consistency: event::Consistency::Strong,
+        replicas: event::Replicas::default(),
     };
     engine.node().create_table(spec).await.unwrap()
 }
