@@ -402,10 +402,10 @@ fn definite(error: Error) -> Error {
     }
 }
 
-/// What was decided is done by the node or its successor, whatever its client was told.
+/// What was decided is done by the node or its successor: its client is never told that it failed, also when the node stops.
 pub(crate) fn goes_on(error: Error) -> Error {
     match error {
-        Error::ShuttingDown(_) | Error::Unknown(_) => error,
+        Error::Unknown(_) => error,
         error => Error::Unknown(format!("the transaction goes on after: {error}")),
     }
 }

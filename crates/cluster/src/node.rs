@@ -707,6 +707,8 @@ async fn stop(
     log: Log,
     lock: DirectoryLock,
 ) -> Result<(), Error> {
+    // A vote or entry that waits for room on a full disk would keep its group from stopping.
+    log.give_up_waiting();
     for group in groups {
         group.shutdown().await;
     }

@@ -11,7 +11,7 @@ use event::{GroupId, NodeId, Origin, StatementId, limits};
 use parking_lot::Mutex;
 use replication::{Group, Proposed, StateMachine};
 use storage::{Command, Outcome, Statement};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::catalog::command::{CatalogCommand, CatalogOutcome, CatalogStatement};
 use crate::error::Error;
@@ -97,7 +97,8 @@ impl Node {
         let ticket = Ticket::new(&self.asking, self.identity.node, self.identity.boot);
         let statement = CatalogStatement { origin: ticket.origin, command };
         let proposed = self.ask_leader(&self.catalog, None, statement).await?;
-        self.catalog.applied(proposed.index).await?;
+        let behind = |_| Error::Unknown("it was done, and this node has not followed the catalog yet".into());
+        tokio::time::timeout(patience(), self.catalog.applied(proposed.index)).await.map_err(behind)??;
         Ok(proposed.outcome)
     }
 
@@ -110,7 +111,20 @@ impl Node {
     }
 
     async fn pass_barrier<M: StateMachine>(&self, group: &Group<M>, begun: Instant) -> Result<u64, Error> {
-        let deadline = begun + Duration::from_millis(limits::LEADER_WAIT_MS);
+        let deadline = begun + patience();
+        // A leader that nobody answers does not know that it leads no longer, and a node without room on its disk follows nobody.
+        match timeout_at(deadline, self.ask_barrier(group, deadline)).await {
+            Ok(passed) => passed,
+            Err(_) if group.leader().is_none_or(|leader| leader == self.identity.node) => {
+                Err(replication::Error::NoLeader(group.id()).into())
+            }
+            Err(_) => {
+                Err(Error::Stale(format!("this node has not followed group {} as far as a read must see", group.id())))
+            }
+        }
+    }
+
+    async fn ask_barrier<M: StateMachine>(&self, group: &Group<M>, deadline: Instant) -> Result<u64, Error> {
         let mut hint = None;
         loop {
             let leader = hint.take().or_else(|| group.leader());
@@ -150,7 +164,7 @@ impl Node {
 
     /// Asks the leader of a group, which is another node, for work that may take its time and may be done twice.
     pub(crate) async fn ask_for_work<M: StateMachine>(&self, group: &Group<M>, request: Request) -> Result<(), Error> {
-        let deadline = Instant::now() + Duration::from_millis(limits::LEADER_WAIT_MS);
+        let deadline = Instant::now() + patience();
         loop {
             let leader = group.leader();
             let answer = match leader {
@@ -177,13 +191,17 @@ impl Node {
         client: Option<ClientId>,
         statement: M::Statement,
     ) -> Result<Proposed<M::Outcome>, Error> {
-        let deadline = Instant::now() + Duration::from_millis(limits::LEADER_WAIT_MS);
+        let deadline = Instant::now() + patience();
         let mut unknown: Option<String> = None;
         let mut hint = None;
         loop {
             let leader = hint.take().or_else(|| group.leader());
             let tried = match leader {
-                Some(leader) if leader == self.identity.node => here(group, statement.clone()).await,
+                Some(leader) if leader == self.identity.node => {
+                    // A leader that no majority answers goes on leading, as far as it knows.
+                    let unanswered = |_| Tried::Unknown("no majority has answered".into());
+                    timeout_at(deadline, here(group, statement.clone())).await.unwrap_or_else(unanswered)
+                }
                 // What may be in a log already is not refused any more: its fate is what is asked for.
                 Some(leader) => self.there(group, leader, client.filter(|_| unknown.is_none()), &statement).await,
                 None => Tried::NotThere(None),
@@ -275,6 +293,11 @@ impl Node {
             }
         }
     }
+}
+
+/// How long a statement or read waits for a leader that a majority follows.
+fn patience() -> Duration {
+    Duration::from_millis(limits::LEADER_WAIT_MS)
 }
 
 /// How long one try may take.

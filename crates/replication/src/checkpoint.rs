@@ -122,13 +122,21 @@ pub(crate) struct CheckpointFile {
     newest: Arc<Mutex<Option<u64>>>,
 }
 
-/// Whether a checkpoint waits for room on the disk.
+/// Whether a checkpoint waits for room on the disk, and whether it shall.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Room(Arc<AtomicBool>);
+pub(crate) struct Room {
+    missing: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
+}
 
 impl Room {
     pub(crate) fn is_missing(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.missing.load(Ordering::SeqCst)
+    }
+
+    /// From now on no checkpoint waits for room.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
     }
 }
 
@@ -167,15 +175,15 @@ impl CheckpointFile {
     }
 
     /// Puts `bytes`, which are the checkpoint of `index`, in the place of the one before, unless that is newer: what the newer one contains may be
-    /// purged already. Durable when this returns. Waits while the disk is full.
+    /// purged already. Durable when this returns. Waits while the disk is full, unless that was given up.
     pub(crate) async fn write(&self, index: u64, bytes: Bytes) -> Result<(), Error> {
         loop {
             let written = self.replace_older(index, bytes.clone()).await.map_err(|e| self.error("write", e));
             let full = written.as_ref().is_err_and(Error::is_disk_full);
-            if self.room.0.swap(full, Ordering::SeqCst) != full && full {
+            if self.room.missing.swap(full, Ordering::SeqCst) != full && full {
                 tracing::error!(file = self.name, "no room for a checkpoint; trying again until there is");
             }
-            if !full {
+            if !full || self.room.given_up.load(Ordering::SeqCst) {
                 return written;
             }
             tokio::time::sleep(FULL_RETRY).await;

@@ -505,6 +505,7 @@ impl<M: StateMachine> Group<M> {
     pub async fn shutdown(&self) {
         self.queue.lock().take();
         self.budget.close();
+        self.room.give_up();
         // Only fails when Raft's task panicked, which `failed` reports.
         let _ = self.raft.shutdown().await;
     }

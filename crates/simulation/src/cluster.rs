@@ -85,6 +85,8 @@ struct World {
     verbose: bool,
     next_id: Mutex<i64>,
     next_table: Mutex<u32>,
+    /// What each client does now.
+    doing: Mutex<BTreeMap<usize, String>>,
 }
 
 impl World {
@@ -133,6 +135,7 @@ async fn run_here(seed: u64) -> Result<ClusterReport, String> {
         verbose: tracing::enabled!(tracing::Level::INFO),
         next_id: Mutex::default(),
         next_table: Mutex::default(),
+        doing: Mutex::default(),
     });
     let mut run = Run::new(seed, world.clone());
     let outcome = run.whole().await;
@@ -173,7 +176,7 @@ impl Run {
         self.found().await?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let clients: Vec<_> = (0..CLIENTS + READERS)
-            .map(|number| Client::new(self.world.clone(), self.rng.random(), number >= CLIENTS))
+            .map(|number| Client::new(number, self.world.clone(), self.rng.random(), number >= CLIENTS))
             .map(|client| tokio::spawn(client.run(stopped.clone())))
             .collect();
         for _ in 0..FAULTS {
@@ -189,7 +192,12 @@ impl Run {
             }
             Ok::<(), String>(())
         });
-        ended.await.map_err(|_| "a statement has no end although nothing fails any more".to_owned())??;
+        let no_end = |_| {
+            let doing: Vec<String> =
+                self.world.doing.lock().values().filter(|what| *what != "nothing").cloned().collect();
+            format!("{} has no end although nothing fails any more", doing.join(", "))
+        };
+        ended.await.map_err(no_end)??;
         self.compare().await?;
         self.end().await
     }

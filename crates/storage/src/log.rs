@@ -251,6 +251,12 @@ impl Log {
         }
     }
 
+    /// From now on nothing waits for room on a full disk: what has waited fails, and with it the log. For a node that is about to stop, whose
+    /// groups would wait for their log first.
+    pub fn give_up_waiting(&self) {
+        self.shared.index.lock().closing = true;
+    }
+
     /// Writes and syncs what waits, then stops the writer.
     pub async fn close(&self) -> Result<(), Error> {
         let (done, outcome) = waiter();

@@ -230,3 +230,12 @@ fn a_transaction_is_hidden_everywhere_or_nowhere() {
     let traced = || (3, JointView { applied: 9, ..view_with_trace(3, transaction, joined()) });
     assert!(is_whole(vec![decider(), (2, view_at(4, &[])), traced()]));
 }
+
+#[test]
+fn what_is_decided_is_never_called_a_failure() {
+    let stops = goes_on(Error::ShuttingDown("the node stops".into()));
+    assert!(matches!(&stops, Error::Unknown(reason) if reason.contains("the node stops")), "{stops:?}");
+    assert!(matches!(goes_on(Error::Conflict), Error::Unknown(_)));
+    let unknown = goes_on(Error::Unknown("lost".into()));
+    assert!(matches!(&unknown, Error::Unknown(reason) if reason == "lost"), "{unknown:?}");
+}

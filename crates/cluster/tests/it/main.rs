@@ -14,6 +14,7 @@ mod join_tokens;
 mod joint;
 mod numbers;
 mod overload;
+mod patience;
 mod placement;
 mod reading;
 mod replicas;

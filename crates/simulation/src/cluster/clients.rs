@@ -26,6 +26,7 @@ const TABLES: usize = 3;
 
 /// One client.
 pub(super) struct Client {
+    number: usize,
     world: Arc<World>,
     rng: StdRng,
     /// It never writes: where writes find no leader and wait, it goes on.
@@ -33,8 +34,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(world: Arc<World>, seed: u64, only_reads: bool) -> Client {
-        Client { world, rng: StdRng::seed_from_u64(seed), only_reads }
+    pub(super) fn new(number: usize, world: Arc<World>, seed: u64, only_reads: bool) -> Client {
+        Client { number, world, rng: StdRng::seed_from_u64(seed), only_reads }
     }
 
     /// Asks until it is told to stop, or something is wrong.
@@ -47,15 +48,37 @@ impl Client {
                 continue;
             }
             let seat = seats[self.rng.random_range(0..seats.len())].clone();
-            if let Err(reason) = self.statement(&seat).await {
+            let outcome = self.statement(&seat).await;
+            self.does("nothing");
+            if let Err(reason) = outcome {
                 self.world.violated(reason);
             }
         }
     }
 
+    /// For whoever asks what has no end.
+    fn does(&self, what: impl Into<String>) {
+        self.world.doing.lock().insert(self.number, what.into());
+    }
+
     async fn statement(&mut self, seat: &Seat) -> Result<(), String> {
         let tables = seat.node.catalog().tables.len();
-        match self.rng.random_range(0..100) {
+        let drawn = self.rng.random_range(0..100);
+        let kind = match drawn {
+            _ if self.only_reads => "a read",
+            _ if tables == 0 => "CREATE TABLE",
+            0..4 if tables < TABLES => "CREATE TABLE",
+            4..5 => "DROP TABLE",
+            5..12 => "a flush",
+            12..16 => "a compaction",
+            16..18 => "an expiry",
+            18..19 => "a bulk write",
+            19..24 => "a DELETE",
+            24..40 => "a read",
+            _ => "a write",
+        };
+        self.does(format!("{kind} at node {} since {} ms", seat.place + 1, self.world.begun.elapsed().as_millis()));
+        match drawn {
             _ if self.only_reads => self.read(seat).await,
             _ if tables == 0 => self.create(seat).await,
             0..4 if tables < TABLES => self.create(seat).await,

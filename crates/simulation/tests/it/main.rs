@@ -1,5 +1,8 @@
 //! Seeds in the gate. `ANNAL_SEED=n` runs one seed of one node, `ANNAL_SEEDS=n` that many from 0.
 
+// A run is one future, of everything from a client's statement down to its disk.
+#![recursion_limit = "256"]
+
 mod three;
 
 use simulation::Report;
