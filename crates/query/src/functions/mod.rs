@@ -17,6 +17,7 @@ mod by_time;
 mod bytes;
 mod cast_named;
 mod compact;
+mod date_trunc;
 mod drop_chunks;
 mod extract;
 mod flush;
@@ -77,6 +78,7 @@ impl Functions {
         Functions {
             scalar: vec![
                 Arc::new(time_bucket::time_bucket()),
+                Arc::new(date_trunc::date_trunc()),
                 Arc::new(to_char::to_char()),
                 Arc::new(random_uuid::gen_random_uuid()),
                 Arc::new(cast_named::cast_named()),
