@@ -89,16 +89,18 @@ impl ScalarUDFImpl for ToChar {
                 let error = Error::report(Condition::DatetimeOverflow, "timestamp out of range");
                 DataFusionError::External(Box::new(error))
             })?;
-            texts.append_value(Moment { local: local.naive_utc(), offset }.format(formats.value(row))?);
+            let moment = Moment { local: local.naive_utc(), offset, zone: zone.map(|zone| (zone, us)) };
+            texts.append_value(moment.format(formats.value(row))?);
         }
         Ok(ColumnarValue::Array(Arc::new(texts.finish())))
     }
 }
 
-/// What clocks show, and how far from UTC they are.
+/// What clocks show, how far from UTC they are, and in which zone at which instant.
 struct Moment {
     local: NaiveDateTime,
     offset: Option<i32>,
+    zone: Option<(Zone, i64)>,
 }
 
 /// What a format may name, in either case; the names of months and days in three.
@@ -211,6 +213,7 @@ impl Moment {
             "Q" => number(out, i64::from(at.month0() / 3 + 1), 1),
             "J" => number(out, i64::from(at.num_days_from_ce()) + DAYS_BEFORE_CE, 1),
             "TZH" | "TZM" | "OF" => self.put_offset(out, pattern),
+            "TZ" => out.push_str(&cased(&self.zone.map_or_else(String::new, |(zone, us)| zone.abbreviation_at(us)))),
             other => {
                 let message = format!("to_char does not support the pattern \"{other}\"");
                 return Err(refusal(message, "Offsets are written by OF, TZH and TZM."));

@@ -74,6 +74,9 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
             let message = "current_time is not supported: there is no type time with time zone";
             return Err(Error::hinted(Condition::FeatureNotSupported, message, "Use localtime, or now()."));
         }
+        "timeofday" => of_values(arguments, |values| {
+            values.is_empty().then(|| "to_char(clock_timestamp(), 'Dy Mon DD HH24:MI:SS.US YYYY TZ')".to_owned())
+        }),
         "make_interval" => interval(arguments),
         "mod" => of_values(arguments, |values| match values {
             [left, right] => Some(format!("(({left}) % ({right}))")),
