@@ -36,6 +36,7 @@ mod ordered;
 mod other_names;
 mod quote;
 mod random_uuid;
+pub(crate) mod regexp;
 mod retention;
 mod round_time;
 mod show_chunks;
@@ -96,6 +97,7 @@ impl Functions {
             .chain(from_char::all())
             .chain(ordered::all())
             .chain(quote::all())
+            .chain(regexp::all())
             .chain(justify::all())
             .chain(make_time::all())
             .chain(other_names::scalar())

@@ -13,6 +13,7 @@ use super::insert::{call, parse_expression};
 use super::{first_rows, operators, select_list};
 use crate::error::{Condition, Error};
 use crate::functions::json::{LIST, OBJECT};
+use crate::functions::regexp::MATCHES;
 use crate::functions::{EXTRACT, FRACTION, MODE};
 
 /// The arguments of `make_interval`; the last one is in seconds and may have a fraction.
@@ -77,6 +78,8 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         "timeofday" => of_values(arguments, |values| {
             values.is_empty().then(|| "to_char(clock_timestamp(), 'Dy Mon DD HH24:MI:SS.US YYYY TZ')".to_owned())
         }),
+        "regexp_matches" => unnested(MATCHES, arguments),
+        "regexp_split_to_table" => unnested("regexp_split_to_array", arguments),
         "make_interval" => interval(arguments),
         "mod" => of_values(arguments, |values| match values {
             [left, right] => Some(format!("(({left}) % ({right}))")),
@@ -105,6 +108,11 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         }
         _ => None,
     })
+}
+
+/// A function that gives rows, as a column of a SELECT: the one that gives them as an array.
+fn unnested(array: &str, arguments: &[FunctionArg]) -> Option<Expr> {
+    Some(call("unnest", vec![call(array, values_of(arguments)?)]))
 }
 
 /// Arguments that are expressions without names.

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::ordinality;
+use super::{ordinality, row_functions};
 
 /// Functions in FROM that give rows of one column.
 const ONE_COLUMN_FUNCTIONS: [&str; 2] = ["generate_series", "unnest"];
@@ -30,8 +30,17 @@ struct FunctionColumns;
 impl VisitorMut for FunctionColumns {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        row_functions::name_values(select);
+        ControlFlow::Continue(())
+    }
+
     // After the parts, so that the call inside of a narrowed one is not met again.
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let Some(rows) = row_functions::unnested(factor) {
+            *factor = rows;
+            return ControlFlow::Continue(());
+        }
         if let Some(numbered) = ordinality::numbered(factor) {
             *factor = numbered;
         }

@@ -259,7 +259,7 @@ impl Session {
             add_views(&state, &list, &catalog, &ast, 0).await?;
             let plan = state.statement_to_plan(ast).await?;
             refuse_statements(&plan)?;
-            let plan = literals::narrow(plan)?;
+            let plan = literals::narrow(lateral_rows::flatten(plan)?)?;
             let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
             let plan = match settled {
                 Ok(settled) => settled,

@@ -283,7 +283,7 @@ async fn plan(
     let statement = DfStatement::Statement(Box::new(ast));
     add_views(state, list, catalog, &statement, depth + 1).await?;
     let plan = state.statement_to_plan(statement).await?;
-    let plan = super::literals::narrow(plan)?;
+    let plan = super::literals::narrow(super::lateral_rows::flatten(plan)?)?;
     // The columns of the day it was made, whatever its tables have by now.
     let given = plan.schema().columns();
     let columns = view.outputs.iter().zip(&view.columns).map(|(output, column)| {
