@@ -57,6 +57,7 @@ mod validate;
 mod values;
 mod versions;
 mod view;
+mod whole_rows;
 mod zoned;
 
 use std::collections::BTreeMap;

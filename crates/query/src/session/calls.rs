@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::insert::{call, parse_expression};
 use super::{first_rows, operators, select_list};
 use crate::error::{Condition, Error};
-use crate::functions::json::{LIST, OBJECT};
+use crate::functions::json::{LINES, LIST, OBJECT, ROW};
 use crate::functions::regexp::MATCHES;
 use crate::functions::{EXTRACT, FRACTION, MODE};
 
@@ -99,6 +99,7 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         "txid_current" | "pg_current_xact_id" => of_values(arguments, |values| {
             values.is_empty().then(|| "CAST(round(date_part('epoch', now()) * 1000000) AS bigint)".to_owned())
         }),
+        "jsonb_set" | "jsonb_insert" | "jsonb_delete_path" => with_path(function, arguments),
         "json_agg" | "jsonb_agg" => aggregated(function, name, arguments),
         "json_object_agg" | "jsonb_object_agg" => aggregated(function, name, arguments),
         "percentile_disc" | "mode" => ordered(function, name, arguments),
@@ -108,6 +109,14 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         }
         _ => None,
     })
+}
+
+/// The second argument is a path, also where it is written as text.
+fn with_path(function: &Function, arguments: &[FunctionArg]) -> Option<Expr> {
+    let mut values = values_of(arguments)?;
+    let path = values.get_mut(1).filter(|path| !matches!(path, Expr::Cast { .. }))?;
+    *path = parse_expression(&format!("CAST({path} AS text[])")).ok()?;
+    Some(call(&function.name.to_string(), values))
 }
 
 /// A function that gives rows, as a column of a SELECT: the one that gives them as an array.
@@ -167,7 +176,10 @@ fn aggregated(function: &Function, name: &str, arguments: &[FunctionArg]) -> Opt
     let to_json = |value: &Expr| call(&format!("to_{json}"), vec![value.clone()]);
     let text = SqlType::Text;
     match (values.as_slice(), name.ends_with("object_agg")) {
-        ([value], false) => Some(call(&format!("{json}_{LIST}"), vec![array_of(to_json(value))])),
+        ([value], false) => {
+            let list = if is_row(value) { LINES } else { LIST };
+            Some(call(&format!("{json}_{list}"), vec![array_of(to_json(value))]))
+        }
         ([key, value], true) => {
             let key = Expr::Cast {
                 kind: CastKind::Cast,
@@ -180,6 +192,11 @@ fn aggregated(function: &Function, name: &str, arguments: &[FunctionArg]) -> Opt
         }
         _ => None,
     }
+}
+
+/// Whether a value is a whole row, spelled out.
+fn is_row(value: &Expr) -> bool {
+    matches!(value, Expr::Function(function) if function.name.to_string().ends_with(ROW))
 }
 
 /// `percentile_disc(f) WITHIN GROUP (ORDER BY x)` as `annal_at_fraction(array_agg(x ORDER BY x), f)`, of the values that are not NULL.

@@ -236,12 +236,12 @@ fn name_select(select: &mut Select) {
     }
 }
 
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
 /// The name PostgreSQL gives an expression, `None` where it says `?column?`.
-fn name_of(expr: &Expr) -> Option<String> {
+pub(super) fn name_of(expr: &Expr) -> Option<String> {
     let fixed = |name: &str| Some(name.to_owned());
     match expr {
         Expr::Identifier(ident) => Some(folded(ident)),
@@ -323,13 +323,15 @@ pub(crate) fn keep_names(original: &Statement, rewritten: &mut Statement) {
     }
 }
 
+/// A column's name without the mark that kept it apart.
+pub(super) fn shown_name(name: &str) -> &str {
+    name.split(MARK).next().unwrap_or_default()
+}
+
 /// The schema as the client sees it: names without the marks that kept them apart, and any column may be NULL, for what a plan says
 /// of that and what its batches say can differ.
 pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
-    let shown = |field: &Arc<Field>| {
-        let name = field.name().split(MARK).next().unwrap_or_default();
-        field.as_ref().clone().with_name(name).with_nullable(true)
-    };
+    let shown = |field: &Arc<Field>| field.as_ref().clone().with_name(shown_name(field.name())).with_nullable(true);
     let fields: Vec<Field> = schema.fields().iter().map(shown).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }

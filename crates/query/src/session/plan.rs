@@ -246,11 +246,12 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
+        let catalog = self.visible();
+        whole_rows::spell_out(&mut ast, &catalog);
         calls::rewrite(&mut ast)?;
         modifiers::apply(&mut ast)?;
         alike::tell_apart(&mut ast);
         zoned::cut_off_in_zone(&mut ast);
-        let catalog = self.visible();
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
         let (state, list) = self.state_over(Arc::clone(&reads));
         let moment = self.moment();

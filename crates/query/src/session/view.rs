@@ -275,6 +275,7 @@ async fn plan(
     let Some(ast) = ast else { return Err(DataFusionError::Internal("a view is a query".to_owned())) };
     let mut ast = Arc::unwrap_or_clone(ast);
     names::name_columns(&mut ast);
+    super::whole_rows::spell_out(&mut ast, catalog);
     super::calls::rewrite(&mut ast).map_err(in_plan)?;
     super::modifiers::apply(&mut ast).map_err(in_plan)?;
     super::alike::tell_apart(&mut ast);
