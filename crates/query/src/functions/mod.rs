@@ -24,6 +24,7 @@ mod flush;
 pub(crate) mod forms;
 mod from_char;
 pub(crate) mod interval;
+mod interval_format;
 mod join_token;
 pub(crate) mod json;
 mod justify;
@@ -43,6 +44,7 @@ mod show_chunks;
 mod sleep;
 mod time_bucket;
 mod to_char;
+mod to_number;
 mod width_bucket;
 
 pub(crate) use bytes::BytesSubstring;
@@ -81,6 +83,7 @@ impl Functions {
                 Arc::new(time_bucket::time_bucket()),
                 Arc::new(date_trunc::date_trunc()),
                 Arc::new(to_char::to_char()),
+                Arc::new(to_number::to_number()),
                 Arc::new(random_uuid::gen_random_uuid()),
                 Arc::new(cast_named::cast_named()),
                 Arc::new(round_time::round_time()),
