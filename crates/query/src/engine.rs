@@ -29,7 +29,7 @@ use crate::functions;
 use crate::interrupt::InterruptibleJoins;
 use crate::memory::QueryMemory;
 use crate::run::{self, ResultStream};
-use crate::session::{Session, Shared};
+use crate::session::{Session, Sessions, Shared};
 use crate::table::covered::DropCoveredFilters;
 use crate::table::segments::SegmentSource;
 
@@ -56,6 +56,8 @@ pub struct Engine {
     environment: Environment,
     /// What sessions of a database share, by its name.
     shared: Mutex<BTreeMap<String, Arc<Shared>>>,
+    /// Who is connected.
+    sessions: Arc<Sessions>,
     /// Whose turn it is to change rows of a table, so that statements do not evaluate in vain.
     turns: Mutex<BTreeMap<TableId, Arc<Semaphore>>>,
 }
@@ -68,7 +70,8 @@ impl Engine {
             let memory = QueryMemory::new(memory_bytes, node.memory().clone());
             Environment::new(node.segment_store(), memory, partitions, functions::of_node(&node))
         };
-        Arc::new(Engine { node, runtime, environment, shared: Mutex::default(), turns: Mutex::default() })
+        let (shared, sessions, turns) = (Mutex::default(), Arc::default(), Mutex::default());
+        Arc::new(Engine { node, runtime, environment, shared, sessions, turns })
     }
 
     /// A session with its own settings, prepared plans and transaction.
@@ -79,6 +82,11 @@ impl Engine {
     /// The node.
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Who is connected.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// Where segments are read.

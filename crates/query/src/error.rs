@@ -79,6 +79,8 @@ pub enum Condition {
     Substring,
     /// 22025
     InvalidEscapeSequence,
+    /// 2201B
+    InvalidRegularExpression,
     /// 2201G
     InvalidWidthBucket,
     /// 22P05

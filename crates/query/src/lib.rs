@@ -33,5 +33,5 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{Condition, Error, Report};
 pub use session::{
     CopyEncoding, CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Prepared, Rows, Session, Statement,
-    TransactionStatus, split_statements,
+    TransactionStatus, modifier_of, split_statements,
 };

@@ -3,6 +3,7 @@
 //! A [`Session`] is driven by one task. Its futures do their CPU work on the query runtime, so they may be polled on a socket's runtime;
 //! dropping a future or a row stream stops the work behind it at its next yield.
 
+mod activity;
 mod alike;
 mod alter;
 mod arithmetic;
@@ -27,6 +28,7 @@ mod depth;
 mod first_rows;
 mod insert;
 mod keys;
+mod lateral_rows;
 mod literals;
 mod modifiers;
 mod names;
@@ -35,7 +37,9 @@ mod ordinality;
 mod pg_catalog;
 mod plan;
 mod report;
+mod result_modifiers;
 mod returning;
+mod row_functions;
 mod rows;
 mod schemas;
 mod select_list;
@@ -54,10 +58,12 @@ mod validate;
 mod values;
 mod versions;
 mod view;
+mod whole_rows;
 mod zoned;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -71,10 +77,13 @@ use datafusion::sql::sqlparser::ast;
 use futures::Stream;
 use parking_lot::Mutex;
 
+use self::activity::Activity;
+pub(crate) use self::activity::Sessions;
 use self::changing::Visible;
 pub use self::copy::CopyIn;
 use self::pg_catalog::SessionCatalog;
 pub(crate) use self::pg_catalog::Shared;
+pub use self::result_modifiers::modifier_of;
 use self::settings::Settings;
 pub(crate) use self::statement::parse;
 pub use self::statement::{Statement, split_statements};
@@ -226,6 +235,8 @@ pub struct Session {
     base: SessionState,
     catalog: SessionCatalog,
     settings: Arc<Mutex<Settings>>,
+    /// What others see of it.
+    activity: Arc<Activity>,
     notices: Vec<Notice>,
     block: Block,
     /// Whose statements these are, for the node that may refuse what is too much.
@@ -276,7 +287,9 @@ impl Session {
     pub(crate) fn new(engine: Arc<Engine>, user: &str, database: &str) -> Session {
         let settings = Arc::new(Mutex::new(Settings::new(user)));
         let visible = Visible::new(&engine);
-        let catalog = SessionCatalog::new(&engine, user, database, &settings, &visible);
+        let activity = Arc::new(Activity::new(user, database, &settings));
+        engine.sessions().enter(&activity);
+        let catalog = SessionCatalog::new(&engine, user, database, &settings, &visible, &activity);
         let base = catalog.state();
         let client = engine.node().client();
         Session {
@@ -286,6 +299,7 @@ impl Session {
             base,
             catalog,
             settings,
+            activity,
             notices: Vec::new(),
             block: Block::None,
             client,
@@ -450,10 +464,16 @@ impl Session {
         self.settings.lock().zone()
     }
 
-    /// What `pg_backend_pid()` answers.
-    pub fn set_backend_pid(&mut self, pid: i32) {
+    /// Says whom the session serves: what `pg_backend_pid()` answers, and where the client is.
+    pub fn serves(&mut self, pid: i32, client: Option<SocketAddr>) {
+        self.activity.serves(pid, client);
         self.catalog.set_backend_pid(pid);
         self.base = self.catalog.state();
+    }
+
+    /// Says that everything asked for has been answered, and the session waits for its client.
+    pub fn waits(&self) {
+        self.activity.waits(self.status());
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

@@ -99,7 +99,7 @@ impl<'d> Connection<'d> {
     }
 
     fn greet(&mut self, startup: Startup, key: Key) -> Result<(), End> {
-        self.session.set_backend_pid(key.process);
+        self.session.serves(key.process, self.socket.peer());
         for (name, value) in &startup.settings {
             if let Err(error) = self.session.set(name, value) {
                 return Err(End::Told(Failure::from(error).into_fatal()));
@@ -249,6 +249,7 @@ impl<'d> Connection<'d> {
             TransactionStatus::Active => ReadyStatus::Transaction,
             TransactionStatus::Failed => ReadyStatus::Error,
         };
+        self.session.waits();
         self.socket.put(&ReadyForQuery::new(status));
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::StringDataRightTruncation => "22001",
         Condition::Substring => "22011",
         Condition::InvalidEscapeSequence => "22025",
+        Condition::InvalidRegularExpression => "2201B",
         Condition::InvalidWidthBucket => "2201G",
         Condition::UntranslatableCharacter => "22P05",
         Condition::CharacterNotInRepertoire => "22021",

@@ -18,7 +18,7 @@ use query::text::{JSONB_VERSION, Zone, write as text};
 
 use crate::binary;
 use crate::error::Failure;
-use crate::types::{PgType, Scalar};
+use crate::types::{PgType, Scalar, announced};
 
 /// Columns of a result, as PostgreSQL bounds them.
 const COLUMNS_MAX: usize = 1664;
@@ -69,17 +69,9 @@ pub(crate) fn description(schema: &Schema, formats: &[Format]) -> Result<RowDesc
         return Err(Failure::new("54011", format!("target lists can have at most {COLUMNS_MAX} entries")));
     }
     let fields = schema.fields().iter().enumerate().map(|(at, field): (usize, &Arc<Field>)| {
-        let pg_type = PgType::of(field);
+        let (oid, modifier) = announced(field);
         let format = formats.get(at).copied().unwrap_or(Format::Text);
-        FieldDescription::new(
-            field.name().clone(),
-            0,
-            0,
-            pg_type.oid(),
-            pg_type.size(),
-            pg_type.modifier(),
-            format.code(),
-        )
+        FieldDescription::new(field.name().clone(), 0, 0, oid, PgType::of(field).size(), modifier, format.code())
     });
     Ok(RowDescription::new(fields.collect()))
 }

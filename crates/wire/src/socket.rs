@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +134,11 @@ impl Socket {
             room: None,
             is_whole: false,
         })
+    }
+
+    /// Where the client is, while that is known.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
     }
 
     /// What tells whether the client is still there.

@@ -1,8 +1,12 @@
 //! PostgreSQL's types: which one an Arrow column is sent as, and which Arrow type a parameter becomes.
 
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
-use event::{ColumnType, UUID_BYTES};
+use event::{ColumnType, Modifier, UUID_BYTES};
 use std::sync::Arc;
+
+/// Text whose length is bounded, or was said not to be.
+const VARCHAR_OID: u32 = 1043;
+const VARCHAR_LIST_OID: u32 = 1015;
 
 /// A type as clients know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +161,17 @@ impl PgType {
             }
             _ => PgType::Scalar(scalar_of(field)),
         }
+    }
+}
+
+/// Object id and modifier with which a column is announced.
+pub(crate) fn announced(field: &Field) -> (u32, i32) {
+    let pg_type = PgType::of(field);
+    match (pg_type, query::modifier_of(field)) {
+        (PgType::Scalar(Scalar::Text), Some(length @ Modifier::Varchar { .. })) => (VARCHAR_OID, length.number()),
+        (PgType::List(Scalar::Text), Some(length @ Modifier::Varchar { .. })) => (VARCHAR_LIST_OID, length.number()),
+        (_, Some(digits @ Modifier::Fraction { .. })) => (pg_type.oid(), digits.number()),
+        _ => (pg_type.oid(), pg_type.modifier()),
     }
 }
 

@@ -17,12 +17,14 @@ mod by_time;
 mod bytes;
 mod cast_named;
 mod compact;
+mod date_trunc;
 mod drop_chunks;
 mod extract;
 mod flush;
 pub(crate) mod forms;
 mod from_char;
 pub(crate) mod interval;
+mod interval_format;
 mod join_token;
 pub(crate) mod json;
 mod justify;
@@ -35,12 +37,14 @@ mod ordered;
 mod other_names;
 mod quote;
 mod random_uuid;
+pub(crate) mod regexp;
 mod retention;
 mod round_time;
 mod show_chunks;
 mod sleep;
 mod time_bucket;
 mod to_char;
+mod to_number;
 mod width_bucket;
 
 pub(crate) use bytes::BytesSubstring;
@@ -77,7 +81,9 @@ impl Functions {
         Functions {
             scalar: vec![
                 Arc::new(time_bucket::time_bucket()),
+                Arc::new(date_trunc::date_trunc()),
                 Arc::new(to_char::to_char()),
+                Arc::new(to_number::to_number()),
                 Arc::new(random_uuid::gen_random_uuid()),
                 Arc::new(cast_named::cast_named()),
                 Arc::new(round_time::round_time()),
@@ -94,6 +100,7 @@ impl Functions {
             .chain(from_char::all())
             .chain(ordered::all())
             .chain(quote::all())
+            .chain(regexp::all())
             .chain(justify::all())
             .chain(make_time::all())
             .chain(other_names::scalar())

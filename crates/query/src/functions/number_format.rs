@@ -1,4 +1,4 @@
-//! `to_char(number, format)`: digits, groups, sign, rounding as PostgreSQL's patterns say.
+//! `to_char(number, format)`: digits, groups, sign, rounding as PostgreSQL's patterns say. [`super::to_number`] reads by the same formats.
 
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ fn decimal(value: i128, scale: usize, behind: usize) -> String {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
+pub(super) enum Node {
     /// `9`, or `0` when zeros are shown.
     Digit {
         zero: bool,
@@ -120,7 +120,7 @@ enum Node {
 
 /// Who shows the sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signed {
+pub(super) enum Signed {
     /// A place before the first digit.
     Place,
     /// `S` before the digits.
@@ -132,16 +132,17 @@ enum Signed {
 }
 
 #[derive(Debug)]
-struct Format {
-    nodes: Vec<Node>,
+pub(super) struct Format {
+    pub(super) nodes: Vec<Node>,
     before: usize,
-    behind: usize,
+    /// Digits behind the point.
+    pub(super) behind: usize,
     fill: bool,
-    signed: Signed,
+    pub(super) signed: Signed,
 }
 
 impl Format {
-    fn parse(text: &str) -> Result<Format> {
+    pub(super) fn parse(text: &str) -> Result<Format> {
         let mut format = Format { nodes: Vec::new(), before: 0, behind: 0, fill: true, signed: Signed::Place };
         let mut rest = text;
         while let Some(first) = rest.chars().next() {

@@ -1,17 +1,18 @@
-//! `to_char(time, format)`: PostgreSQL's patterns, where the library's function takes those of C. Numbers are in [`super::number_format`].
+//! `to_char(time, format)`: PostgreSQL's patterns, where the library's function takes those of C. Numbers are in
+//! [`super::number_format`], intervals in [`super::interval_format`].
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, StringBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::number_format;
+use super::{interval_format, number_format};
 use crate::error::{Condition, Error};
 use crate::text::Zone;
 
@@ -54,12 +55,13 @@ impl ScalarUDFImpl for ToChar {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments[0] {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => Ok(DataType::Utf8),
+            DataType::Interval(_) => Ok(DataType::Utf8),
             ref number if number_format::is_number(number) => Ok(DataType::Utf8),
             ref other => {
                 let message = format!("to_char of {} is not supported", kind(other));
                 Err(refusal(
                     message,
-                    "to_char takes a date, a timestamp or a number. Cast to text, or format in the client.",
+                    "to_char takes a date, a timestamp, an interval or a number. Cast to text, or format in the client.",
                 ))
             }
         }
@@ -71,6 +73,11 @@ impl ScalarUDFImpl for ToChar {
         let [times, formats] = take_function_args(self.name(), arrays)?;
         if number_format::is_number(times.data_type()) {
             return Ok(ColumnarValue::Array(number_format::format_all(&times, &formats)?));
+        }
+        if matches!(times.data_type(), DataType::Interval(_)) {
+            let intervals = cast(&times, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+            let formats = cast(&formats, &DataType::Utf8)?;
+            return Ok(ColumnarValue::Array(interval_format::format_all(&intervals, formats.as_string::<i32>())?));
         }
         let zone = matches!(times.data_type(), DataType::Timestamp(_, Some(_))).then_some(zone);
         let own = DataType::Timestamp(TimeUnit::Microsecond, zone.is_some().then(|| "UTC".into()));
@@ -89,16 +96,18 @@ impl ScalarUDFImpl for ToChar {
                 let error = Error::report(Condition::DatetimeOverflow, "timestamp out of range");
                 DataFusionError::External(Box::new(error))
             })?;
-            texts.append_value(Moment { local: local.naive_utc(), offset }.format(formats.value(row))?);
+            let moment = Moment { local: local.naive_utc(), offset, zone: zone.map(|zone| (zone, us)) };
+            texts.append_value(moment.format(formats.value(row))?);
         }
         Ok(ColumnarValue::Array(Arc::new(texts.finish())))
     }
 }
 
-/// What clocks show, and how far from UTC they are.
+/// What clocks show, how far from UTC they are, and in which zone at which instant.
 struct Moment {
     local: NaiveDateTime,
     offset: Option<i32>,
+    zone: Option<(Zone, i64)>,
 }
 
 /// What a format may name, in either case; the names of months and days in three.
@@ -108,46 +117,54 @@ const PATTERNS: [&str; 65] = [
     "IDDD", "ID", "HH24", "HH12", "HH", "SSSSS", "SSSS", "SS", "US", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "A.M.",
     "P.M.", "AM", "PM", "WW", "W", "IW", "Q", "J", "TZH", "TZM", "TZ", "OF", "FM", "FX", "TM", "SP",
 ];
-const ROMAN_MONTHS: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
+pub(super) const ROMAN_MONTHS: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
 /// Roman months are padded to the longest of them.
-const ROMAN_WIDTH: usize = 4;
+pub(super) const ROMAN_WIDTH: usize = 4;
+
+/// Patterns become what `put` writes for them, text in double quotes what is in them, all else itself. `put` is given the pattern, how it is
+/// written, and whether it is filled up.
+pub(super) fn formatted(
+    format: &str,
+    put: impl Fn(&mut String, &'static str, &str, bool) -> Result<()>,
+) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = format;
+    let mut fill = true;
+    while let Some(first) = rest.chars().next() {
+        if first == '"' {
+            let quoted = &rest[1..];
+            let end = quoted.find('"').unwrap_or(quoted.len());
+            out.push_str(&quoted[..end]);
+            rest = quoted.get(end + 1..).unwrap_or("");
+            continue;
+        }
+        let Some((pattern, written)) = pattern(rest) else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        };
+        rest = &rest[written.len()..];
+        if matches!(pattern, "FM" | "TM" | "FX") {
+            fill &= pattern == "FX";
+            continue;
+        }
+        let begin = out.len();
+        put(&mut out, pattern, written, fill)?;
+        fill = true;
+        if let Some(suffix @ ("TH" | "th")) = rest.get(..2)
+            && out[begin..].ends_with(|last: char| last.is_ascii_digit())
+        {
+            let ending = ordinal_ending(&out[begin..]);
+            out.push_str(&if suffix == "TH" { ending.to_uppercase() } else { ending.to_owned() });
+            rest = &rest[2..];
+        }
+    }
+    Ok(out)
+}
 
 impl Moment {
-    /// Patterns become what they stand for, text in double quotes what is in them, all else itself.
     fn format(&self, format: &str) -> Result<String> {
-        let mut out = String::new();
-        let mut rest = format;
-        let mut fill = true;
-        while let Some(first) = rest.chars().next() {
-            if first == '"' {
-                let quoted = &rest[1..];
-                let end = quoted.find('"').unwrap_or(quoted.len());
-                out.push_str(&quoted[..end]);
-                rest = quoted.get(end + 1..).unwrap_or("");
-                continue;
-            }
-            let Some((pattern, written)) = pattern(rest) else {
-                out.push(first);
-                rest = &rest[first.len_utf8()..];
-                continue;
-            };
-            rest = &rest[written.len()..];
-            if matches!(pattern, "FM" | "TM" | "FX") {
-                fill &= pattern == "FX";
-                continue;
-            }
-            let begin = out.len();
-            self.put(&mut out, pattern, written, fill)?;
-            fill = true;
-            if let Some(suffix @ ("TH" | "th")) = rest.get(..2)
-                && out[begin..].ends_with(|last: char| last.is_ascii_digit())
-            {
-                let ending = ordinal_ending(&out[begin..]);
-                out.push_str(&if suffix == "TH" { ending.to_uppercase() } else { ending.to_owned() });
-                rest = &rest[2..];
-            }
-        }
-        Ok(out)
+        formatted(format, |out, pattern, written, fill| self.put(out, pattern, written, fill))
     }
 
     fn put(&self, out: &mut String, pattern: &str, written: &str, fill: bool) -> Result<()> {
@@ -157,9 +174,7 @@ impl Moment {
             // Writing to a String cannot fail.
             let _ok = if fill { write!(out, "{value:0width$}") } else { write!(out, "{value}") };
         };
-        let cased = |text: &str| {
-            if written.starts_with(char::is_lowercase) { text.to_lowercase() } else { text.to_owned() }
-        };
+        let cased = |text: &str| cased(text, written);
         let year = i64::from(at.year());
         let iso_year = i64::from(at.iso_week().year());
         let us = at.nanosecond() / 1_000;
@@ -211,6 +226,7 @@ impl Moment {
             "Q" => number(out, i64::from(at.month0() / 3 + 1), 1),
             "J" => number(out, i64::from(at.num_days_from_ce()) + DAYS_BEFORE_CE, 1),
             "TZH" | "TZM" | "OF" => self.put_offset(out, pattern),
+            "TZ" => out.push_str(&cased(&self.zone.map_or_else(String::new, |(zone, us)| zone.abbreviation_at(us)))),
             other => {
                 let message = format!("to_char does not support the pattern \"{other}\"");
                 return Err(refusal(message, "Offsets are written by OF, TZH and TZM."));
@@ -246,6 +262,11 @@ pub(super) fn pattern(text: &str) -> Option<(&'static str, &str)> {
     found.map(|found| (found, &text[..found.len()]))
 }
 
+/// A text in the letters in which its pattern is written.
+pub(super) fn cased(text: &str, written: &str) -> String {
+    if written.starts_with(char::is_lowercase) { text.to_lowercase() } else { text.to_owned() }
+}
+
 fn name(out: &mut String, name: &str, pattern: &str, width: usize, fill: bool) {
     let cased = match pattern {
         upper if upper.chars().all(char::is_uppercase) => name.to_uppercase(),
@@ -270,7 +291,6 @@ fn ordinal_ending(digits: &str) -> &'static str {
 
 fn kind(data_type: &DataType) -> &'static str {
     match data_type {
-        DataType::Interval(_) | DataType::Duration(_) => "intervals",
         numbers if numbers.is_numeric() => "numbers",
         _ => "such values",
     }

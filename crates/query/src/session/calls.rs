@@ -12,7 +12,8 @@ use datafusion::sql::sqlparser::ast::{
 use super::insert::{call, parse_expression};
 use super::{first_rows, operators, select_list};
 use crate::error::{Condition, Error};
-use crate::functions::json::{LIST, OBJECT};
+use crate::functions::json::{LINES, LIST, OBJECT, ROW};
+use crate::functions::regexp::MATCHES;
 use crate::functions::{EXTRACT, FRACTION, MODE};
 
 /// The arguments of `make_interval`; the last one is in seconds and may have a fraction.
@@ -74,6 +75,11 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
             let message = "current_time is not supported: there is no type time with time zone";
             return Err(Error::hinted(Condition::FeatureNotSupported, message, "Use localtime, or now()."));
         }
+        "timeofday" => of_values(arguments, |values| {
+            values.is_empty().then(|| "to_char(clock_timestamp(), 'Dy Mon DD HH24:MI:SS.US YYYY TZ')".to_owned())
+        }),
+        "regexp_matches" => unnested(MATCHES, arguments),
+        "regexp_split_to_table" => unnested("regexp_split_to_array", arguments),
         "make_interval" => interval(arguments),
         "mod" => of_values(arguments, |values| match values {
             [left, right] => Some(format!("(({left}) % ({right}))")),
@@ -93,6 +99,7 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         "txid_current" | "pg_current_xact_id" => of_values(arguments, |values| {
             values.is_empty().then(|| "CAST(round(date_part('epoch', now()) * 1000000) AS bigint)".to_owned())
         }),
+        "jsonb_set" | "jsonb_insert" | "jsonb_delete_path" => with_path(function, arguments),
         "json_agg" | "jsonb_agg" => aggregated(function, name, arguments),
         "json_object_agg" | "jsonb_object_agg" => aggregated(function, name, arguments),
         "percentile_disc" | "mode" => ordered(function, name, arguments),
@@ -102,6 +109,19 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
         }
         _ => None,
     })
+}
+
+/// The second argument is a path, also where it is written as text.
+fn with_path(function: &Function, arguments: &[FunctionArg]) -> Option<Expr> {
+    let mut values = values_of(arguments)?;
+    let path = values.get_mut(1).filter(|path| !matches!(path, Expr::Cast { .. }))?;
+    *path = parse_expression(&format!("CAST({path} AS text[])")).ok()?;
+    Some(call(&function.name.to_string(), values))
+}
+
+/// A function that gives rows, as a column of a SELECT: the one that gives them as an array.
+fn unnested(array: &str, arguments: &[FunctionArg]) -> Option<Expr> {
+    Some(call("unnest", vec![call(array, values_of(arguments)?)]))
 }
 
 /// Arguments that are expressions without names.
@@ -156,7 +176,10 @@ fn aggregated(function: &Function, name: &str, arguments: &[FunctionArg]) -> Opt
     let to_json = |value: &Expr| call(&format!("to_{json}"), vec![value.clone()]);
     let text = SqlType::Text;
     match (values.as_slice(), name.ends_with("object_agg")) {
-        ([value], false) => Some(call(&format!("{json}_{LIST}"), vec![array_of(to_json(value))])),
+        ([value], false) => {
+            let list = if is_row(value) { LINES } else { LIST };
+            Some(call(&format!("{json}_{list}"), vec![array_of(to_json(value))]))
+        }
         ([key, value], true) => {
             let key = Expr::Cast {
                 kind: CastKind::Cast,
@@ -169,6 +192,11 @@ fn aggregated(function: &Function, name: &str, arguments: &[FunctionArg]) -> Opt
         }
         _ => None,
     }
+}
+
+/// Whether a value is a whole row, spelled out.
+fn is_row(value: &Expr) -> bool {
+    matches!(value, Expr::Function(function) if function.name.to_string().ends_with(ROW))
 }
 
 /// `percentile_disc(f) WITHIN GROUP (ORDER BY x)` as `annal_at_fraction(array_agg(x ORDER BY x), f)`, of the values that are not NULL.

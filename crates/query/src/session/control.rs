@@ -42,7 +42,10 @@ impl Session {
             ast = Arc::new(Ast::CreateTable(Box::pin(self.spelled_out(create, included)).await?));
         }
         self.note_begun(&ast).await?;
-        self.statement_began = Some(chrono::Utc::now());
+        let moment = chrono::Utc::now();
+        self.statement_began = Some(moment);
+        let transaction = self.started.filter(|_| matches!(self.block, Block::Explicit { .. }));
+        self.activity.begins(&statement.text, moment, transaction);
         self.turn = None;
         match ast.as_ref() {
             changing if is_change(changing) => Box::pin(self.change(statement, &ast, &parameters)).await,

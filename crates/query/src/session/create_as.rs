@@ -12,7 +12,7 @@ use super::ddl::{check_column_name, folded, query_spec, relation};
 use super::defaults::DefaultValue;
 use super::plan::as_query;
 use super::rows::{Target, sql_name};
-use super::{Outcome, Session, Statement, names, pg_catalog};
+use super::{Outcome, Session, Statement, modifier_of, names, pg_catalog};
 use crate::error::{Condition, Error};
 
 impl Session {
@@ -29,7 +29,7 @@ impl Session {
             return self.exists_already(create, &name);
         }
         let planned = self.planned(statement, as_query(query)).await?;
-        let columns = columns(create, &names::shown(planned.columns()))?;
+        let columns = columns(create, &names::shown(&planned.columns()))?;
         let spec = query_spec(create, columns)?;
         let created = self.changing().await?.create_table(spec).await;
         self.note_on_commit(create, &created);
@@ -106,7 +106,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
         let id = ColumnId(at as u32 + 1);
         columns.push(Column {
             identity: None,
-            modifier: None,
+            modifier: modifier_of(field),
             required: false,
             initial: None,
             stored: None,

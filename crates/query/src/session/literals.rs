@@ -144,7 +144,8 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let settled = expr.transform_up(|expr| {
         let expr = narrow_one(read_beside(expr, schema));
-        Ok(Transformed::yes(by_length(count_elements(widen_sum(expr, schema)), schema)))
+        let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
+        Ok(Transformed::yes(by_length(expr, schema)))
     });
     Ok(settled?.data)
 }
@@ -156,6 +157,18 @@ fn count_elements(expr: Expr) -> Expr {
     match call.func.name() {
         "cardinality" => integer(expr),
         "array_length" => nullif(integer(expr), lit(0_i32)),
+        _ => expr,
+    }
+}
+
+/// A series between integers is one of integers; the library's is of bigints.
+fn narrow_series(expr: Expr, schema: &DFSchema) -> Expr {
+    let is_integer = |arg: &Expr| matches!(arg.get_type(schema), Ok(DataType::Int16 | DataType::Int32));
+    match &expr {
+        Expr::ScalarFunction(call) if call.func.name() == "generate_series" && call.args.iter().all(is_integer) => {
+            let integers = DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true)));
+            datafusion::logical_expr::cast(expr, integers)
+        }
         _ => expr,
     }
 }

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::ordinality;
+use super::{ordinality, row_functions};
 
 /// Functions in FROM that give rows of one column.
 const ONE_COLUMN_FUNCTIONS: [&str; 2] = ["generate_series", "unnest"];
@@ -30,8 +30,17 @@ struct FunctionColumns;
 impl VisitorMut for FunctionColumns {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        row_functions::name_values(select);
+        ControlFlow::Continue(())
+    }
+
     // After the parts, so that the call inside of a narrowed one is not met again.
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let Some(rows) = row_functions::unnested(factor) {
+            *factor = rows;
+            return ControlFlow::Continue(());
+        }
         if let Some(numbered) = ordinality::numbered(factor) {
             *factor = numbered;
         }
@@ -227,12 +236,12 @@ fn name_select(select: &mut Select) {
     }
 }
 
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
 /// The name PostgreSQL gives an expression, `None` where it says `?column?`.
-fn name_of(expr: &Expr) -> Option<String> {
+pub(super) fn name_of(expr: &Expr) -> Option<String> {
     let fixed = |name: &str| Some(name.to_owned());
     match expr {
         Expr::Identifier(ident) => Some(folded(ident)),
@@ -314,13 +323,15 @@ pub(crate) fn keep_names(original: &Statement, rewritten: &mut Statement) {
     }
 }
 
+/// A column's name without the mark that kept it apart.
+pub(super) fn shown_name(name: &str) -> &str {
+    name.split(MARK).next().unwrap_or_default()
+}
+
 /// The schema as the client sees it: names without the marks that kept them apart, and any column may be NULL, for what a plan says
 /// of that and what its batches say can differ.
 pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
-    let shown = |field: &Arc<Field>| {
-        let name = field.name().split(MARK).next().unwrap_or_default();
-        field.as_ref().clone().with_name(name).with_nullable(true)
-    };
+    let shown = |field: &Arc<Field>| field.as_ref().clone().with_name(shown_name(field.name())).with_nullable(true);
     let fields: Vec<Field> = schema.fields().iter().map(shown).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }

@@ -24,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use self::information_schema::InformationSchema;
 use self::relations::StatementPgCatalog;
 pub(super) use self::relations::column_type;
+use super::activity::Activity;
 use super::arithmetic::CheckArithmetic;
 use super::changing::Visible;
 use super::literals::{Microseconds, ReadLiterals};
@@ -33,6 +34,7 @@ use crate::error::Error;
 use crate::table::{Reads, Snapshots, StatementCatalog};
 use crate::views;
 
+mod activity;
 mod functions;
 mod hypertable;
 mod information_schema;
@@ -91,6 +93,7 @@ impl SessionCatalog {
         database: &str,
         settings: &Arc<Mutex<Settings>>,
         visible: &Visible,
+        activity: &Arc<Activity>,
     ) -> SessionCatalog {
         let shared = engine.shared(database);
         let text = |value: &str| ScalarValue::Utf8(Some(value.to_owned()));
@@ -105,6 +108,7 @@ impl SessionCatalog {
             current_setting(settings),
             set_config(settings),
             unlock_all(),
+            activity::statement_timestamp(activity),
         ]);
         SessionCatalog { shared, functions, settings: Arc::clone(settings) }
     }
@@ -136,6 +140,7 @@ impl SessionCatalog {
             Arc::clone(&views),
             &self.shared.database,
             &self.settings,
+            engine.sessions(),
         );
         statement.add_schema("pg_catalog", Arc::new(pg_catalog));
         let standard = InformationSchema::new(&self.shared.database, Arc::clone(catalog), views);

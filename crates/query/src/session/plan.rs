@@ -17,7 +17,7 @@ use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, Statement as Ast};
-use event::Consistency;
+use event::{Consistency, Modifier};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
@@ -28,7 +28,10 @@ use super::report::{self, Known};
 use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
-use super::{Block, Prepared, Rows, Session, alike, calls, literals, modifiers, names, pg_catalog, tokens, zoned};
+use super::{
+    Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, pg_catalog,
+    result_modifiers, tokens, whole_rows, zoned,
+};
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
 use crate::table::{Reads, Snapshots, StatementCatalog};
@@ -40,6 +43,8 @@ pub(super) const REPLANS_MAX: u32 = 3;
 pub(super) struct Runnable {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
+    /// Lengths and precisions of the columns.
+    modifiers: Vec<Option<Modifier>>,
 }
 
 /// A plan with the state it was made in.
@@ -49,6 +54,8 @@ pub(super) struct Planned {
     state: SessionState,
     moment: Moment,
     reads: Arc<Reads>,
+    /// Lengths that were written and planning does not know.
+    written: Vec<Option<Modifier>>,
 }
 
 impl Planned {
@@ -64,9 +71,18 @@ impl Planned {
         names
     }
 
-    /// The columns it gives.
-    pub(super) fn columns(&self) -> &SchemaRef {
-        self.plan.schema().inner()
+    /// The columns it gives, with their lengths and precisions.
+    pub(super) fn columns(&self) -> SchemaRef {
+        result_modifiers::with_modifiers(self.plan.schema().inner(), &self.modifiers())
+    }
+
+    /// Lengths and precisions of the columns it gives.
+    pub(super) fn modifiers(&self) -> Vec<Option<Modifier>> {
+        let mut modifiers = result_modifiers::of_plan(&self.plan);
+        for (found, written) in modifiers.iter_mut().zip(&self.written) {
+            *found = found.or(*written);
+        }
+        modifiers
     }
 }
 
@@ -192,7 +208,7 @@ impl Session {
             Ast::Query(_) => {
                 let planned = self.planned(statement, ast.clone()).await?;
                 prepared.parameters = parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
-                prepared.columns = Some(names::shown(planned.plan.schema().inner()));
+                prepared.columns = Some(names::shown(&planned.columns()));
                 prepared.planned = OneTime::new(planned);
             }
             Ast::Insert(insert) => {
@@ -246,11 +262,13 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         names::name_columns(&mut ast);
+        let catalog = self.visible();
+        whole_rows::spell_out(&mut ast, &catalog);
         calls::rewrite(&mut ast)?;
+        let written = result_modifiers::written(&ast);
         modifiers::apply(&mut ast)?;
         alike::tell_apart(&mut ast);
         zoned::cut_off_in_zone(&mut ast);
-        let catalog = self.visible();
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
         let (state, list) = self.state_over(Arc::clone(&reads));
         let moment = self.moment();
@@ -259,7 +277,7 @@ impl Session {
             add_views(&state, &list, &catalog, &ast, 0).await?;
             let plan = state.statement_to_plan(ast).await?;
             refuse_statements(&plan)?;
-            let plan = literals::narrow(plan)?;
+            let plan = literals::narrow(lateral_rows::flatten(plan)?)?;
             let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
             let plan = match settled {
                 Ok(settled) => settled,
@@ -267,7 +285,7 @@ impl Session {
                 Err(_) if !plan.get_parameter_types()?.is_empty() => plan,
                 Err(error) => return Err(error),
             };
-            Ok(Planned { plan, state, moment, reads })
+            Ok(Planned { plan, state, moment, reads, written })
         });
         planned.await.map_err(|error| self.worded(error, statement))
     }
@@ -301,9 +319,11 @@ impl Session {
     pub(super) async fn made_ready(
         &self,
         statement: &super::Statement,
-        Planned { plan, state, reads, .. }: Planned,
+        planned: Planned,
         parameters: &[ScalarValue],
     ) -> Result<Runnable, Error> {
+        let modifiers = planned.modifiers();
+        let Planned { plan, state, reads, .. } = planned;
         let parameters = parameters.to_vec();
         let state = self.begun(state);
         let runnable = self.engine.work(async move {
@@ -312,7 +332,7 @@ impl Session {
                 false => plan.with_param_values(ParamValues::from(parameters))?,
             };
             let plan = state.create_physical_plan(&plan).await?;
-            Ok(Runnable { plan, context: state.task_ctx() })
+            Ok(Runnable { plan, context: state.task_ctx(), modifiers })
         });
         let runnable = runnable.await.map_err(|error| self.worded(error, statement))?;
         let staleness = match reads.staleness() {
@@ -370,7 +390,9 @@ impl Session {
         planned: &OneTime,
     ) -> Result<Rows, Error> {
         let runnable = self.runnable(statement, ast, parameters, planned).await?;
-        Ok(self.rows(statement, self.start(&runnable), "SELECT"))
+        let mut rows = self.rows(statement, self.start(&runnable), "SELECT");
+        rows.columns = result_modifiers::with_modifiers(&rows.columns, &runnable.modifiers);
+        Ok(rows)
     }
 
     /// A running plan as rows with the names the client sees and errors in PostgreSQL's words.

@@ -359,11 +359,6 @@ fn from_text(text: &str, known: &Known) -> Report {
     {
         return cast(body);
     }
-    if body.contains("must be an INTEGER or NULL, got Column") {
-        let message = "a series in FROM that depends on other tables of FROM is not supported";
-        let hint = "Make it a column: SELECT t.n, generate_series(1, t.n) FROM t.";
-        return Report { hint: Some(hint.to_owned()), ..plain(Condition::FeatureNotSupported, message) };
-    }
     if body.contains("Unsupported") || body.contains("not supported") || body.contains("not implemented") {
         return plain(Condition::FeatureNotSupported, first_line(body));
     }

@@ -71,7 +71,7 @@ impl Session {
         let planned = self.planned_over(&prepared.statement, query, reads).await?;
         let types = self.types_of(&planned, given, &prepared.statement)?;
         prepared.parameters.extend(types.into_iter().skip(prepared.parameters.len()));
-        prepared.columns = Some(names::shown(planned.columns()));
+        prepared.columns = Some(names::shown(&planned.columns()));
         Ok(())
     }
 

@@ -93,7 +93,9 @@ fn rows_of(function: &Function) -> Option<Expr> {
     let FunctionArguments::List(list) = &function.args else { return None };
     let arguments: Vec<String> = list.args.iter().map(ToString::to_string).collect();
     let text = match arguments.as_slice() {
-        [text, by] if is_named(&function.name, "string_to_table") => format!("{UNNEST}(string_to_array({text}, {by}))"),
+        [_, _] | [_, _, _] if is_named(&function.name, "string_to_table") => {
+            format!("{UNNEST}(string_to_array({}))", arguments.join(", "))
+        }
         [array, dimension] if is_named(&function.name, "generate_subscripts") && dimension == "1" => {
             format!("CAST({UNNEST}({SERIES}(1, cardinality({array}))) AS integer)")
         }

@@ -444,3 +444,25 @@ async fn a_commit_says_that_it_is_under_way() {
     drop(world);
     consensus.shutdown_background();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_see_what_others_do() {
+    let world = world().await;
+    let (mut one, mut other) = (world.session(), world.session());
+    one.serves(7, None);
+    other.serves(8, Some(([127, 0, 0, 1], 4000).into()));
+    ok(&mut other, "begin; select 1", "BEGIN\n?column?\n1").await;
+    other.waits();
+    let listed = "select pid, state, wait_event, client_addr, client_port, xact_start = query_start as open \
+                  from pg_stat_activity order by pid";
+    ok(
+        &mut one,
+        listed,
+        "pid|state|wait_event|client_addr|client_port|open\n7|active|NULL|NULL|NULL|true\n\
+         8|idle in transaction|ClientRead|127.0.0.1|4000|false",
+    )
+    .await;
+    ok(&mut one, "select query from pg_stat_activity where pid = 8", "query\nselect 1").await;
+    drop(other);
+    ok(&mut one, "select count(*) from pg_stat_activity", "count\n1").await;
+}

@@ -10,14 +10,14 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{CreateTableOptions, CreateView, ObjectName, Query, Statement as Ast};
-use event::{Column, ColumnId, ColumnType, TableId};
+use event::{Column, ColumnId, ColumnType, Modifier, TableId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::ddl::{folded, relation};
 use super::plan::REPLANS_MAX;
 use super::report::nearest;
-use super::{Block, Outcome, Session, names, pg_catalog, statement};
+use super::{Block, Outcome, Session, modifier_of, names, pg_catalog, result_modifiers, statement};
 use crate::error::{Condition, Error};
 use crate::table::StatementCatalog;
 
@@ -65,8 +65,8 @@ impl Session {
         (namespace, name): (&str, &str),
         query: &str,
     ) -> Result<View, Error> {
-        let given = self.planned_view(query).await?;
-        let mut columns = columns(given.inner())?;
+        let (given, modifiers) = self.planned_view(query).await?;
+        let mut columns = columns(&result_modifiers::with_modifiers(given.inner(), &modifiers))?;
         if create.columns.len() > columns.len() {
             let message = "CREATE VIEW specifies more column names than columns";
             return Err(Error::report(Condition::SyntaxError, message));
@@ -90,8 +90,8 @@ impl Session {
         })
     }
 
-    /// What the query of a view gives.
-    async fn planned_view(&self, query: &str) -> Result<Arc<DFSchema>, Error> {
+    /// What the query of a view gives, with its lengths and precisions.
+    async fn planned_view(&self, query: &str) -> Result<(Arc<DFSchema>, Vec<Option<Modifier>>), Error> {
         let parsed = statement::parse(query)?.remove(0);
         let Some(ast @ Ast::Query(_)) = parsed.ast.as_deref() else {
             return Err(Error::report(Condition::SyntaxError, "a view is a query"));
@@ -100,7 +100,7 @@ impl Session {
         if let Some(parameter) = prepared.parameters().first() {
             return Err(Error::report(Condition::UndefinedParameter, format!("there is no parameter {parameter}")));
         }
-        Ok(prepared.schema())
+        Ok((prepared.schema(), prepared.modifiers()))
     }
 
     pub(super) async fn drop_views(
@@ -189,7 +189,7 @@ fn columns(schema: &arrow::datatypes::SchemaRef) -> Result<Vec<Column>, Error> {
     let shown = names::shown(schema);
     let column = |(number, field): (u32, &Arc<arrow::datatypes::Field>)| Column {
         identity: None,
-        modifier: None,
+        modifier: modifier_of(field),
         required: false,
         initial: None,
         stored: None,
@@ -275,6 +275,7 @@ async fn plan(
     let Some(ast) = ast else { return Err(DataFusionError::Internal("a view is a query".to_owned())) };
     let mut ast = Arc::unwrap_or_clone(ast);
     names::name_columns(&mut ast);
+    super::whole_rows::spell_out(&mut ast, catalog);
     super::calls::rewrite(&mut ast).map_err(in_plan)?;
     super::modifiers::apply(&mut ast).map_err(in_plan)?;
     super::alike::tell_apart(&mut ast);
@@ -283,7 +284,7 @@ async fn plan(
     let statement = DfStatement::Statement(Box::new(ast));
     add_views(state, list, catalog, &statement, depth + 1).await?;
     let plan = state.statement_to_plan(statement).await?;
-    let plan = super::literals::narrow(plan)?;
+    let plan = super::literals::narrow(super::lateral_rows::flatten(plan)?)?;
     // The columns of the day it was made, whatever its tables have by now.
     let given = plan.schema().columns();
     let columns = view.outputs.iter().zip(&view.columns).map(|(output, column)| {

@@ -39,6 +39,11 @@ pub(crate) struct StoredTable {
 }
 
 impl StoredTable {
+    /// What the table is.
+    pub(crate) fn definition(&self) -> &TableDefinition {
+        &self.table.definition
+    }
+
     pub(crate) fn new(table: Arc<Table>, reads: Arc<Reads>, segments: Arc<SegmentSource>) -> StoredTable {
         let schema = match reads.numbers(table.definition.id) {
             true => numbered_schema(&table.definition),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use chrono::{LocalResult, NaiveDateTime, Offset, TimeZone};
-use chrono_tz::Tz;
+use chrono_tz::{OffsetName, Tz};
 use datafusion::config::ConfigOptions;
 
 /// A time zone as `SET TimeZone` takes it.
@@ -44,6 +44,28 @@ impl Zone {
                 Some(instant) => zone.offset_from_utc_datetime(&instant.naive_utc()).fix().local_minus_utc(),
                 None => 0,
             },
+        }
+    }
+
+    /// What the zone is called at the instant `us` microseconds after 1970-01-01 UTC: `CET`, `EDT`, `UTC`, or an offset where there is no
+    /// such name.
+    pub(crate) fn abbreviation_at(&self, us: i64) -> String {
+        let colon = match (self, chrono::DateTime::from_timestamp_micros(us)) {
+            (Zone::Fixed(0), _) => return "UTC".to_owned(),
+            (Zone::Fixed(_), _) => ":",
+            (Zone::Named(zone), instant) => {
+                let offset = instant.map(|instant| zone.offset_from_utc_datetime(&instant.naive_utc()));
+                if let Some(name) = offset.as_ref().and_then(OffsetName::abbreviation) {
+                    return name.to_owned();
+                }
+                ""
+            }
+        };
+        let offset = self.offset_at(us);
+        let (sign, minutes) = if offset < 0 { ('-', -offset / 60) } else { ('+', offset / 60) };
+        match minutes % 60 {
+            0 => format!("{sign}{:02}", minutes / 60),
+            rest => format!("{sign}{:02}{colon}{rest:02}", minutes / 60),
         }
     }
 
@@ -114,6 +136,20 @@ mod tests {
         assert_eq!(new_york.to_utc(1_356_998_400_000_000), Some(1_357_016_400_000_000));
         // 2013-03-10 02:30 does not exist: read with the offset before, EST.
         assert_eq!(new_york.to_utc(1_362_882_600_000_000), Some(1_362_900_600_000_000));
+    }
+
+    #[test]
+    fn abbreviations() {
+        let berlin = Zone::parse("Europe/Berlin").expect("a known zone");
+        assert_eq!(berlin.abbreviation_at(1_356_998_400_000_000), "CET");
+        assert_eq!(berlin.abbreviation_at(1_372_636_800_000_000), "CEST");
+        assert_eq!(Zone::UTC.abbreviation_at(0), "UTC");
+        assert_eq!(
+            Zone::parse("Asia/Kathmandu").map(|zone| zone.abbreviation_at(1_372_636_800_000_000)).as_deref(),
+            Some("+0545")
+        );
+        assert_eq!(Zone::Fixed(-19_800).abbreviation_at(0), "-05:30");
+        assert_eq!(Zone::Fixed(7_200).abbreviation_at(0), "+02");
     }
 
     #[test]

@@ -12,24 +12,31 @@ use datafusion::logical_expr::{
 };
 use event::ColumnType;
 
+use super::value::quoted;
 use crate::error::{Condition, Error};
 use crate::functions::forms;
 use crate::text::{Zone, parse_json};
 
 /// `json_agg(x)` is this over `array_agg(to_json(x))`, with the type in front.
 pub(crate) const LIST: &str = "annal_list";
+/// The same of rows, each in a line of its own.
+pub(crate) const LINES: &str = "annal_lines";
+/// What `row_to_json` makes of a row: its names and values in turn.
+pub(crate) const ROW: &str = "annal_row";
 /// `json_object_agg(k, v)` is this over `array_agg(k)` and `array_agg(to_json(v))`, with the type in front.
 pub(crate) const OBJECT: &str = "annal_object";
 
 /// All of them.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
-    let makes = [Make::Value, Make::Object, Make::Array, Make::List, Make::Members];
+    let makes = [Make::Value, Make::Object, Make::Row, Make::Array, Make::List, Make::Lines, Make::Members];
     let function = |make: Make, json: ColumnType| {
         let name = match make {
             Make::Value => format!("to_{json}"),
             Make::Object => format!("{json}_build_object"),
+            Make::Row => format!("{json}_{ROW}"),
             Make::Array => format!("{json}_build_array"),
             Make::List => format!("{json}_{LIST}"),
+            Make::Lines => format!("{json}_{LINES}"),
             Make::Members => format!("{json}_{OBJECT}"),
         };
         let forms = vec![TypeSignature::VariadicAny, TypeSignature::Nullary];
@@ -45,10 +52,14 @@ enum Make {
     Value,
     /// Of names and values in turn.
     Object,
+    /// The same, as a row is written.
+    Row,
     /// Of values.
     Array,
     /// Of an array of JSON texts.
     List,
+    /// The same, each in a line of its own.
+    Lines,
     /// Of an array of names and one of JSON texts.
     Members,
 }
@@ -76,8 +87,8 @@ impl ScalarUDFImpl for Build {
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
         match (self.make, arguments.arg_fields.len()) {
-            (Make::Value | Make::List, 1) | (Make::Members, 2) | (Make::Array, _) => {}
-            (Make::Object, count) if count % 2 == 0 => {}
+            (Make::Value | Make::List | Make::Lines, 1) | (Make::Members, 2) | (Make::Array, _) => {}
+            (Make::Object | Make::Row, count) if count % 2 == 0 => {}
             (Make::Object, _) => {
                 let error = Error::hinted(
                     Condition::InvalidParameterValue,
@@ -98,7 +109,9 @@ impl ScalarUDFImpl for Build {
         let writers = arrays.iter().zip(&arguments.arg_fields).map(|(array, field)| writer(array, field, zone));
         let writers = writers.collect::<Result<Vec<_>>>()?;
         let names = match self.make {
-            Make::Object => arrays.iter().step_by(2).map(|names| forms::texts(names, zone)).collect::<Result<_>>()?,
+            Make::Object | Make::Row => {
+                arrays.iter().step_by(2).map(|names| forms::texts(names, zone)).collect::<Result<_>>()?
+            }
             _ => Vec::new(),
         };
         let mut texts = StringBuilder::new();
@@ -110,7 +123,9 @@ impl ScalarUDFImpl for Build {
                     Some(format!("[{}]", values.join(", ")))
                 }
                 Make::Object => Some(object(&arrays, &names, &writers, row)?),
-                Make::List => list(&arrays[0], row),
+                Make::Row => Some(whole_row(&names, &writers, row)),
+                Make::List => list(&arrays[0], row, ", "),
+                Make::Lines => list(&arrays[0], row, ", \n "),
                 Make::Members => members(&arrays, row)?,
             };
             texts.append_option(written.map(|text| self.canonical(text)).transpose()?);
@@ -199,11 +214,6 @@ fn iso(text: &str, zoned: bool) -> String {
     if zoned && offset == "+00".len() { format!("{text}:00") } else { text }
 }
 
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
-}
-
 fn object(arrays: &[ArrayRef], names: &[StringArray], writers: &[Writer], row: usize) -> Result<String> {
     let mut out = String::from("{");
     for (at, (name, pair)) in names.iter().zip(writers.chunks(2)).enumerate() {
@@ -219,16 +229,22 @@ fn object(arrays: &[ArrayRef], names: &[StringArray], writers: &[Writer], row: u
     Ok(out)
 }
 
+fn whole_row(names: &[StringArray], writers: &[Writer], row: usize) -> String {
+    let members =
+        names.iter().zip(writers.chunks(2)).map(|(name, pair)| format!("{}:{}", quoted(name.value(row)), pair[1](row)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
 /// The JSON texts of a row's array.
 fn texts_of(array: &ArrayRef, row: usize) -> Option<StringArray> {
     let lists = array.as_list_opt::<i32>()?;
     lists.is_valid(row).then(|| lists.value(row).as_string_opt::<i32>().cloned()).flatten()
 }
 
-fn list(array: &ArrayRef, row: usize) -> Option<String> {
+fn list(array: &ArrayRef, row: usize, comma: &str) -> Option<String> {
     let texts = texts_of(array, row)?;
     let values: Vec<&str> = texts.iter().map(|text| text.unwrap_or("null")).collect();
-    Some(format!("[{}]", values.join(", ")))
+    Some(format!("[{}]", values.join(comma)))
 }
 
 fn members(arrays: &[ArrayRef], row: usize) -> Result<Option<String>> {

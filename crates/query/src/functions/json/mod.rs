@@ -1,18 +1,20 @@
 //! Functions and operators that look into JSON, and that make it.
 
 mod build;
+mod change;
 mod operators;
 mod parts;
+mod tree;
 mod value;
 
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
 
-pub(crate) use build::{LIST, OBJECT};
+pub(crate) use build::{LINES, LIST, OBJECT, ROW};
 pub(crate) use operators::JsonOperators;
 
 /// All functions.
 pub(super) fn all() -> impl Iterator<Item = Arc<ScalarUDF>> {
-    parts::all().into_iter().chain(build::all())
+    parts::all().into_iter().chain(build::all()).chain(change::all())
 }

@@ -1,4 +1,5 @@
-//! The operators that look into JSON: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|`, `?&`.
+//! The operators that look into JSON: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|`, `?&`; and those that make another jsonb of one: `||`, `-`,
+//! `#-`.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::compute::cast as cast_array;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{DFSchema, Result, internal_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
@@ -16,6 +17,7 @@ use datafusion::logical_expr::{
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use event::ColumnType;
 
+use super::change;
 use super::value::{Kind, as_text, at_path, contains, element, has, member};
 
 /// Plans them.
@@ -24,9 +26,12 @@ pub(crate) struct JsonOperators;
 
 impl ExprPlanner for JsonOperators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        let Some(operator) = Operator::of(&expr.op) else { return Ok(PlannerResult::Original(expr)) };
         let json_of = |side: &Expr| side.to_field(schema).ok().and_then(|(_, field)| ColumnType::json_of(&field));
         let (left, right) = (json_of(&expr.left), json_of(&expr.right));
+        if let Some(changed) = changed(&expr, left, right) {
+            return Ok(PlannerResult::Planned(changed));
+        }
+        let Some(operator) = Operator::of(&expr.op) else { return Ok(PlannerResult::Original(expr)) };
         let RawBinaryExpr { op, left: one, right: other } = expr;
         let (json, argument) = match (operator, left, right) {
             (Operator::Contains { .. }, Some(ColumnType::Jsonb), _)
@@ -42,6 +47,25 @@ impl ExprPlanner for JsonOperators {
         let call = ScalarFunction::new_udf(function, vec![json, argument]);
         Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
     }
+}
+
+/// What makes another jsonb; `None` for other operators, and where there is none.
+fn changed(expr: &RawBinaryExpr, left: Option<ColumnType>, right: Option<ColumnType>) -> Option<Expr> {
+    let is_untyped =
+        |side: &Expr| matches!(side, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _) | Expr::Placeholder(_));
+    let jsonb = Some(ColumnType::Jsonb);
+    let may_be = |side: &Expr, json| json == jsonb || is_untyped(side);
+    let is_jsonb = left == jsonb || right == jsonb;
+    let are_jsonb = is_jsonb && may_be(&expr.left, left) && may_be(&expr.right, right);
+    let argument = expr.right.clone();
+    let (function, argument) = match expr.op {
+        BinaryOperator::StringConcat if are_jsonb => (change::join(), as_jsonb(argument, right)),
+        BinaryOperator::Minus if left == jsonb => (change::delete(), argument),
+        BinaryOperator::HashMinus if left == jsonb => (change::delete_path(), as_texts(argument)),
+        _ => return None,
+    };
+    let json = as_jsonb(expr.left.clone(), left);
+    Some(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![json, argument])))
 }
 
 /// A text beside a jsonb is one.

@@ -1,5 +1,5 @@
-//! `json_typeof`, `json_array_length`, `json_extract_path`, `json_extract_path_text`, and what gives arrays of parts: the elements of an array
-//! and the names of an object's members. Each for `jsonb` as well.
+//! `json_typeof`, `json_array_length`, `json_extract_path`, `json_extract_path_text`, and what gives arrays of parts: the elements of an array,
+//! the names of an object's members and their values. Each for `jsonb` as well.
 
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
             Part::Elements,
             Part::Texts,
             Part::Keys,
+            Part::Names { of_texts: false },
+            Part::Names { of_texts: true },
+            Part::Values { texts: false },
+            Part::Values { texts: true },
         ]
         .map(|part| (part, json, format!("{prefix}_{}", part.name())))
     };
@@ -48,10 +52,20 @@ pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
 enum Part {
     Type,
     Length,
-    Path { text: bool },
+    Path {
+        text: bool,
+    },
     Elements,
     Texts,
     Keys,
+    /// The names of `json_each`, or of `json_each_text`.
+    Names {
+        of_texts: bool,
+    },
+    /// The values beside them.
+    Values {
+        texts: bool,
+    },
 }
 
 impl Part {
@@ -65,6 +79,10 @@ impl Part {
             Part::Elements => "elements_of_array",
             Part::Texts => "texts_of_array",
             Part::Keys => "keys_of_object",
+            Part::Names { of_texts: false } => "names_of_each",
+            Part::Names { of_texts: true } => "names_of_each_text",
+            Part::Values { texts: false } => "values_of_each",
+            Part::Values { texts: true } => "texts_of_each_text",
         }
     }
 }
@@ -93,8 +111,8 @@ impl ScalarUDFImpl for OfJson {
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
         Ok(match self.part {
             Part::Length => DataType::Int32,
-            Part::Elements | Part::Texts | Part::Keys => list(),
             Part::Type | Part::Path { .. } => DataType::Utf8,
+            _ => list(),
         })
     }
 
@@ -124,7 +142,7 @@ impl ScalarUDFImpl for OfJson {
         if let (Some(first), Some(field)) = (texts.first_mut(), arguments.arg_fields.first())
             && ColumnType::json_of(field).is_none()
         {
-            *first = Arc::new(self.read(first.as_string::<i32>())?);
+            *first = Arc::new(read(first.as_string::<i32>(), self.json)?);
         }
         let texts: Vec<&StringArray> = texts.iter().map(|array| array.as_string::<i32>()).collect();
         let Some((jsons, path)) = texts.split_first() else { return plan_err!("{} takes JSON", self.name) };
@@ -146,25 +164,13 @@ impl ScalarUDFImpl for OfJson {
                 });
                 Arc::new(found.collect::<StringArray>())
             }
-            Part::Elements | Part::Texts | Part::Keys => Arc::new(self.lists(jsons)?.finish()),
+            _ => Arc::new(self.lists(jsons)?.finish()),
         };
         Ok(ColumnarValue::Array(answer))
     }
 }
 
 impl OfJson {
-    /// A text that is written in place of JSON is read as such.
-    fn read(&self, texts: &StringArray) -> Result<StringArray> {
-        let read = texts.iter().map(|text| {
-            let value = text.map(|text| parse_json(text, self.json)).transpose();
-            match value.map_err(|refused| DataFusionError::External(Box::new(Error::Reported(refused))))? {
-                Some(ScalarValue::Utf8(text)) => Ok(text),
-                _ => Ok(None),
-            }
-        });
-        read.collect()
-    }
-
     fn lists(&self, jsons: &StringArray) -> Result<ListBuilder<StringBuilder>> {
         let mut lists = ListBuilder::new(StringBuilder::new());
         for json in jsons {
@@ -176,6 +182,16 @@ impl OfJson {
                 Part::Keys => {
                     let members = members(json).ok_or_else(|| refusal(self.refused(Kind::of(json), "an object")))?;
                     members.into_iter().for_each(|(name, _)| lists.values().append_value(name));
+                }
+                Part::Names { of_texts: texts } | Part::Values { texts } => {
+                    let members = members(json).ok_or_else(|| refusal(self.not_each(Kind::of(json), texts)))?;
+                    for (name, value) in members {
+                        match self.part {
+                            Part::Names { .. } => lists.values().append_value(name),
+                            _ if texts => lists.values().append_option(as_text(value.get())),
+                            _ => lists.values().append_value(value.get()),
+                        }
+                    }
                 }
                 part => {
                     let elements = elements(json).ok_or_else(|| refusal(self.refused(Kind::of(json), "an array")))?;
@@ -192,6 +208,14 @@ impl OfJson {
         Ok(lists)
     }
 
+    fn not_each(&self, found: Kind, texts: bool) -> String {
+        match (self.json, found) {
+            (ColumnType::Json, Kind::Array) => "cannot deconstruct an array as an object".to_owned(),
+            (ColumnType::Json, _) => "cannot deconstruct a scalar".to_owned(),
+            _ => format!("cannot call jsonb_each{} on a non-object", if texts { "_text" } else { "" }),
+        }
+    }
+
     fn refused(&self, found: Kind, wanted: &str) -> String {
         match (found, wanted) {
             (Kind::Object, "an array") => "cannot extract elements from an object".to_owned(),
@@ -200,6 +224,18 @@ impl OfJson {
             _ => format!("cannot call {}_object_keys on a scalar", self.json),
         }
     }
+}
+
+/// A text that is written in place of JSON is read as such.
+pub(super) fn read(texts: &StringArray, json: ColumnType) -> Result<StringArray> {
+    let read = texts.iter().map(|text| {
+        let value = text.map(|text| parse_json(text, json)).transpose();
+        match value.map_err(|refused| DataFusionError::External(Box::new(Error::Reported(refused))))? {
+            Some(ScalarValue::Utf8(text)) => Ok(text),
+            _ => Ok(None),
+        }
+    });
+    read.collect()
 }
 
 fn not_an_array(json: &str) -> DataFusionError {

@@ -89,6 +89,11 @@ pub(super) fn as_text(json: &str) -> Option<String> {
     }
 }
 
+/// A JSON string.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
 /// Whether `outer` contains `inner` as `jsonb` does: objects with at least its members, arrays with at least its elements.
 pub(super) fn contains(outer: &str, inner: &str) -> bool {
     // An array contains a value beside it that is no array; only at the top.

@@ -21,8 +21,9 @@ use parking_lot::Mutex;
 
 use super::super::settings::Settings;
 use super::functions::OWNER;
-use super::routines;
+use super::{activity, routines};
 use crate::binary::type_oid;
+use crate::session::activity::Sessions;
 use crate::session::defaults::sequence_name;
 
 /// The role that owns everything.
@@ -45,7 +46,7 @@ const FIRST_CHECK_OID: i32 = 1 << 28;
 /// The oid of the first UNIQUE constraint.
 const FIRST_UNIQUE_OID: i32 = 1 << 27;
 /// The one database.
-const DATABASE_OID: i32 = 15_999;
+pub(super) const DATABASE_OID: i32 = 15_999;
 /// PostgreSQL's access methods.
 const HEAP_OID: i32 = 2;
 const BTREE_OID: i32 = 403;
@@ -62,6 +63,7 @@ pub(crate) struct StatementPgCatalog {
     views: Arc<dyn SchemaProvider>,
     database: String,
     settings: Arc<Mutex<Settings>>,
+    sessions: Arc<Sessions>,
 }
 
 /// A view as the catalog shows it.
@@ -76,16 +78,17 @@ struct DescribedView {
 pub(super) type Row = BTreeMap<&'static str, ScalarValue>;
 
 impl StatementPgCatalog {
-    /// The relations of `catalog` and Annal's own `views`, over `fixed`.
+    /// The relations of `catalog` and Annal's own `views`, over `fixed`; and what `sessions` are doing.
     pub(crate) fn new(
         fixed: Arc<dyn SchemaProvider>,
         catalog: Arc<Catalog>,
         views: Arc<dyn SchemaProvider>,
         database: &str,
         settings: &Arc<Mutex<Settings>>,
+        sessions: &Arc<Sessions>,
     ) -> StatementPgCatalog {
-        let (database, settings) = (database.to_owned(), Arc::clone(settings));
-        StatementPgCatalog { fixed, catalog, views, database, settings }
+        let (database, settings, sessions) = (database.to_owned(), Arc::clone(settings), Arc::clone(sessions));
+        StatementPgCatalog { fixed, catalog, views, database, settings, sessions }
     }
 
     fn tables(&self) -> impl Iterator<Item = &TableDefinition> {
@@ -322,16 +325,23 @@ impl fmt::Debug for StatementPgCatalog {
 #[async_trait]
 impl SchemaProvider for StatementPgCatalog {
     fn table_names(&self) -> Vec<String> {
-        self.fixed.table_names()
+        let mut names = self.fixed.table_names();
+        if !names.iter().any(|name| name == activity::NAME) {
+            names.push(activity::NAME.to_owned());
+        }
+        names
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if name == activity::NAME {
+            return Ok(Some(Arc::new(activity::ActivityTable(Arc::clone(&self.sessions)))));
+        }
         let fixed = self.fixed.table(name).await?;
         if let ("pg_proc", Some(fixed)) = (name, &fixed) {
             return extended(fixed, &routines::rows()).await.map(Some);
         }
         match (fixed, self.rows(name).await?) {
-            (Some(fixed), Some(rows)) => Ok(Some(filled(&fixed, &rows)?)),
+            (Some(fixed), Some(rows)) => Ok(Some(filled(&fixed.schema(), &rows)?)),
             (fixed, _) => Ok(fixed),
         }
     }
@@ -341,7 +351,7 @@ impl SchemaProvider for StatementPgCatalog {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.fixed.table_exist(name)
+        name == activity::NAME || self.fixed.table_exist(name)
     }
 }
 
@@ -352,10 +362,10 @@ pub(super) fn checks(catalog: &Catalog) -> impl Iterator<Item = (i32, &TableDefi
     (FIRST_CHECK_OID..).zip(checks).map(|(oid, (table, check))| (oid, table, check))
 }
 
-/// A table with the columns of `fixed` and these rows instead of its own.
-fn filled(fixed: &Arc<dyn TableProvider>, rows: &[Row]) -> Result<Arc<dyn TableProvider>> {
-    let batch = rows_of(&fixed.schema(), rows)?;
-    Ok(Arc::new(MemTable::try_new(fixed.schema(), vec![vec![batch]])?))
+/// A table with these columns and rows.
+pub(super) fn filled(schema: &SchemaRef, rows: &[Row]) -> Result<Arc<dyn TableProvider>> {
+    let batch = rows_of(schema, rows)?;
+    Ok(Arc::new(MemTable::try_new(Arc::clone(schema), vec![vec![batch]])?))
 }
 
 /// A table with the rows of `fixed` and these.

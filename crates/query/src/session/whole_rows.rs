@@ -1,0 +1,290 @@
+//! `row_to_json(t)`, `json_agg(t)`: a table of FROM, named where a value stands, is its whole row. The planner knows columns only, so the row is
+//! spelled out, as far as the statement and the catalog tell which columns the table has; `row(1, 'x')` is spelled out likewise.
+
+use std::ops::ControlFlow;
+
+use cluster::Catalog;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableAlias, TableFactor, Value, VisitMut,
+    VisitorMut,
+};
+
+use super::insert::call;
+use super::names::{folded, name_of, shown_name};
+use crate::functions::json::ROW;
+
+/// Functions of one value that take a row.
+const TAKE_ROWS: [&str; 5] = ["row_to_json", "to_json", "to_jsonb", "json_agg", "jsonb_agg"];
+
+/// Spells them out, in a statement whose columns are named already.
+pub(super) fn spell_out(statement: &mut Ast, catalog: &Catalog) {
+    let _all = VisitMut::visit(statement, &mut Queries { catalog, named: Vec::new() });
+}
+
+/// A relation's columns, as they are referred to; `None` when it is not known which it has.
+type Columns = Option<Vec<Ident>>;
+
+struct Queries<'c> {
+    catalog: &'c Catalog,
+    /// The queries of WITH that can be named here: of each query that is open, from the outside in.
+    named: Vec<Vec<(String, Columns)>>,
+}
+
+impl VisitorMut for Queries<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.named.push(Vec::new());
+        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let columns = renamed(self.of_query(&table.query), &table.alias);
+            if let Some(names) = self.named.last_mut() {
+                names.push((folded(&table.alias.name), columns));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.named.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if !takes_rows(select) {
+            return ControlFlow::Continue(());
+        }
+        let columns = |factor: &TableFactor| Some((name_of_factor(factor)?, self.of_factor(factor)));
+        let relations = relations(select).into_iter().filter_map(columns).collect();
+        VisitMut::visit(select, &mut Calls { relations, subqueries: 0 })
+    }
+}
+
+/// Whether a function that takes rows is called at all: to find out the columns costs more.
+fn takes_rows(select: &Select) -> bool {
+    let text = select.to_string().to_lowercase();
+    TAKE_ROWS.iter().any(|name| text.contains(name))
+}
+
+fn relations(select: &Select) -> Vec<&TableFactor> {
+    select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
+        .collect()
+}
+
+/// The name under which a relation's columns are found.
+fn name_of_factor(factor: &TableFactor) -> Option<Ident> {
+    match factor {
+        TableFactor::Table { name, alias, .. } => {
+            alias.as_ref().map(|alias| alias.name.clone()).or_else(|| name.0.last()?.as_ident().cloned())
+        }
+        TableFactor::Derived { alias, .. } | TableFactor::UNNEST { alias, .. } => {
+            alias.as_ref().map(|alias| alias.name.clone())
+        }
+        _ => None,
+    }
+}
+
+/// The columns with the names that an alias gives them.
+fn renamed(columns: Columns, alias: &TableAlias) -> Columns {
+    let named = alias.columns.iter().map(|column| column.name.clone());
+    columns.map(|columns| named.chain(columns.into_iter().skip(alias.columns.len())).collect())
+}
+
+impl Queries<'_> {
+    fn of_factor(&self, factor: &TableFactor) -> Columns {
+        match factor {
+            TableFactor::Table { name, alias, args: None, .. } => {
+                let columns = self.of_table(name);
+                match alias {
+                    Some(alias) => renamed(columns, alias),
+                    None => columns,
+                }
+            }
+            TableFactor::Table { alias: Some(alias), .. } | TableFactor::UNNEST { alias: Some(alias), .. } => {
+                let columns: Vec<Ident> = alias.columns.iter().map(|column| column.name.clone()).collect();
+                (!columns.is_empty()).then_some(columns)
+            }
+            TableFactor::Derived { subquery, alias: Some(alias), .. } => renamed(self.of_query(subquery), alias),
+            _ => None,
+        }
+    }
+
+    fn of_table(&self, name: &ObjectName) -> Columns {
+        let parts: Vec<String> = name.0.iter().filter_map(ObjectNamePart::as_ident).map(folded).collect();
+        let (schema, name) = match parts.as_slice() {
+            [name] => {
+                let named = self.named.iter().rev().flat_map(|names| names.iter().rev());
+                if let Some((_, columns)) = named.into_iter().find(|(known, _)| known == name) {
+                    return columns.clone();
+                }
+                ("public", name)
+            }
+            [schema, name] => (schema.as_str(), name),
+            _ => return None,
+        };
+        let quoted = |name: &String| Ident::with_quote('"', name);
+        let table = self.catalog.table(schema, name).map(|table| &table.definition.columns);
+        let columns = table.or_else(|| self.catalog.view(schema, name).map(|view| &view.columns))?;
+        Some(columns.iter().map(|column| quoted(&column.name)).collect())
+    }
+
+    fn of_query(&self, query: &Query) -> Columns {
+        // Its own WITH is not looked into.
+        if query.with.is_some() { None } else { self.of_body(&query.body) }
+    }
+
+    fn of_body(&self, body: &SetExpr) -> Columns {
+        match body {
+            SetExpr::Select(select) => self.of_select(select),
+            SetExpr::Query(query) => self.of_query(query),
+            SetExpr::SetOperation { left, .. } => self.of_body(left),
+            SetExpr::Values(values) => {
+                let width = values.rows.first()?.len();
+                Some((1..=width).map(|number| Ident::new(format!("column{number}"))).collect())
+            }
+            _ => None,
+        }
+    }
+
+    fn of_select(&self, select: &Select) -> Columns {
+        let mut columns = Vec::new();
+        for item in &select.projection {
+            match item {
+                SelectItem::ExprWithAlias { alias, .. } => columns.push(alias.clone()),
+                SelectItem::UnnamedExpr(expr) => columns.push(Ident::with_quote('"', name_of(expr)?)),
+                SelectItem::Wildcard(_) => {
+                    for factor in relations(select) {
+                        columns.extend(self.of_factor(factor)?);
+                    }
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    let name = name.0.last()?.as_ident()?;
+                    let named = |factor: &&TableFactor| {
+                        name_of_factor(factor).is_some_and(|known| folded(&known) == folded(name))
+                    };
+                    let factors = relations(select);
+                    columns.extend(self.of_factor(factors.iter().copied().find(|factor| named(factor))?)?);
+                }
+                _ => return None,
+            }
+        }
+        Some(columns)
+    }
+}
+
+/// Calls in one SELECT; its subqueries have relations of their own.
+struct Calls {
+    relations: Vec<(Ident, Columns)>,
+    subqueries: usize,
+}
+
+impl VisitorMut for Calls {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.subqueries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.subqueries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else {
+            return ControlFlow::Continue(());
+        };
+        let [ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return ControlFlow::Continue(()) };
+        let function = function.value.to_lowercase();
+        if self.subqueries > 0 || !TAKE_ROWS.contains(&function.as_str()) {
+            return ControlFlow::Continue(());
+        }
+        if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))) = list.args.first_mut()
+            && let Some(row) = self.row(argument, &function)
+        {
+            *argument = row;
+        }
+        if function == "row_to_json" && list.args.len() == 1 {
+            *name = ObjectName::from(vec![Ident::new("to_json")]);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Calls {
+    /// The row that `argument` is, spelled out.
+    fn row(&self, argument: &Expr, function: &str) -> Option<Expr> {
+        let values: Vec<(String, Expr)> = match argument {
+            Expr::Identifier(table) => {
+                // A column of that name comes first.
+                let same = |ident: &Ident| folded(ident) == folded(table);
+                if self.relations.iter().any(|(_, columns)| columns.iter().flatten().any(same)) {
+                    return None;
+                }
+                let (name, columns) = self.relations.iter().find(|(name, _)| same(name))?;
+                let value = |column: &Ident| {
+                    let expr = Expr::CompoundIdentifier(vec![name.clone(), column.clone()]);
+                    (shown_name(&folded(column)).to_owned(), expr)
+                };
+                columns.as_ref()?.iter().map(value).collect()
+            }
+            Expr::Tuple(values) => numbered(values.clone()),
+            Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+                if name.to_string().eq_ignore_ascii_case("row") =>
+            {
+                let value = |argument: &FunctionArg| match argument {
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+                    _ => None,
+                };
+                numbered(list.args.iter().map(value).collect::<Option<_>>()?)
+            }
+            _ => return None,
+        };
+        let json = if function.contains("jsonb") { "jsonb" } else { "json" };
+        let text = |name: String| Expr::Value(Value::SingleQuotedString(name).into());
+        let arguments = values.into_iter().flat_map(|(name, value)| [text(name), value]).collect();
+        Some(call(&format!("{json}_{ROW}"), arguments))
+    }
+}
+
+/// The columns of a row that has no names for them.
+fn numbered(values: Vec<Expr>) -> Vec<(String, Expr)> {
+    (1..).zip(values).map(|(number, value)| (format!("f{number}"), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{names, statement};
+
+    fn check(sql: &str, expected: &str) {
+        let parsed = statement::parse(sql).expect("valid").remove(0);
+        let mut ast = parsed.ast.expect("not empty").as_ref().clone();
+        names::name_columns(&mut ast);
+        spell_out(&mut ast, &Catalog::default());
+        assert_eq!(ast.to_string(), expected, "{sql}");
+    }
+
+    #[test]
+    fn whole_rows_are_spelled_out() {
+        check(
+            "SELECT row_to_json(t) FROM (SELECT 1 AS a, b FROM u) AS t",
+            "SELECT to_json(json_annal_row('a', t.a, 'b', t.\"b\")) AS \"row_to_json\" FROM (SELECT 1 AS a, b FROM u) AS t",
+        );
+        check(
+            "WITH w (x) AS (SELECT 1 AS a) SELECT jsonb_agg(w) FROM w",
+            "WITH w (x) AS (SELECT 1 AS a) SELECT jsonb_agg(jsonb_annal_row('x', w.x)) AS \"jsonb_agg\" FROM w",
+        );
+        check("SELECT to_json(row(1, 'x')) AS r", "SELECT to_json(json_annal_row('f1', 1, 'f2', 'x')) AS r");
+    }
+
+    #[test]
+    fn columns_come_first_and_unknown_tables_stay() {
+        check("SELECT to_json(t) AS j FROM (SELECT 1 AS t) AS t", "SELECT to_json(t) AS j FROM (SELECT 1 AS t) AS t");
+        check("SELECT json_agg(t) AS j FROM nosuch AS t", "SELECT json_agg(t) AS j FROM nosuch AS t");
+    }
+}
