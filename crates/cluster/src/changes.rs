@@ -409,7 +409,9 @@ async fn make(node: Arc<Node>, spec: TableSpec) -> Result<HiddenTable, Error> {
     // Who drops tables that were left takes it for one of them until it is known whose it is.
     let _turn = node.ddl.acquire().await.expect("the semaphore is never closed");
     let maker = Some((node.identity.node, node.identity.boot));
-    match node.propose_catalog(CatalogCommand::Create { spec: Box::new(spec), maker }).await? {
+    let led = node.data.iter().filter(|(_, data)| data.group.leads());
+    let near = Some(led.map(|(group, _)| *group).collect());
+    match node.propose_catalog(CatalogCommand::Create { spec: Box::new(spec), maker, near }).await? {
         CatalogOutcome::Table(table) => Ok(HiddenTable::new(Arc::clone(&node), table)),
         refused => Err(defect(format!("a table cannot be made: {refused:?}"))),
     }

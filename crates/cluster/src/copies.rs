@@ -152,13 +152,14 @@ impl Copies {
         Ok(pieces.map(|piece| piece.map_err(|error| error.to_string())).boxed())
     }
 
-    /// What a segment of that name must be.
+    /// What a segment of that name must be, as whoever holds it here says: a manifest, or a snapshot that is read although the manifest has lost it
+    /// since.
     fn what(&self, name: &str) -> Option<SegmentMeta> {
         if let Some(meta) = self.expected.lock().get(name) {
             return Some(meta.clone());
         }
         let readers = self.readers.read();
-        readers.iter().find_map(|reader| reader.read().segment(name).map(|segment| segment.meta.clone()))
+        readers.iter().find_map(|reader| reader.read().pinned(name))
     }
 
     /// Gives a segment that is here to another node, as fast as that takes it.

@@ -63,7 +63,7 @@ impl StateMachine for DataMachine {
         const SEGMENT_BYTES: usize = 256;
         const COLUMN_BYTES: usize = 128;
         let bytes = |command: &Command| match command {
-            Command::Append { rows, .. } => crate::write::rows_bytes(rows),
+            Command::Append { rows, .. } => storage::row_bytes(rows),
             Command::Install(install) => {
                 install.segments.iter().map(|s| SEGMENT_BYTES + s.columns.len() * COLUMN_BYTES).sum()
             }

@@ -255,7 +255,7 @@ impl Node {
         if entries > 0 && (newer || held || entries > limits::CATALOG_CHECKPOINT_ENTRIES) {
             self.catalog.checkpoint().await?;
         }
-        if newer || forced { self.collect_orphans().await } else { Ok(()) }
+        if newer || forced || self.has_objects_to_collect() { self.collect_orphans().await } else { Ok(()) }
     }
 
     /// Takes the exact size of the memtables, and lets waiting writers go on when there is room. Only then: a writer that finds none asks for

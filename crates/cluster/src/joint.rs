@@ -227,6 +227,15 @@ impl Node {
         }
     }
 
+    /// Whether parts of transactions wait in these groups, as far as this node has followed them.
+    pub(crate) fn has_prepared(&self, groups: &BTreeSet<GroupId>) -> Result<bool, Error> {
+        let mut prepared = false;
+        for group in groups {
+            prepared |= !self.data_group(*group)?.reader().joint().prepared.is_empty();
+        }
+        Ok(prepared)
+    }
+
     /// Lets the decision about a transaction be forgotten that everybody has followed, without waiting for it.
     fn settle_soon(self: &Arc<Self>, transaction: StatementId, decider: GroupId) {
         let node = Arc::clone(self);

@@ -35,7 +35,7 @@ use crate::network::Network;
 use crate::numbers::Reserved;
 use crate::reading::Freshness;
 use crate::routing::Asking;
-use crate::segments::LeftOver;
+use crate::segments::Lingering;
 use crate::tokens::JoinToken;
 use crate::transport::{Isolated, Transport};
 use crate::write::WriteSet;
@@ -207,7 +207,7 @@ pub struct Node {
     /// What statements of other nodes were promised.
     pub(crate) promises: Mutex<Vec<Hold>>,
     /// Objects that nobody named when it started, and that another node may count on.
-    pub(crate) left_over: Mutex<Option<LeftOver>>,
+    pub(crate) lingering: Mutex<Lingering>,
     pub(crate) counters: Counters,
     pub(crate) stop: watch::Sender<bool>,
     /// Why a task of the node has ended that should not have.
@@ -421,8 +421,7 @@ impl Node {
         self.cut_of_tables(tables, true).await
     }
 
-    /// A cut of the table as this node has it: it waits for nobody. A transaction that deletes or alters may be seen in part while it is
-    /// concluded.
+    /// A cut of the table as this node has it: it waits for nobody, but for what of a transaction is not concluded here yet and cannot be hidden.
     pub(crate) async fn snapshot_here(&self, table: &Arc<Table>) -> Result<TableSnapshot, Error> {
         self.cut_of_table(table, false).await
     }
@@ -463,7 +462,7 @@ impl Node {
             }
             if newest && self.is_between(&cut) {
                 self.settle_prepared().await?;
-            } else if cut.make_whole(&mut shards) || !newest {
+            } else if cut.make_whole(&mut shards) {
                 let shards: BTreeMap<ShardId, ShardSnapshot> =
                     shards.into_iter().map(|(_, snapshot)| (snapshot.shard, snapshot)).collect();
                 // As they are placed.

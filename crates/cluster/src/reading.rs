@@ -5,7 +5,7 @@
 //! kept, by the clock that never goes back: what is read later is at most as old as that. So a bound is kept exactly, also by a node
 //! that was paused or cut off: who cannot pass a barrier in time refuses to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,13 @@ impl Freshness {
         *last = (*last).max(since);
     }
 
-    fn of(&self, group: GroupId) -> Option<Duration> {
-        self.0.lock().get(&group).map(Instant::elapsed)
+    /// Everything that was committed in the group before then is here.
+    fn as_of(&self, group: GroupId) -> Option<Instant> {
+        self.0.lock().get(&group).copied()
+    }
+
+    fn age_of(&self, group: GroupId) -> Option<Duration> {
+        self.as_of(group).map(|as_of| as_of.elapsed())
     }
 }
 
@@ -69,15 +74,25 @@ impl Node {
         if level.consistency == Consistency::Strong {
             return Ok((self.snapshot(table).await?, Some(Duration::ZERO)));
         }
-        for group in table.shards.iter().map(|placement| placement.group) {
-            self.wait_for_level(group, level).await?;
+        let groups: BTreeSet<GroupId> = table.shards.iter().map(|placement| placement.group).collect();
+        for group in &groups {
+            self.wait_for_level(*group, level).await?;
         }
+        let as_of = groups.iter().map(|group| self.freshness.as_of(*group)).collect::<Option<Vec<_>>>();
+        let as_of = as_of.and_then(|times| times.into_iter().min());
+        // What is prepared here may have been committed by another group before then.
+        let is_known = match level.consistency {
+            Consistency::Bounded => {
+                let waits = |_| Error::Stale("a transaction waits for its decision or its conclusion".into());
+                let groups: Vec<GroupId> = groups.into_iter().collect();
+                tokio::time::timeout(level.max_staleness, self.follow_decided(&groups)).await.map_err(waits)??;
+                true
+            }
+            _ => !self.has_prepared(&groups)?,
+        };
         let snapshot = self.snapshot_here(table).await?;
         // After the cut: a node that was paused before it has grown older.
-        let mut staleness = Some(Duration::ZERO);
-        for group in table.shards.iter().map(|placement| placement.group) {
-            staleness = staleness.zip(self.freshness.of(group)).map(|(a, b)| a.max(b));
-        }
+        let staleness = as_of.filter(|_| is_known).map(|as_of| as_of.elapsed());
         if level.consistency == Consistency::Bounded && staleness.is_none_or(|age| age > level.max_staleness) {
             let message = format!("this node could be older than {} ms", level.max_staleness.as_millis());
             return Err(Error::Stale(message));
@@ -95,11 +110,11 @@ impl Node {
         let is_bounded = level.consistency == Consistency::Bounded;
         // Half of the bound is left for what follows.
         let is_new = |age: Duration| age <= level.max_staleness / 2;
-        if !is_bounded || self.freshness.of(group).is_some_and(is_new) {
+        if !is_bounded || self.freshness.age_of(group).is_some_and(is_new) {
             return Ok(());
         }
         let passed = tokio::time::timeout(level.max_staleness, self.read_barrier(replica)).await;
-        match (passed, self.freshness.of(group)) {
+        match (passed, self.freshness.age_of(group)) {
             (Ok(Ok(_)), _) => Ok(()),
             // What is known of before may still do.
             (_, Some(age)) if age <= level.max_staleness => Ok(()),
@@ -118,14 +133,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn freshness_is_that_of_the_latest_barrier() {
         let freshness = Freshness::default();
-        assert_eq!(freshness.of(GroupId(1)), None);
+        assert_eq!(freshness.age_of(GroupId(1)), None);
         let first = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         freshness.note(GroupId(1), Instant::now());
         // One that began earlier and took longer.
         freshness.note(GroupId(1), first);
         tokio::time::advance(Duration::from_millis(10)).await;
-        assert_eq!(freshness.of(GroupId(1)), Some(Duration::from_millis(10)));
-        assert_eq!(freshness.of(GroupId(2)), None);
+        assert_eq!(freshness.age_of(GroupId(1)), Some(Duration::from_millis(10)));
+        assert_eq!(freshness.age_of(GroupId(2)), None);
     }
 }

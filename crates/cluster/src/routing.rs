@@ -97,7 +97,7 @@ impl Node {
         let ticket = Ticket::new(&self.asking, self.identity.node, self.identity.boot);
         let statement = CatalogStatement { origin: ticket.origin, command };
         let proposed = self.ask_leader(&self.catalog, None, statement).await?;
-        let behind = |_| Error::Unknown("it was done, and this node has not followed the catalog yet".into());
+        let behind = |_| Error::Unknown("this node does not follow the catalog, which has the change".into());
         tokio::time::timeout(patience(), self.catalog.applied(proposed.index)).await.map_err(behind)??;
         Ok(proposed.outcome)
     }
@@ -112,18 +112,19 @@ impl Node {
 
     async fn pass_barrier<M: StateMachine>(&self, group: &Group<M>, begun: Instant) -> Result<u64, Error> {
         let deadline = begun + patience();
-        // A leader that nobody answers does not know that it leads no longer, and a node without room on its disk follows nobody.
-        match timeout_at(deadline, self.ask_barrier(group, deadline)).await {
-            Ok(passed) => passed,
-            Err(_) if group.leader().is_none_or(|leader| leader == self.identity.node) => {
-                Err(replication::Error::NoLeader(group.id()).into())
-            }
-            Err(_) => {
-                Err(Error::Stale(format!("this node has not followed group {} as far as a read must see", group.id())))
-            }
+        let no_leader = |_| Error::from(replication::Error::NoLeader(group.id()));
+        // A leader that nobody answers does not know that it leads no longer.
+        let index = timeout_at(deadline, self.ask_barrier(group, deadline)).await.map_err(no_leader)??;
+        if group.applied_index() < index {
+            // A node without room on its disk follows nobody.
+            let behind =
+                |_| Error::Stale(format!("this node is behind in group {}, and does not catch up", group.id()));
+            timeout_at(deadline, group.applied(index)).await.map_err(behind)??;
         }
+        Ok(index)
     }
 
+    /// The index that a read must wait for.
     async fn ask_barrier<M: StateMachine>(&self, group: &Group<M>, deadline: Instant) -> Result<u64, Error> {
         let mut hint = None;
         loop {
@@ -148,10 +149,7 @@ impl Node {
                 None => Tried::NotThere(None),
             };
             match tried {
-                Tried::Done(index) => {
-                    group.applied(index).await?;
-                    return Ok(index);
-                }
+                Tried::Done(index) => return Ok(index),
                 Tried::NotThere(other) => hint = other.filter(|other| Some(*other) != leader),
                 Tried::Unknown(_) | Tried::Refused(_) => {}
             }

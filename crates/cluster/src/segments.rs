@@ -1,6 +1,6 @@
 //! The objects of this node: all that manifests name must be there, what nothing names goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +20,33 @@ use crate::node::Node;
 /// How long a collection waits until entries are applied.
 const APPLY_WAIT: Duration = Duration::from_secs(5);
 
-/// Objects that nothing named when the process had started, and until when they stay.
-#[derive(Debug)]
-pub(crate) struct LeftOver {
+/// How long an object stays that nothing names here any more, where there are other nodes: one that has not fetched it may be behind, and still
+/// name it, or have given it to a reader.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Objects that nothing names on this node, and until when they stay all the same.
+#[derive(Debug, Default)]
+pub(crate) struct Lingering(BTreeMap<String, Lingers>);
+
+#[derive(Clone, Copy, Debug)]
+struct Lingers {
     until: Instant,
-    names: BTreeSet<String>,
+    /// Nothing named it when the process had started: an entry that comes may.
+    left_over: bool,
+}
+
+impl Lingering {
+    /// Whether the object stays. One that nobody has asked for begins to linger now.
+    fn keeps(&mut self, name: &str, is_full: bool) -> bool {
+        let begins = || Lingers { until: Instant::now() + LINGER, left_over: false };
+        let lingers = self.0.entry(name.to_owned()).or_insert_with(begins);
+        // Without room on the disk, readers elsewhere ask again.
+        lingers.until > Instant::now() && (lingers.left_over || !is_full)
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.values().any(|lingers| lingers.until <= Instant::now())
+    }
 }
 
 /// Every Parquet file begins and ends with it.
@@ -101,18 +123,16 @@ impl Node {
     pub(crate) async fn note_left_over(&self) -> Result<(), Error> {
         // Of a shared store only what no node needs is deleted.
         if self.store.is_embedded() && !self.network.others().is_empty() {
-            let names = self.objects().await?.into_keys().filter(|name| !self.wants(name)).collect();
-            *self.left_over.lock() = Some(LeftOver { until: Instant::now() + PROMISE, names });
+            let unnamed = self.objects().await?.into_keys().filter(|name| !self.wants(name));
+            let lingers = Lingers { until: Instant::now() + PROMISE, left_over: true };
+            self.lingering.lock().0.extend(unnamed.map(|name| (name, lingers)));
         }
         Ok(())
     }
 
-    fn may_be_counted_on(&self, name: &str) -> bool {
-        let mut left_over = self.left_over.lock();
-        if left_over.as_ref().is_some_and(|left| left.until <= Instant::now()) {
-            *left_over = None;
-        }
-        left_over.as_ref().is_some_and(|left| left.names.contains(name))
+    /// Whether objects that nothing names have stayed for long enough.
+    pub(crate) fn has_objects_to_collect(&self) -> bool {
+        self.lingering.lock().is_over()
     }
 
     /// Whether everything in the logs of this node's replicas is applied that is there now; waits for it a little.
@@ -136,9 +156,11 @@ impl Node {
         if !self.has_applied_its_logs().await {
             return Ok(());
         }
+        let (alone, is_full) = (self.network.others().is_empty(), self.host_status().is_full);
+        self.lingering.lock().0.retain(|name, _| listed.contains_key(name) && !self.wants(name));
         for name in listed.keys() {
             // A statement pins its objects before it puts them, so what is listed and not pinned is nobody's.
-            if self.wants(name) || self.may_be_counted_on(name) {
+            if self.wants(name) || (!alone && self.lingering.lock().keeps(name, is_full)) {
                 continue;
             }
             let path = Path::from(name.as_str());
@@ -149,7 +171,9 @@ impl Node {
             if self.wants(name) {
                 continue;
             }
-            match self.store.delete(&path).await {
+            let deleted = self.store.delete(&path).await;
+            self.lingering.lock().0.remove(name);
+            match deleted {
                 Ok(()) => tracing::debug!(object = %name, "deleted an object that nothing names"),
                 // Each group's flusher collects, and has listed what another has deleted since.
                 Err(object_store::Error::NotFound { .. }) => {}
@@ -178,6 +202,16 @@ mod tests {
 
     use super::*;
     use crate::testing::start;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nothing_names_lingers() {
+        let mut lingering = Lingering::default();
+        assert!(lingering.keeps("a", false) && !lingering.keeps("b", true), "not where there is no room");
+        tokio::time::advance(LINGER / 2).await;
+        assert!(lingering.keeps("a", false) && !lingering.is_over());
+        tokio::time::advance(LINGER / 2).await;
+        assert!(!lingering.keeps("a", false) && lingering.is_over());
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn several_collect_at_once() {

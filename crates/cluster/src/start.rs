@@ -125,7 +125,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
         memory: options.memory,
         holds: Mutex::default(),
         promises: Mutex::default(),
-        left_over: Mutex::default(),
+        lingering: Mutex::default(),
         counters: Counters::default(),
         stop,
         broken: watch::Sender::new(None),

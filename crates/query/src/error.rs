@@ -161,6 +161,8 @@ const STALE_HINT: &str =
     "Read from another node, or let the session be content with less: SET annal.consistency or annal.max_staleness.";
 /// What to do about a group that nobody leads.
 const NO_LEADER_HINT: &str = "Most of the nodes that vote must run and reach each other: see annal.nodes. It was not done, and can be tried again.";
+/// What to do about a statement whose fate is unknown.
+const UNKNOWN_HINT: &str = "It may be done already, or be done later: look for what it does before it is sent again.";
 /// What to do about a full disk.
 const DISK_FULL_HINT: &str = "Free some space on the disk that holds the data directory; writes resume by themselves.";
 
@@ -222,6 +224,7 @@ impl Error {
             cluster::Error::Excess { retry_ms } => Some(format!("Try again in {retry_ms} ms.")),
             cluster::Error::Stale(_) => Some(STALE_HINT.to_owned()),
             cluster::Error::Replication(_) => Some(NO_LEADER_HINT.to_owned()),
+            cluster::Error::Unknown(_) => Some(UNKNOWN_HINT.to_owned()),
             _ => (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned()),
         };
         Report { condition, message, detail: None, hint, position: None, context: None }
@@ -251,5 +254,18 @@ impl Error {
 impl From<Box<Report>> for Error {
     fn from(report: Box<Report>) -> Error {
         Error::Reported(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_know_what_became_of_a_statement_is_told_what_to_do() {
+        let report = Error::Cluster(cluster::Error::Unknown("no majority has answered".into())).into_report();
+        assert_eq!(report.condition, Condition::TransactionResolutionUnknown);
+        assert_eq!(report.message, "the outcome of the statement is unknown: no majority has answered");
+        assert_eq!(report.hint.as_deref(), Some(UNKNOWN_HINT));
     }
 }

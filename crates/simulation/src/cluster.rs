@@ -1,4 +1,4 @@
-//! One run of a cluster: three nodes, clients at all of them, and faults of every kind; then quiet, and everything is compared.
+//! One run of a cluster: three nodes or five, clients at all of them, and faults of every kind; then quiet, and everything is compared.
 //!
 //! All of it happens on one thread whose time is the run's own: a timer costs nothing. The clients check every read against what was known
 //! when it was asked for; the disks are looked at whenever a node ends and between faults.
@@ -11,10 +11,12 @@ mod quiet;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::SimulatedNetwork;
+use cluster::{Node, SimulatedNetwork, Table};
+use event::{GroupId, Replicas};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -27,6 +29,8 @@ use crate::invariants;
 
 /// Nodes of a run.
 const NODES: usize = 3;
+/// Nodes of every fifth run, in which some tables ask for as many replicas.
+const MORE_NODES: usize = 5;
 /// Clients that write and read.
 const CLIENTS: usize = 3;
 /// Clients that only read.
@@ -77,7 +81,7 @@ struct World {
     history: Mutex<History>,
     report: Mutex<ClusterReport>,
     /// Who can be asked now.
-    seats: Mutex<[Option<Seat>; NODES]>,
+    seats: Mutex<Vec<Option<Seat>>>,
     /// The first violation.
     violation: Mutex<Option<String>>,
     trace: Mutex<DefaultHasher>,
@@ -125,10 +129,11 @@ pub fn run(seed: u64) -> Result<ClusterReport, String> {
 }
 
 async fn run_here(seed: u64) -> Result<ClusterReport, String> {
+    let nodes = if seed % 5 == 4 { MORE_NODES } else { NODES };
     let world = Arc::new(World {
         history: Mutex::default(),
         report: Mutex::default(),
-        seats: Mutex::default(),
+        seats: Mutex::new(vec![None; nodes]),
         violation: Mutex::default(),
         trace: Mutex::new(DefaultHasher::new()),
         begun: Instant::now(),
@@ -137,7 +142,7 @@ async fn run_here(seed: u64) -> Result<ClusterReport, String> {
         next_table: Mutex::default(),
         doing: Mutex::default(),
     });
-    let mut run = Run::new(seed, world.clone());
+    let mut run = Run::new(seed, nodes, world.clone());
     let outcome = run.whole().await;
     if let Some(violation) = world.violation.lock().clone() {
         return Err(violation);
@@ -162,13 +167,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, world: Arc<World>) -> Run {
+    fn new(seed: u64, nodes: usize, world: Arc<World>) -> Run {
         let mut rng = StdRng::seed_from_u64(seed);
         let network = SimulatedNetwork::default();
         network.set_latency(LATENCY);
         // Every other run reads by lease.
         let lease_reads = seed % 2 == 1;
-        let machines = (0..NODES).map(|place| Machine::new(place, rng.random(), lease_reads)).collect();
+        let machines = (0..nodes).map(|place| Machine::new(place, nodes, rng.random(), lease_reads)).collect();
         Run { rng, world, network, machines, clocks_at: Instant::now(), removal_due: None }
     }
 
@@ -221,7 +226,7 @@ impl Run {
         let now = Instant::now();
         let passed_us = i64::try_from((now - self.clocks_at).as_micros()).unwrap_or(i64::MAX);
         self.clocks_at = now;
-        for place in 0..NODES {
+        for place in self.places() {
             let machine = &mut self.machines[place];
             machine.clock.advance(passed_us);
             if let Some(started) = machine.try_rise(&self.world).await? {
@@ -240,13 +245,40 @@ impl Run {
         if self.world.is_violated() { Err("violated".into()) } else { Ok(()) }
     }
 
-    /// Three nodes, all of which vote, and a table.
+    /// The numbers of the machines.
+    fn places(&self) -> Range<usize> {
+        0..self.machines.len()
+    }
+
+    /// All nodes, and as many votes as there shall be.
     async fn found(&mut self) -> Result<(), String> {
         self.machines[0].start(&self.network);
         self.wait("the first node starts", |run| run.machines[0].node().is_some()).await?;
-        self.machines[1].start(&self.network);
-        self.machines[2].start(&self.network);
-        self.wait("all vote", |run| run.machines.iter().all(Machine::votes)).await
+        self.machines[1..].iter_mut().for_each(|machine| machine.start(&self.network));
+        self.wait("as many vote as shall", Run::is_settled).await
+    }
+
+    /// Whether all nodes run and are in the cluster, every group has a leader that all know, and as many vote in it as its tables ask for.
+    fn is_settled(&self) -> bool {
+        let Some(nodes) = self.machines.iter().map(Machine::node).collect::<Option<Vec<_>>>() else { return false };
+        // Besides them there may be one that joined on a disk which was lost before anybody saw it run.
+        let is_in = |of: &Arc<Node>| nodes.iter().all(|node| of.catalog().nodes.contains_key(&node.id()));
+        let mut votes: BTreeMap<GroupId, usize> = BTreeMap::new();
+        for replica in nodes.iter().flat_map(|node| node.replica_status()) {
+            if replica.leader.is_none() {
+                return false;
+            }
+            *votes.entry(replica.group).or_default() += usize::from(replica.votes);
+        }
+        let catalog = nodes[0].catalog();
+        let wanted = |group: GroupId| {
+            let hosts = |table: &&Arc<Table>| {
+                group == GroupId::CATALOG || table.shards.iter().any(|placement| placement.group == group)
+            };
+            let asked = catalog.tables.values().filter(hosts).map(|table| table.definition.replicas);
+            asked.max().unwrap_or_default().max(Replicas::default()).count()
+        };
+        nodes.iter().all(|node| is_in(node)) && votes.iter().all(|(group, votes)| *votes == wanted(*group))
     }
 
     async fn wait(&mut self, what: &str, condition: impl Fn(&Run) -> bool) -> Result<(), String> {

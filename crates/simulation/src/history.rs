@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 /// The fate of a statement as its client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -20,6 +22,8 @@ pub enum Fate {
 /// A statement that wrote rows.
 #[derive(Clone, Debug)]
 pub struct Written {
+    /// Who sent it.
+    pub client: usize,
     /// By table, the ids of its rows and when the window of each ends, in microseconds.
     pub rows: BTreeMap<String, BTreeMap<i64, i64>>,
     /// What its client knows.
@@ -57,7 +61,7 @@ pub struct Read {
     pub node: usize,
     /// The table.
     pub table: String,
-    /// When it was asked for.
+    /// It finds what was acknowledged before this moment: when a strong read was asked for, the time of which another says that it is as new.
     pub begun: u64,
     /// When it was answered.
     pub ended: u64,
@@ -69,6 +73,8 @@ pub struct Read {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     now: u64,
+    /// The first moment of each point in time that had any.
+    times: Vec<(Instant, u64)>,
     /// By number of the statement.
     pub written: Vec<Written>,
     /// By name.
@@ -101,15 +107,25 @@ impl History {
     /// The next moment.
     pub fn tick(&mut self) -> u64 {
         self.now += 1;
+        let time = Instant::now();
+        if self.times.last().is_none_or(|(last, _)| *last < time) {
+            self.times.push((time, self.now));
+        }
         self.now
     }
 
+    /// The first moment that was not before that time: what lies before it happened earlier.
+    pub fn moment_of(&self, time: Instant) -> u64 {
+        let later = self.times.partition_point(|(at, _)| *at < time);
+        self.times.get(later).map_or(self.now + 1, |(_, moment)| *moment)
+    }
+
     /// A statement is sent; its number.
-    pub fn begin(&mut self, rows: BTreeMap<String, BTreeMap<i64, i64>>) -> usize {
-        self.now += 1;
+    pub fn begin(&mut self, client: usize, rows: BTreeMap<String, BTreeMap<i64, i64>>) -> usize {
+        self.tick();
         let number = self.written.len();
         self.owners.extend(rows.values().flat_map(BTreeMap::keys).map(|id| (*id, number)));
-        self.written.push(Written { rows, fate: Fate::Open, seen: None, deleted: Vec::new() });
+        self.written.push(Written { client, rows, fate: Fate::Open, seen: None, deleted: Vec::new() });
         number
     }
 

@@ -2,6 +2,7 @@
 
 pub mod acknowledged;
 pub mod leaders;
+pub mod own;
 pub mod purged;
 pub mod replicas;
 pub mod whole;
@@ -9,7 +10,7 @@ pub mod windows;
 
 use crate::history::{History, Read};
 
-/// Checks what one strong read found, then remembers it.
+/// Checks what one read found, then remembers it.
 ///
 /// # Errors
 /// The first violation in words.

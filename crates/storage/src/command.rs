@@ -1,8 +1,9 @@
 //! What an entry of a data group says. The bytes of an entry are the bytes in the log and to the peers.
 
 pub(crate) mod codec;
-pub(crate) mod columns;
+mod columns;
 mod fields;
+mod plain;
 #[cfg(test)]
 mod tests;
 

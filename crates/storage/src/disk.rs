@@ -2,6 +2,7 @@
 
 mod real;
 mod simulated;
+mod syncer;
 
 use std::fmt;
 use std::io;

@@ -14,6 +14,7 @@ pub mod command;
 // The state such entries build: shards with their memtables, segments and manifests.
 mod memtable;
 pub mod routing;
+mod row_bytes;
 pub mod segment;
 pub mod sequence;
 pub mod sequences;
@@ -39,6 +40,7 @@ pub use command::{Command, Entry, Statement};
 pub use disk::{Disk, RealDisk, SimulatedDisk};
 pub use error::{Error, disk_is_full};
 pub use log::{Log, LogRecord};
+pub use row_bytes::row_bytes;
 pub use segment::{Segment, SegmentMeta};
 pub use sequences::SequenceSet;
 pub use shards::{Outcome, Shards, ShardsReader};

@@ -1,7 +1,7 @@
 //! Rows of one split that are not in a segment yet, as the Arrow batches they arrived in.
 //!
-//! Small batches are merged with their neighbours of like size, so that n one-row appends leave O(log n) small batches and copy
-//! each row O(log n) times. Batches at or above `MERGED_ROWS_MAX` stay as they came.
+//! Small batches are merged with their neighbours of like size, `FAN_IN` at a time, so that n one-row appends leave O(log n) small batches and
+//! copy each row O(log n) times. Batches at or above `MERGED_ROWS_MAX` stay as they came.
 
 #[cfg(test)]
 mod tests;
@@ -13,13 +13,16 @@ use arrow::record_batch::RecordBatch;
 use event::{SplitId, TableDefinition};
 
 use crate::Error;
-use crate::command::columns::slice_bytes;
 use crate::routing::{SplitRows, split_rows};
+use crate::row_bytes;
 use crate::sequences::SequenceSet;
 use crate::snapshot::MemorySplit;
 
 /// Batches are not merged beyond this many rows.
 const MERGED_ROWS_MAX: usize = 8192;
+/// So many batches of like size become one. Merging costs a fixed time for each column, which one-row statements would pay every other time
+/// if it were two.
+const FAN_IN: usize = 8;
 
 /// Rows of one split. All batches have one schema: the table's columns and `__seq`.
 #[derive(Clone, Debug)]
@@ -42,32 +45,35 @@ impl Memtable {
     /// Adds rows after those already there.
     pub(crate) fn append(&mut self, rows: SplitRows) {
         self.rows += rows.rows.num_rows() as u64;
-        self.bytes += slice_bytes(&rows.rows) as u64;
+        self.bytes += row_bytes(&rows.rows) as u64;
         self.time_min_us = smaller(self.time_min_us, rows.time_min_us);
         self.time_max_us = larger(self.time_max_us, rows.time_max_us);
         self.batches.push(rows.rows);
         self.merge_tail();
     }
 
-    /// Merges the last batches while each is at most as large as all after it together.
+    /// Merges the last batches while there are enough that are no larger than the last of them, by order of magnitude.
     fn merge_tail(&mut self) {
-        let mut start = self.batches.len() - 1;
-        let mut rows = self.batches[start].num_rows();
-        while start > 0 {
-            let before = self.batches[start - 1].num_rows();
-            if before > rows || before + rows > MERGED_ROWS_MAX {
-                break;
-            }
-            start -= 1;
-            rows += before;
-        }
-        if start + 1 < self.batches.len() {
+        while let Some(start) = self.mergeable_tail() {
             let schema = self.batches[start].schema();
             let merged =
                 concat_batches(&schema, &self.batches[start..]).expect("batches of a memtable have one schema");
             self.batches.truncate(start);
             self.batches.push(merged);
         }
+    }
+
+    /// Where the last batches begin that shall be merged, if any shall.
+    fn mergeable_tail(&self) -> Option<usize> {
+        let magnitude = |batch: &RecordBatch| batch.num_rows().max(1).ilog(FAN_IN);
+        let last = magnitude(self.batches.last()?);
+        let mut rows = 0;
+        let alike = self.batches.iter().rev().take_while(|batch| {
+            rows += batch.num_rows();
+            magnitude(batch) <= last && rows <= MERGED_ROWS_MAX
+        });
+        let count = alike.count();
+        (count >= FAN_IN).then(|| self.batches.len() - count)
     }
 
     /// Gives every batch another schema, column by column.
@@ -77,7 +83,7 @@ impl Memtable {
         adapt: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
     ) -> Result<(), ArrowError> {
         self.batches = self.batches.iter().map(adapt).collect::<Result<_, _>>()?;
-        self.bytes = self.batches.iter().map(|batch| slice_bytes(batch) as u64).sum();
+        self.bytes = self.batches.iter().map(|batch| row_bytes(batch) as u64).sum();
         assert!(self.batches.iter().all(|batch| batch.schema_ref() == schema), "every batch has the new schema");
         Ok(())
     }

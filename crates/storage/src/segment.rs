@@ -94,16 +94,31 @@ impl Segment {
     }
 }
 
-/// Counts the handles of each segment of one group, so that an object is deleted only when nothing on this node reads it.
+/// Counts the handles of each segment of one group, so that an object is deleted only when nothing on this node reads it, and what it must be is
+/// known for as long.
 #[derive(Clone, Debug, Default)]
-pub struct SegmentPins(Arc<Mutex<BTreeMap<String, usize>>>);
+pub struct SegmentPins(Arc<Mutex<BTreeMap<String, Pinned>>>);
+
+/// What is known of a segment that has handles.
+#[derive(Debug)]
+struct Pinned {
+    meta: SegmentMeta,
+    handles: usize,
+}
 
 impl SegmentPins {
     /// A handle that counts until it is dropped.
     pub fn pin(&self, meta: SegmentMeta) -> SegmentRef {
-        *self.0.lock().entry(meta.name.clone()).or_default() += 1;
+        let mut pinned = self.0.lock();
+        pinned.entry(meta.name.clone()).or_insert_with(|| Pinned { meta: meta.clone(), handles: 0 }).handles += 1;
+        drop(pinned);
         let pin = Pin { name: meta.name.clone(), pins: self.clone() };
         Arc::new(Segment { meta, _pin: Some(pin) })
+    }
+
+    /// The segment of that name, while any handle of it is left.
+    pub fn pinned(&self, name: &str) -> Option<SegmentMeta> {
+        self.0.lock().get(name).map(|pinned| pinned.meta.clone())
     }
 
     /// Whether any handle of the segment of that name is left.
@@ -121,11 +136,11 @@ struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut counts = self.pins.0.lock();
-        let count = counts.get_mut(&self.name).expect("a pin is counted while it lives");
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&self.name);
+        let mut pinned = self.pins.0.lock();
+        let of_name = pinned.get_mut(&self.name).expect("a pin is counted while it lives");
+        of_name.handles -= 1;
+        if of_name.handles == 0 {
+            pinned.remove(&self.name);
         }
     }
 }

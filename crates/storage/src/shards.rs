@@ -273,9 +273,9 @@ impl ShardsReader {
         live.chain(state.prepared.values().flat_map(|part| &part.segments)).cloned().collect()
     }
 
-    /// What is known of the segment of that name, when a live manifest or the part of a transaction names it.
-    pub fn segment(&self, name: &str) -> Option<SegmentRef> {
-        self.state.read().segment(name)
+    /// What is known of the segment of that name, while anything on this node holds it, as [`ShardsReader::is_pinned`] says.
+    pub fn pinned(&self, name: &str) -> Option<SegmentMeta> {
+        self.pins.pinned(name)
     }
 
     /// Names of all segments that the live manifests, a captured state, or a complete checkpoint names, in order. Says nothing

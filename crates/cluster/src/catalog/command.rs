@@ -84,6 +84,10 @@ pub(crate) enum CatalogCommand {
         /// Whose table it is until it is published: a node and its boot.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         maker: Option<(NodeId, u64)>,
+        /// The groups that its node leads: of those that have as few shards as others, it is placed in one of these. None in entries of before
+        /// that was written, whose shards went from group to group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        near: Option<Vec<GroupId>>,
     },
     /// The table that nobody sees will never be published.
     Discard {

@@ -164,7 +164,9 @@ impl CatalogState {
                 CatalogOutcome::Done
             }
             CatalogCommand::TakeId => CatalogOutcome::Id(self.take_id()),
-            CatalogCommand::Create { spec, maker } => CatalogOutcome::Table(self.create(spec, *maker)),
+            CatalogCommand::Create { spec, maker, near } => {
+                CatalogOutcome::Table(self.create(spec, *maker, near.as_deref()))
+            }
             CatalogCommand::Discard { table } => self.discard(*table),
             CatalogCommand::Reserve { table, column, count } => self.reserve(*table, *column, *count),
             CatalogCommand::Apply { .. } | CatalogCommand::Prepare { .. } if self.prepared.is_some() => {
@@ -265,17 +267,18 @@ impl CatalogState {
         id
     }
 
-    fn create(&mut self, spec: &TableSpec, maker: Option<(NodeId, u64)>) -> Arc<Table> {
+    fn create(&mut self, spec: &TableSpec, maker: Option<(NodeId, u64)>, near: Option<&[GroupId]>) -> Arc<Table> {
         let id = self.take_id();
         let definition = Arc::new(define(id, spec));
-        let table = Arc::new(Table { shards: self.place(&definition), definition });
+        let table = Arc::new(Table { shards: self.place(&definition, near), definition });
         self.tables.insert(id, TableState { stage: Stage::Hidden, table: Arc::clone(&table), maker });
         table
     }
 
-    /// Takes shards out for a new table. Those of event tables go from group to group of those in which as many nodes vote as the table asks
-    /// for; reference tables lie in the first, so that a transaction over several of them is one entry.
-    fn place(&mut self, table: &TableDefinition) -> Vec<ShardPlacement> {
+    /// Takes shards out for a new table. Those of event tables go to the group with the fewest, of those in which as many nodes vote as the table asks
+    /// for, rather to one `near` whoever makes the table: that is where its rows will come from, if they come from one node. Reference tables lie in
+    /// the first, so that a transaction over several of them is one entry.
+    fn place(&mut self, table: &TableDefinition, near: Option<&[GroupId]>) -> Vec<ShardPlacement> {
         assert!(!self.groups.is_empty(), "the catalog is founded before its first table");
         let count = table.event().map_or(1, |options| u64::from(options.sharding.shards));
         let first = self.next_shard;
@@ -284,8 +287,28 @@ impl CatalogState {
             Some(_) => self.groups_with(table.replicas),
             None => vec![self.groups[0]],
         };
-        let group = |shard: u64| groups[(shard % groups.len() as u64) as usize];
-        (first..first + count).map(|shard| ShardPlacement { shard: ShardId(shard), group: group(shard) }).collect()
+        let Some(near) = near else {
+            let group = |shard: u64| groups[(shard % groups.len() as u64) as usize];
+            return (first..first + count).map(|s| ShardPlacement { shard: ShardId(s), group: group(s) }).collect();
+        };
+        let mut hosted = self.event_shards();
+        let mut group = || {
+            let rank = |group: &GroupId| (hosted.get(group).copied().unwrap_or_default(), !near.contains(group));
+            let group = groups.iter().copied().min_by_key(rank).expect("there is a group that can take shards");
+            *hosted.entry(group).or_default() += 1;
+            group
+        };
+        (first..first + count).map(|shard| ShardPlacement { shard: ShardId(shard), group: group() }).collect()
+    }
+
+    /// How many shards of event tables each group has.
+    fn event_shards(&self) -> BTreeMap<GroupId, usize> {
+        let mut hosted = BTreeMap::new();
+        let there = self.tables.values().filter(|state| state.stage != Stage::Dropping);
+        for table in there.map(|state| &state.table).filter(|table| table.definition.event().is_some()) {
+            table.shards.iter().for_each(|placement| *hosted.entry(placement.group).or_default() += 1);
+        }
+        hosted
     }
 
     /// The groups that can take shards of a table that asks for so many replicas; not empty.

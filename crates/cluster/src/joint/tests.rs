@@ -63,7 +63,8 @@ async fn rows(node: &Node, table: &Arc<Table>) -> u64 {
 
 fn rows_in(snapshot: &TableSnapshot) -> u64 {
     let memory = snapshot.shards.iter().flat_map(|shard| &shard.memory);
-    let there: u64 = memory.map(|split| split.rows).sum();
+    let segments = snapshot.shards.iter().flat_map(|shard| &shard.segments);
+    let there = memory.map(|split| split.rows).sum::<u64>() + segments.map(|segment| segment.meta.rows).sum::<u64>();
     let hidden: u64 = snapshot.shards.iter().flat_map(|shard| shard.deleted.values()).map(|rows| rows.len()).sum();
     there - hidden
 }
@@ -111,11 +112,14 @@ async fn who_dies_after_the_decision_has_done_all_of_it() {
     let (decider, own) = prepare(&node, transaction, &mut parts(&table), START_US + COMMIT_WITHIN_US).await;
     assert_eq!(node.propose(decider, own).await.unwrap().outcome, Outcome::Done { rows: 1 });
     assert_eq!(rows_in(&node.snapshot_here(&table).await.unwrap()), 0, "it is not seen in part");
-    // Power is lost, and whoever starts again ends it.
+    // Power is lost, and whoever starts again ends it. What has brought its rows is not in the log any more.
+    node.flush_group(decider, true).await.unwrap();
     let again = disk.restart(3);
     drop(node);
     let node = start(Arc::new(again), 2).await;
     let table = node.catalog().tables.values().next().unwrap().clone();
+    let here = rows_in(&node.snapshot_here(&table).await.unwrap());
+    assert_eq!(here, 2, "nobody knows which rows to hide: who reads what is here waits, too");
     assert_eq!(rows(&node, &table).await, 2, "who reads waits for its end");
     ended(&node).await;
     assert_eq!(rows(&node, &table).await, 2);
@@ -181,6 +185,34 @@ async fn who_reads_what_is_here_ends_nothing_and_waits_for_nobody() {
     assert_eq!(node.catalog().prepared, Some(transaction));
     let strong = tokio::time::timeout(Duration::from_millis(200), node.snapshot(&table)).await;
     assert!(strong.is_err(), "who reads the newest waits for the end");
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_old_a_read_may_be_is_not_known_while_a_part_waits() {
+    let node = start(Arc::new(SimulatedDisk::new(7)), 2).await;
+    let table = node.create_table(spec()).await.unwrap();
+    let at = |consistency| {
+        let max_staleness = Duration::from_secs(30);
+        let level = ReadLevel { consistency, max_staleness, ..ReadLevel::strong() };
+        let (node, table) = (&node, &table);
+        async move {
+            let (snapshot, staleness) = node.snapshot_at(table, &level).await.unwrap();
+            (rows_in(&snapshot), staleness.is_some())
+        }
+    };
+    assert_eq!(rows(&node, &table).await, 0);
+    assert_eq!(at(event::Consistency::Eventual).await, (0, true));
+    let transaction = node.statement_id();
+    let (decider, own) = prepare(&node, transaction, &mut parts(&table), START_US + COMMIT_WITHIN_US).await;
+    assert_eq!(at(event::Consistency::Bounded).await, (0, true), "nobody can have seen it");
+    assert_eq!(node.propose(decider, own).await.unwrap().outcome, Outcome::Done { rows: 1 });
+    // From now on others may have seen the part of the group that has decided.
+    for weak in [event::Consistency::Eventual, event::Consistency::Session] {
+        assert_eq!(at(weak).await, (0, false), "{weak:?}");
+    }
+    assert_eq!(at(event::Consistency::Bounded).await, (2, true), "it waits for the conclusion");
+    assert_eq!(at(event::Consistency::Eventual).await, (2, true));
     node.shutdown().await.unwrap();
 }
 

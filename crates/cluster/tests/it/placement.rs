@@ -1,9 +1,10 @@
 //! Replicas that move from node to node while rows are written.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cluster::{Error, Node};
-use event::{GroupId, NodeId};
+use event::{GroupId, NodeId, Sharding, TableKind};
 
 use crate::support::{events, eventually, find, insert, once, read, rows};
 use crate::three::Three;
@@ -82,5 +83,43 @@ async fn a_node_that_joins_is_given_votes_until_all_have_about_as_many() {
     })
     .await;
     fourth.shutdown().await.unwrap();
+    three.stop().await;
+}
+
+/// The groups of the shards of a new table that is made at a node, in order.
+async fn placed(node: &Arc<Node>, name: &str, shards: u32) -> Vec<GroupId> {
+    let mut spec = events(name);
+    if let TableKind::Event(options) = &mut spec.kind {
+        options.sharding = Sharding { shards, by: vec![1] };
+    }
+    node.create_table(spec).await.unwrap().shards.iter().map(|placement| placement.group).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_is_placed_where_there_are_few_rather_where_its_maker_leads() {
+    let three = Three::with_groups(3).await;
+    let groups = [1, 2, 3].map(GroupId);
+    let leaders = || groups.map(|group| three.node(0).replica_status()[group.0 as usize].leader);
+    eventually("each node leads a group", || {
+        let leaders: BTreeSet<_> = leaders().into_iter().flatten().collect();
+        async move { leaders.len() == 3 }
+    })
+    .await;
+    let led = |place: usize| {
+        let at = leaders().iter().position(|leader| *leader == Some(NodeId(place as u64 + 1))).unwrap();
+        groups[at]
+    };
+    assert_eq!(placed(three.node(1), "a", 1).await, [led(1)]);
+    assert_eq!(placed(three.node(2), "b", 1).await, [led(2)]);
+    assert_eq!(placed(three.node(2), "c", 1).await, [led(0)], "the others have one already");
+    let mut four = placed(three.node(0), "d", 4).await;
+    assert_eq!((four[0], four[3]), (led(0), led(0)), "with one each, and again with two each");
+    four.sort_unstable();
+    four.dedup();
+    assert_eq!(four, groups);
+    // What is gone does not count.
+    let b = find(three.node(0), "b").unwrap();
+    three.node(0).drop_table(b.definition.id).await.unwrap();
+    assert_eq!(placed(three.node(1), "e", 1).await, [b.shards[0].group]);
     three.stop().await;
 }

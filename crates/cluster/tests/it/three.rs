@@ -553,6 +553,46 @@ async fn a_node_starts_without_a_segment_that_nobody_gives_it_yet() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_gets_what_was_merged_since_from_another_node() {
+    let (three, t, path) = with_one_segment().await;
+    let reading = three.node(1).snapshot(&t).await.unwrap();
+    // As on a replica that was behind, and has not fetched it.
+    storage::Disk::remove(&*three.disks[1], &path).await.unwrap();
+    insert(three.node(0), &t, rows("later", 0..10)).await.unwrap();
+    three.node(0).flush().await.unwrap();
+    three.node(0).compact(&t).await.unwrap();
+    let name = path.strip_prefix("segments/").unwrap().to_owned();
+    eventually("nobody's manifest names it, nor a checkpoint", || async {
+        insert(three.node(0), &t, rows("more", 0..1)).await.unwrap();
+        three.node(0).flush().await.unwrap();
+        let names = async |node: &Arc<Node>| {
+            let snapshot = node.snapshot(&t).await.unwrap();
+            snapshot.shards[0].segments.iter().any(|segment| segment.meta.name == name)
+        };
+        let mut named = false;
+        for node in three.nodes.iter().flatten() {
+            named |= names(node).await;
+        }
+        !named
+    })
+    .await;
+    assert_eq!(count(three.node(1), &reading).await, once("s", 0..100));
+    drop(reading);
+    eventually("it goes with a checkpoint, once it has lingered", || async {
+        insert(three.node(0), &t, rows("more", 0..1)).await.unwrap();
+        three.node(0).flush().await.unwrap();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let mut there = false;
+        for node in three.nodes.iter().flatten() {
+            there |= objects(node).await.contains(&name);
+        }
+        !there
+    })
+    .await;
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nothing_names_after_a_restart_stays_as_long_as_another_node_may_count_on_it() {
     let mut three = Three::start().await;
     three.node(0).create_table(events("t")).await.unwrap();

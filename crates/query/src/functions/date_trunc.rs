@@ -1,13 +1,15 @@
-//! `date_trunc(field, time)` by arithmetic where the field has one length: in UTC, and for times without a zone, up to weeks.
+//! `date_trunc(field, time)` in UTC and for times without a zone: by arithmetic where the field has one length, up to weeks, and by the calendar
+//! beyond.
 //!
-//! The library goes by the calendar, row by row, for whatever has a zone, also for UTC, and knows neither infinite times nor those that
-//! nanoseconds do not reach. Months, quarters, years and other zones are left to it, and so is all that it tells the planner about
-//! itself. Other zones of the session do not come here; see `session/zoned.rs`.
+//! The library goes by the calendar, row by row, for whatever has a zone, also for UTC, and knows neither infinite times, nor those that
+//! nanoseconds do not reach, nor all of PostgreSQL's fields. Other types are left to it, and so is all that it tells the planner about itself.
+//! Other zones of the session do not come here; see `session/zoned.rs`.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DataFusionError, ExprSchema, Result, ScalarValue};
 use datafusion::functions::datetime;
@@ -20,7 +22,8 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature, StructFieldMapping,
 };
 
-use crate::error::{Condition, Error};
+use super::extract::{Part, not_recognized, part_of, refusal, type_name};
+use crate::error::Condition;
 
 const MILLISECOND_US: i64 = 1_000;
 const SECOND_US: i64 = 1_000 * MILLISECOND_US;
@@ -93,16 +96,17 @@ impl ScalarUDFImpl for DateTrunc {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match arguments.args.as_slice() {
-            [field, times] if is_even(&times.data_type()) => match (Length::of(field), times) {
-                (Some(length), ColumnarValue::Array(times)) => Ok(ColumnarValue::Array(length.cut_off(times)?)),
-                (Some(length), ColumnarValue::Scalar(time)) => {
-                    let cut = length.cut_off(&time.to_array()?)?;
-                    Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&cut, 0)?))
-                }
-                (None, _) => self.library().invoke_with_args(arguments),
-            },
-            _ => self.library().invoke_with_args(arguments),
+        let [field, times] = arguments.args.as_slice() else { return self.library().invoke_with_args(arguments) };
+        let Some(name) = text_of(field).filter(|_| is_even(&times.data_type())) else {
+            return self.library().invoke_with_args(arguments);
+        };
+        let field = Field::named(name, &times.data_type())?;
+        match times {
+            ColumnarValue::Array(times) => Ok(ColumnarValue::Array(field.cut_off(times)?)),
+            ColumnarValue::Scalar(time) => {
+                let cut = field.cut_off(&time.to_array()?)?;
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&cut, 0)?))
+            }
         }
     }
 
@@ -168,9 +172,17 @@ fn is_even(data_type: &DataType) -> bool {
     }
 }
 
-/// A field that is always equally long.
+/// A text that is the same for all rows.
+fn text_of(value: &ColumnarValue) -> Option<&str> {
+    match value {
+        ColumnarValue::Scalar(text) => text.try_as_str().flatten(),
+        ColumnarValue::Array(_) => None,
+    }
+}
+
+/// What times are cut off to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Length {
+enum Field {
     Microsecond,
     Millisecond,
     Second,
@@ -178,22 +190,48 @@ enum Length {
     Hour,
     Day,
     Week,
+    Calendar(Calendar),
 }
 
-impl Length {
-    /// The field of that name, `None` when it is another or none.
-    fn of(name: &ColumnarValue) -> Option<Length> {
-        let ColumnarValue::Scalar(name) = name else { return None };
-        let name = name.try_as_str().flatten()?;
-        Some(match name.to_lowercase().as_str() {
-            "microsecond" => Length::Microsecond,
-            "millisecond" => Length::Millisecond,
-            "second" => Length::Second,
-            "minute" => Length::Minute,
-            "hour" => Length::Hour,
-            "day" => Length::Day,
-            "week" => Length::Week,
-            _ => return None,
+/// A field whose length the calendar says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Calendar {
+    Month,
+    Quarter,
+    Year,
+    Decade,
+    Century,
+    Millennium,
+}
+
+impl Field {
+    /// The field of that name, by any of the names PostgreSQL knows.
+    ///
+    /// # Errors
+    /// 22023 for what is no field to cut off to, 0A000 for time zones, as PostgreSQL.
+    fn named(name: &str, data_type: &DataType) -> Result<Field> {
+        Ok(match part_of(name, data_type)? {
+            Part::Microseconds => Field::Microsecond,
+            Part::Milliseconds => Field::Millisecond,
+            Part::Second => Field::Second,
+            Part::Minute => Field::Minute,
+            Part::Hour => Field::Hour,
+            Part::Day => Field::Day,
+            Part::Week => Field::Week,
+            Part::Month => Field::Calendar(Calendar::Month),
+            Part::Quarter => Field::Calendar(Calendar::Quarter),
+            Part::Year => Field::Calendar(Calendar::Year),
+            Part::Decade => Field::Calendar(Calendar::Decade),
+            Part::Century => Field::Calendar(Calendar::Century),
+            Part::Millennium => Field::Calendar(Calendar::Millennium),
+            Part::Dow | Part::IsoDow | Part::Doy | Part::IsoYear | Part::Epoch => {
+                return Err(not_recognized(name, data_type));
+            }
+            Part::Timezone | Part::TimezoneHour | Part::TimezoneMinute => {
+                let name = name.to_lowercase();
+                let message = format!("unit \"{name}\" not supported for type {}", type_name(data_type));
+                return Err(refusal(Condition::FeatureNotSupported, message));
+            }
         })
     }
 
@@ -202,16 +240,40 @@ impl Length {
         let values = times.as_primitive::<TimestampMicrosecondType>();
         // Each length is a constant of its own loop, so that no row divides by what is not known.
         let cut: Result<TimestampMicrosecondArray> = match self {
-            Length::Microsecond => return Ok(Arc::clone(times)),
-            Length::Millisecond => values.try_unary(begin::<MILLISECOND_US, 0>),
-            Length::Second => values.try_unary(begin::<SECOND_US, 0>),
-            Length::Minute => values.try_unary(begin::<MINUTE_US, 0>),
-            Length::Hour => values.try_unary(begin::<HOUR_US, 0>),
-            Length::Day => values.try_unary(begin::<DAY_US, 0>),
-            Length::Week => values.try_unary(begin::<WEEK_US, MONDAY_US>),
+            Field::Microsecond => return Ok(Arc::clone(times)),
+            Field::Millisecond => values.try_unary(begin::<MILLISECOND_US, 0>),
+            Field::Second => values.try_unary(begin::<SECOND_US, 0>),
+            Field::Minute => values.try_unary(begin::<MINUTE_US, 0>),
+            Field::Hour => values.try_unary(begin::<HOUR_US, 0>),
+            Field::Day => values.try_unary(begin::<DAY_US, 0>),
+            Field::Week => values.try_unary(begin::<WEEK_US, MONDAY_US>),
+            Field::Calendar(field) => values.try_unary(|us| field.begin(us)),
         };
         let cut = cut?.with_data_type(times.data_type().clone());
         Ok(Arc::new(cut) as ArrayRef)
+    }
+}
+
+impl Calendar {
+    /// The first moment of the field that holds `us`. What is infinite stays so.
+    fn begin(self, us: i64) -> Result<i64> {
+        if us == i64::MIN || us == i64::MAX {
+            return Ok(us);
+        }
+        let date = DateTime::from_timestamp_micros(us).ok_or_else(out_of_range)?.date_naive();
+        let year = date.year();
+        // Centuries and millennia begin with a year that ends in 1; the year before the first is 0 here.
+        let since_one = |years: i32| (year - 1).div_euclid(years) * years + 1;
+        let (year, month) = match self {
+            Calendar::Month => (year, date.month()),
+            Calendar::Quarter => (year, date.month0() / 3 * 3 + 1),
+            Calendar::Year => (year, 1),
+            Calendar::Decade => (year.div_euclid(10) * 10, 1),
+            Calendar::Century => (since_one(100), 1),
+            Calendar::Millennium => (since_one(1000), 1),
+        };
+        let first = NaiveDate::from_ymd_opt(year, month, 1).ok_or_else(out_of_range)?;
+        (first - NaiveDate::default()).num_days().checked_mul(DAY_US).ok_or_else(out_of_range)
     }
 }
 
@@ -222,16 +284,16 @@ fn begin<const LENGTH: i64, const FIRST: i64>(us: i64) -> Result<i64> {
     }
     let since = us.rem_euclid(LENGTH) - FIRST;
     let since = if since < 0 { since + LENGTH } else { since };
-    us.checked_sub(since).ok_or_else(|| {
-        DataFusionError::External(Box::new(Error::report(Condition::DatetimeOverflow, "timestamp out of range")))
-    })
+    us.checked_sub(since).ok_or_else(out_of_range)
+}
+
+fn out_of_range() -> DataFusionError {
+    refusal(Condition::DatetimeOverflow, "timestamp out of range".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use arrow::compute::SortOptions;
-    use arrow::datatypes::Field;
-    use chrono::{DateTime, NaiveDate};
     use proptest::prelude::*;
 
     use super::*;
@@ -248,11 +310,11 @@ mod tests {
         function.invoke_with_args(ScalarFunctionArgs {
             args: vec![ColumnarValue::Scalar(field.into()), times],
             arg_fields: vec![
-                Arc::new(Field::new("field", DataType::Utf8, false)),
-                Arc::new(Field::new("time", data_type.clone(), true)),
+                Arc::new(arrow::datatypes::Field::new("field", DataType::Utf8, false)),
+                Arc::new(arrow::datatypes::Field::new("time", data_type.clone(), true)),
             ],
             number_rows,
-            return_field: Arc::new(Field::new("date_trunc", data_type, true)),
+            return_field: Arc::new(arrow::datatypes::Field::new("date_trunc", data_type, true)),
             config_options: Arc::default(),
         })
     }
@@ -283,7 +345,7 @@ mod tests {
 
     #[test]
     fn infinite_times_stay_and_far_ones_are_cut_off() {
-        for field in &FIELDS[..7] {
+        for field in FIELDS.iter().chain(&["decade", "century", "millennium"]) {
             assert_eq!(cut(field, i64::MIN), i64::MIN, "{field}");
             assert_eq!(cut(field, i64::MAX), i64::MAX, "{field}");
         }
@@ -296,6 +358,12 @@ mod tests {
             ("hour", "5000-06-15T12:00:00Z"),
             ("day", "5000-06-15T00:00:00Z"),
             ("week", "5000-06-09T00:00:00Z"),
+            ("months", "5000-06-01T00:00:00Z"),
+            ("qtr", "5000-04-01T00:00:00Z"),
+            ("year", "5000-01-01T00:00:00Z"),
+            ("decade", "5000-01-01T00:00:00Z"),
+            ("century", "4901-01-01T00:00:00Z"),
+            ("mil", "4001-01-01T00:00:00Z"),
         ] {
             assert_eq!(cut(field, far), us(expected), "{field}");
         }
@@ -312,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_null_and_an_unknown_field_are_as_in_the_library() {
+    fn a_null_stays_and_what_is_no_field_is_refused() {
         let null = ScalarValue::TimestampMicrosecond(None, Some("UTC".into()));
         let ColumnarValue::Scalar(cut) = call(&date_trunc(), "hour", ColumnarValue::Scalar(null.clone())).unwrap()
         else {
@@ -320,8 +388,14 @@ mod tests {
         };
         assert_eq!(cut, null);
         let zero = || ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(Some(0), Some("UTC".into())));
-        let (ours, theirs) = (call(&date_trunc(), "eon", zero()), call(&datetime::date_trunc(), "eon", zero()));
-        assert_eq!(ours.unwrap_err().to_string(), theirs.unwrap_err().to_string());
+        for (field, refused) in [
+            ("Eon", "unit \"eon\" not recognized for type timestamp with time zone"),
+            ("dow", "unit \"dow\" not recognized for type timestamp with time zone"),
+            ("timezone", "unit \"timezone\" not supported for type timestamp with time zone"),
+        ] {
+            let error = call(&date_trunc(), field, zero()).expect_err("it is no field to cut off to");
+            assert!(error.to_string().contains(refused), "{error}");
+        }
     }
 
     #[test]

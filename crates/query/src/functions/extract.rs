@@ -177,7 +177,7 @@ fn new_year(year: i32, data_type: &DataType) -> Option<ScalarValue> {
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Microseconds,
     Milliseconds,
     Second,
@@ -241,7 +241,7 @@ impl Part {
 }
 
 /// What PostgreSQL calls a type whose fields are asked for.
-fn type_name(data_type: &DataType) -> &'static str {
+pub(super) fn type_name(data_type: &DataType) -> &'static str {
     match data_type {
         DataType::Timestamp(_, None) => "timestamp without time zone",
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
@@ -251,11 +251,15 @@ fn type_name(data_type: &DataType) -> &'static str {
     }
 }
 
-fn part_of(name: &str, data_type: &DataType) -> Result<Part> {
-    Part::named(name).ok_or_else(|| {
-        let message = format!("unit \"{}\" not recognized for type {}", name.to_lowercase(), type_name(data_type));
-        refusal(Condition::InvalidParameterValue, message)
-    })
+/// # Errors
+/// 22023 for a name that no part has.
+pub(super) fn part_of(name: &str, data_type: &DataType) -> Result<Part> {
+    Part::named(name).ok_or_else(|| not_recognized(name, data_type))
+}
+
+pub(super) fn not_recognized(name: &str, data_type: &DataType) -> DataFusionError {
+    let message = format!("unit \"{}\" not recognized for type {}", name.to_lowercase(), type_name(data_type));
+    refusal(Condition::InvalidParameterValue, message)
 }
 
 /// The value, as a number of units of 10 to the minus so many.
@@ -358,6 +362,6 @@ fn of_interval(part: Part, interval: IntervalMonthDayNano) -> Option<i64> {
     })
 }
 
-fn refusal(condition: Condition, message: String) -> DataFusionError {
+pub(super) fn refusal(condition: Condition, message: String) -> DataFusionError {
     DataFusionError::External(Box::new(Error::report(condition, message)))
 }

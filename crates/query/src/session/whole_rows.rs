@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableAlias, TableFactor, Value, VisitMut,
-    VisitorMut,
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableAlias, TableFactor, Value,
+    VisitMut, VisitorMut,
 };
 
 use super::insert::call;
@@ -19,7 +19,22 @@ const TAKE_ROWS: [&str; 5] = ["row_to_json", "to_json", "to_jsonb", "json_agg", 
 
 /// Spells them out, in a statement whose columns are named already.
 pub(super) fn spell_out(statement: &mut Ast, catalog: &Catalog) {
+    // Most statements call none of them: to find out the columns costs more.
+    let called = ast::visit_expressions(&*statement, |expr| match taker(expr) {
+        Some(_) => ControlFlow::Break(()),
+        None => ControlFlow::Continue(()),
+    });
+    if called.is_continue() {
+        return;
+    }
     let _all = VisitMut::visit(statement, &mut Queries { catalog, named: Vec::new() });
+}
+
+/// The one of [`TAKE_ROWS`] that an expression calls.
+fn taker(expr: &Expr) -> Option<&'static str> {
+    let Expr::Function(Function { name, .. }) = expr else { return None };
+    let [ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return None };
+    TAKE_ROWS.into_iter().find(|known| function.value.eq_ignore_ascii_case(known))
 }
 
 /// A relation's columns, as they are referred to; `None` when it is not known which it has.
@@ -51,19 +66,10 @@ impl VisitorMut for Queries<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        if !takes_rows(select) {
-            return ControlFlow::Continue(());
-        }
         let columns = |factor: &TableFactor| Some((name_of_factor(factor)?, self.of_factor(factor)));
         let relations = relations(select).into_iter().filter_map(columns).collect();
         VisitMut::visit(select, &mut Calls { relations, subqueries: 0 })
     }
-}
-
-/// Whether a function that takes rows is called at all: to find out the columns costs more.
-fn takes_rows(select: &Select) -> bool {
-    let text = select.to_string().to_lowercase();
-    TAKE_ROWS.iter().any(|name| text.contains(name))
 }
 
 fn relations(select: &Select) -> Vec<&TableFactor> {
@@ -195,16 +201,12 @@ impl VisitorMut for Calls {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Some(function) = taker(expr).filter(|_| self.subqueries == 0) else { return ControlFlow::Continue(()) };
         let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else {
             return ControlFlow::Continue(());
         };
-        let [ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return ControlFlow::Continue(()) };
-        let function = function.value.to_lowercase();
-        if self.subqueries > 0 || !TAKE_ROWS.contains(&function.as_str()) {
-            return ControlFlow::Continue(());
-        }
         if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))) = list.args.first_mut()
-            && let Some(row) = self.row(argument, &function)
+            && let Some(row) = self.row(argument, function)
         {
             *argument = row;
         }

@@ -5,15 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Error, Table};
-use event::SplitId;
+use cluster::{Commit, Error, Positions, ReadLevel, Table, TableSnapshot};
+use event::{Consistency, Replicas, SplitId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use storage::SequenceSet;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::World;
 use super::machine::Seat;
+use super::{MORE_NODES, World};
 use crate::history::{Fate, Read, TableHistory};
 use crate::invariants;
 use crate::reading;
@@ -21,6 +22,8 @@ use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec, spread};
 
 /// Between two statements, at most.
 const THINK_MS: u64 = 400;
+/// The largest bound of a bounded read.
+const STALENESS_MS: u64 = 5_000;
 /// Tables there are at once, at most.
 const TABLES: usize = 3;
 
@@ -31,11 +34,13 @@ pub(super) struct Client {
     rng: StdRng,
     /// It never writes: where writes find no leader and wait, it goes on.
     only_reads: bool,
+    /// What its commits were answered with.
+    written_up_to: Positions,
 }
 
 impl Client {
     pub(super) fn new(number: usize, world: Arc<World>, seed: u64, only_reads: bool) -> Client {
-        Client { number, world, rng: StdRng::seed_from_u64(seed), only_reads }
+        Client { number, world, rng: StdRng::seed_from_u64(seed), only_reads, written_up_to: Positions::new() }
     }
 
     /// Asks until it is told to stop, or something is wrong.
@@ -103,20 +108,32 @@ impl Client {
 
     /// What the client hears: nothing from a process that has ended.
     async fn answer<T>(&self, seat: &Seat, asked: impl Future<Output = Result<T, Error>>) -> Fate {
+        self.ask(seat, asked).await.0
+    }
+
+    async fn ask<T>(&self, seat: &Seat, asked: impl Future<Output = Result<T, Error>>) -> (Fate, Option<T>) {
         let mut ended = seat.ended.clone();
         let answer = tokio::select! {
             biased;
-            _ = ended.wait_for(|ended| *ended) => return Fate::Unknown,
+            _ = ended.wait_for(|ended| *ended) => return (Fate::Unknown, None),
             answer = asked => answer,
         };
         match answer {
-            _ if *seat.ended.borrow() => Fate::Unknown,
-            Ok(_) => Fate::Acknowledged(self.world.history.lock().tick()),
-            Err(Error::Unknown(_)) => Fate::Unknown,
+            _ if *seat.ended.borrow() => (Fate::Unknown, None),
+            Ok(answer) => (Fate::Acknowledged(self.world.history.lock().tick()), Some(answer)),
+            Err(Error::Unknown(_)) => (Fate::Unknown, None),
             Err(error) => {
                 self.world.note(format_args!("refused at {}: {error}", seat.place + 1));
-                Fate::Refused
+                (Fate::Refused, None)
             }
+        }
+    }
+
+    /// Its later reads by session find this, on whatever node.
+    fn remember(&mut self, commit: Option<Commit>) {
+        for (group, index) in commit.into_iter().flat_map(|commit| commit.positions) {
+            let known = self.written_up_to.entry(group).or_default();
+            *known = index.max(*known);
         }
     }
 
@@ -146,8 +163,11 @@ impl Client {
             *next
         };
         let name = format!("t{number}");
-        // Every other one lies in shards of several groups.
-        let spec = if number % 2 == 0 { spread(&name) } else { spec(&name) };
+        // Every other one lies in shards of several groups, and every third one has a replica on each of five nodes.
+        let mut spec = if number % 2 == 0 { spread(&name) } else { spec(&name) };
+        if number % 3 == 0 && self.world.seats.lock().len() == MORE_NODES {
+            spec.replicas = Replicas::new(MORE_NODES).expect("a number of replicas that is offered");
+        }
         let created = self.world.history.lock().change();
         let table = TableHistory { created, dropped: None, expired: Vec::new() };
         self.world.history.lock().tables.insert(name.clone(), table);
@@ -225,7 +245,7 @@ impl Client {
             written.entry(table.definition.name.clone()).or_default().extend(ids);
             batches.push((table, batch));
         }
-        let number = self.world.history.lock().begin(written);
+        let number = self.world.history.lock().begin(self.number, written);
         self.world.note(format_args!("write {number} begins at {}", seat.place + 1));
         let statement = async {
             for (table, batch) in batches {
@@ -233,7 +253,8 @@ impl Client {
             }
             writes.commit().await
         };
-        let fate = self.answer(seat, statement).await;
+        let (fate, commit) = self.ask(seat, statement).await;
+        self.remember(commit);
         self.world.history.lock().end(number, fate);
         self.count(&format!("write {number}"), seat, fate);
         Ok(())
@@ -278,48 +299,101 @@ impl Client {
             writes.delete(&table, 0, shard.index, &splits)?;
             writes.commit().await
         };
-        let fate = self.answer(seat, statement).await;
+        let (fate, commit) = self.ask(seat, statement).await;
+        self.remember(commit);
         self.world.history.lock().written[victim].deleted[at].fate = fate;
         self.count(&format!("delete {victim}"), seat, fate);
         Ok(())
     }
 
-    /// A strong read of one table; what it finds is checked.
+    /// A read of some kind; what it finds is checked.
     async fn read(&mut self, seat: &Seat) -> Result<(), String> {
-        let Some(table) = self.pick(seat) else { return Ok(()) };
-        let begun = self.world.history.lock().tick();
+        match self.rng.random_range(0..100) {
+            0..30 => self.read_weakly(seat).await,
+            30..50 => self.read_several(seat).await,
+            _ => self.read_strongly(seat).await,
+        }
+    }
+
+    /// What a client hears of a read: nothing of one that fails, or whose node ends first.
+    async fn hear<T, E: std::fmt::Display>(&self, seat: &Seat, asked: impl Future<Output = Result<T, E>>) -> Option<T> {
         let mut ended = seat.ended.clone();
-        let found = tokio::select! {
+        let answer = tokio::select! {
             biased;
-            _ = ended.wait_for(|ended| *ended) => return Ok(()),
-            found = seat.node.snapshot(&table) => found,
+            _ = ended.wait_for(|ended| *ended) => return None,
+            answer = asked => answer,
         };
-        let snapshot = match found {
-            Ok(snapshot) => snapshot,
+        match answer {
+            Ok(answer) if !*seat.ended.borrow() => Some(answer),
+            Ok(_) => None,
             Err(error) => {
                 self.world.note(format_args!("no read at {}: {error}", seat.place + 1));
-                return Ok(());
+                None
             }
-        };
-        invariants::windows::check(&snapshot)?;
-        let ids = match reading::ids(&seat.node, &snapshot).await {
-            Ok(ids) => ids,
-            // It may need another node, or have ended meanwhile.
-            Err(reason) => {
-                self.world.note(format_args!("no read at {}: {reason}", seat.place + 1));
-                return Ok(());
-            }
-        };
-        if *seat.ended.borrow() {
-            return Ok(());
         }
-        let mut history = self.world.history.lock();
-        let ended = history.tick();
-        let read = Read { node: seat.place, table: table.definition.name.clone(), begun, ended, ids };
-        invariants::check_read(&mut history, &read)?;
-        drop(history);
+    }
+
+    /// The rows of a snapshot as a read that was asked for at the moment `begun`, or counts as if. Segments may need another node.
+    async fn rows_of(&self, seat: &Seat, snapshot: &TableSnapshot, begun: u64) -> Result<Option<Read>, String> {
+        invariants::windows::check(snapshot)?;
+        let Some(ids) = self.hear(seat, reading::ids(&seat.node, snapshot)).await else { return Ok(None) };
+        let ended = self.world.history.lock().tick();
+        Ok(Some(Read { node: seat.place, table: snapshot.table.definition.name.clone(), begun, ended, ids }))
+    }
+
+    fn check(&self, how: &str, seat: &Seat, read: &Read) -> Result<(), String> {
+        invariants::check_read(&mut self.world.history.lock(), read).map_err(|reason| format!("{how} {reason}"))?;
         self.world.report.lock().reads += 1;
-        self.world.note(format_args!("read {} at {}: {} rows", read.table, seat.place + 1, read.ids.len()));
+        self.world.note(format_args!("{how} read {} at {}: {} rows", read.table, seat.place + 1, read.ids.len()));
         Ok(())
+    }
+
+    /// Everything that was acknowledged before.
+    async fn read_strongly(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let begun = self.world.history.lock().tick();
+        let Some(snapshot) = self.hear(seat, seat.node.snapshot(&table)).await else { return Ok(()) };
+        match self.rows_of(seat, &snapshot, begun).await? {
+            Some(read) => self.check("strong", seat, &read),
+            None => Ok(()),
+        }
+    }
+
+    /// All tables in one cut: of every transaction all or nothing.
+    async fn read_several(&mut self, seat: &Seat) -> Result<(), String> {
+        let tables: Vec<Arc<Table>> = seat.node.catalog().tables.values().cloned().collect();
+        let begun = self.world.history.lock().tick();
+        let Some(cut) = self.hear(seat, seat.node.snapshots(&tables)).await else { return Ok(()) };
+        let mut found = BTreeMap::new();
+        for snapshot in &cut {
+            let Some(read) = self.rows_of(seat, snapshot, begun).await? else { return Ok(()) };
+            self.check("joint", seat, &read)?;
+            found.insert(read.table, read.ids.into_iter().collect());
+        }
+        let checked = invariants::whole::check_across(&self.world.history.lock(), &found);
+        checked.map_err(|reason| format!("node {} read all tables: {reason}", seat.place + 1))
+    }
+
+    /// What the node has: a session's own writes, what is not older than a bound, or whatever there is; and as new as the node says.
+    async fn read_weakly(&mut self, seat: &Seat) -> Result<(), String> {
+        let Some(table) = self.pick(seat) else { return Ok(()) };
+        let levels = [Consistency::Session, Consistency::Bounded, Consistency::Eventual];
+        let consistency = levels[self.rng.random_range(0..levels.len())];
+        let max_staleness = Duration::from_millis(self.rng.random_range(1..=STALENESS_MS));
+        let is_session = consistency == Consistency::Session;
+        let at_least = if is_session { self.written_up_to.clone() } else { Positions::new() };
+        let level = ReadLevel { consistency, max_staleness, at_least };
+        let asked = self.world.history.lock().tick();
+        let read = self.hear(seat, seat.node.snapshot_at(&table, &level)).await;
+        let Some((snapshot, staleness)) = read else { return Ok(()) };
+        if consistency == Consistency::Bounded && staleness.is_none_or(|age| age > max_staleness) {
+            return Err(format!("node {} read what is {staleness:?} old within {max_staleness:?}", seat.place + 1));
+        }
+        let since = staleness.map(|age| self.world.history.lock().moment_of(Instant::now() - age));
+        let Some(read) = self.rows_of(seat, &snapshot, since.unwrap_or(0)).await? else { return Ok(()) };
+        if is_session {
+            invariants::own::check(&self.world.history.lock(), &read, self.number, asked)?;
+        }
+        self.check(&format!("{consistency:?}"), seat, &read)
     }
 }

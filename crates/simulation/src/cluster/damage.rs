@@ -10,8 +10,8 @@ use storage::disk::OpenMode;
 use storage::{Disk, SimulatedDisk};
 use tokio::time::Instant;
 
+use super::Run;
 use super::machine::Machine;
-use super::{NODES, Run};
 
 /// Frames of the log begin at multiples of this.
 const FRAME_ALIGNMENT: usize = 8;
@@ -110,7 +110,7 @@ impl Run {
                 !catalog.nodes.is_empty() && !catalog.nodes.contains_key(&gone)
             })
         };
-        if self.machines.iter().all(is_gone) && self.machines.iter().all(Machine::votes) {
+        if self.machines.iter().all(is_gone) && self.is_settled() {
             self.world.note(format_args!("node {gone} is out of the cluster"));
             self.machines[place].damage = Some(Damage::Lost(None));
             return Ok(());
@@ -119,7 +119,7 @@ impl Run {
             return Ok(());
         }
         self.removal_due = Some(now + REMOVAL_RETRY);
-        let others = (0..NODES).filter(|other| *other != place);
+        let others = self.places().filter(|other| *other != place);
         let asked: Vec<_> = others.filter_map(|other| self.machines[other].node().cloned()).collect();
         if let Some(node) = asked.choose(&mut self.rng).cloned() {
             // It may be out already; the catalog says when.

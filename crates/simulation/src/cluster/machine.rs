@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::damage::Damage;
-use super::{CLOCK_US, LOG_FILE_BYTES, NODES, SEAL_BYTES, SYNC_TIME, World};
+use super::{CLOCK_US, LOG_FILE_BYTES, SEAL_BYTES, SYNC_TIME, World};
 
 /// A node that clients may ask, until it ends.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ enum Process {
 /// One machine.
 pub(super) struct Machine {
     place: usize,
+    /// How many machines there are.
+    machines: usize,
     pub(super) disk: Arc<SimulatedDisk>,
     pub(super) clock: Arc<SimulatedClock>,
     process: Process,
@@ -60,9 +62,10 @@ fn slow(disk: SimulatedDisk) -> Arc<SimulatedDisk> {
 }
 
 impl Machine {
-    pub(super) fn new(place: usize, seed: u64, lease_reads: bool) -> Machine {
+    pub(super) fn new(place: usize, machines: usize, seed: u64, lease_reads: bool) -> Machine {
         Machine {
             place,
+            machines,
             disk: slow(SimulatedDisk::new(seed)),
             clock: Arc::new(SimulatedClock::at(CLOCK_US)),
             process: Process::Down(None),
@@ -93,7 +96,7 @@ impl Machine {
     }
 
     pub(super) fn start(&mut self, network: &SimulatedNetwork) {
-        let others = (0..NODES).filter(|other| *other != self.place).map(address);
+        let others = (0..self.machines).filter(|other| *other != self.place).map(address);
         let founds = self.place == 0 && !matches!(self.damage, Some(Damage::Lost(_)));
         let join = if founds { Vec::new() } else { others.collect() };
         let address = address(self.place);
@@ -199,12 +202,6 @@ impl Machine {
     pub(super) fn replace_disk(&mut self, seed: u64) {
         self.disk = slow(SimulatedDisk::new(seed));
         self.damage = Some(Damage::Lost(self.id.take()));
-    }
-
-    /// Whether it runs and votes in all groups, and each has a leader.
-    pub(super) fn votes(&self) -> bool {
-        let replicas = self.node().map(|node| node.replica_status()).unwrap_or_default();
-        !replicas.is_empty() && replicas.iter().all(|replica| replica.votes && replica.leader.is_some())
     }
 
     /// Starts as soon as possible.

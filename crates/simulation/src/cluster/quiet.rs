@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::Node;
 
 use super::machine::Machine;
-use super::{LOG_FILE_BYTES, NODES, PATIENCE, Run};
+use super::{LOG_FILE_BYTES, PATIENCE, Run};
 use crate::history::Read;
 use crate::invariants::replicas::Fingerprint;
 use crate::invariants::{self, acknowledged, replicas, whole, windows};
@@ -22,7 +22,7 @@ type Look = (Vec<u64>, BTreeMap<String, Vec<Fingerprint>>);
 impl Run {
     /// Everything, on every node.
     pub(super) async fn compare(&mut self) -> Result<(), String> {
-        for place in 0..NODES {
+        for place in self.places() {
             let node = self.running(place)?;
             let reading = tokio::time::timeout(PATIENCE, self.read_all(place, &node));
             reading.await.map_err(|_| format!("node {} answers no read although nothing fails", place + 1))??;

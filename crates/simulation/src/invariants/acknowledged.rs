@@ -1,11 +1,13 @@
-//! What was acknowledged, every later strong read finds, on every node; and so what any earlier read found.
+//! What was acknowledged, every later strong read finds, on every node; and so what any earlier read found. A read that says how old it may be
+//! does so as of then.
 
 use crate::history::{Fate, History, Read};
 
 /// For every read *r* of a table and every statement *s* that wrote to it: if *s* was acknowledged, or found by another read, before *r* was
 /// asked for, then *r* finds each row of *s* whose window nobody asked to forget, and that nobody asked to delete, before *r* was answered. If the
 /// windows before a time were forgotten, acknowledged before *r* was asked for, and *s* was acknowledged before that was asked for, then *r* finds
-/// no row of *s* in them; and none at all if *s* was deleted, acknowledged before *r* was asked for.
+/// no row of *s* in them; and none at all if *s* was deleted, acknowledged before *r* was asked for. A read that is not strong and says how old
+/// it may be counts as asked for that long before it was answered.
 ///
 /// # Errors
 /// The violation in words.
@@ -83,7 +85,7 @@ mod tests {
         let created = Change { begun: history.tick(), fate: Fate::Acknowledged(1) };
         history.tables.insert("t".into(), TableHistory { created, dropped: None, expired: Vec::new() });
         let rows = BTreeMap::from([("t".to_owned(), BTreeMap::from([(10, 100), (11, 200)]))]);
-        assert_eq!(history.begin(rows), 0);
+        assert_eq!(history.begin(0, rows), 0);
         history
     }
 

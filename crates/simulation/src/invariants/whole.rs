@@ -36,8 +36,8 @@ pub fn check(history: &History, read: &Read) -> Result<(), String> {
     Ok(())
 }
 
-/// For every statement that wrote to several tables: when all of them were read after the last statement had come to its end, it is found in
-/// each of them, or in none. Tables that may have been dropped or lost windows say nothing.
+/// For every statement that wrote to several tables: when all of them were read in one cut, or after the last statement had come to its end, it
+/// is found in each of them, or in none. Tables that may have been dropped or lost windows say nothing.
 ///
 /// # Errors
 /// The violation in words.
@@ -62,7 +62,7 @@ mod tests {
 
     fn check_one(ids: &[i64], fate: Fate, expected: Result<(), &str>) {
         let mut history = History::default();
-        let number = history.begin(BTreeMap::from([("t".to_owned(), BTreeMap::from([(10, 100), (11, 200)]))]));
+        let number = history.begin(0, BTreeMap::from([("t".to_owned(), BTreeMap::from([(10, 100), (11, 200)]))]));
         history.end(number, fate);
         let read = Read { node: 0, table: "t".into(), begun: history.tick(), ended: history.tick(), ids: ids.to_vec() };
         assert_eq!(check(&history, &read), expected.map_err(str::to_owned));
@@ -87,7 +87,7 @@ mod tests {
             history.tables.insert(name.to_owned(), table);
         }
         let rows = |id| BTreeMap::from([(id, 100)]);
-        history.begin(BTreeMap::from([("t".to_owned(), rows(1)), ("u".to_owned(), rows(2))]));
+        history.begin(0, BTreeMap::from([("t".to_owned(), rows(1)), ("u".to_owned(), rows(2))]));
         let mut reads = BTreeMap::from([("t".to_owned(), BTreeSet::from([1])), ("u".to_owned(), BTreeSet::from([2]))]);
         assert_eq!(check_across(&history, &reads), Ok(()));
         reads.insert("u".to_owned(), BTreeSet::new());

@@ -1,7 +1,7 @@
 //! The bytes of an entry, as docs/formats.md draws them: header, statements, then the rows of each shard in a block.
 //!
 //! A block lies at a multiple of 8 from the entry's start, so that large columns that did not compress are used where they are.
-//! Small blocks are copied: a few rows shall not keep a whole entry in memory.
+//! Small blocks have a form of their own and are copied: a few rows shall not keep a whole entry in memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,15 +13,18 @@ use bytes::Bytes;
 use event::{GroupId, NodeId, Origin, SchemaVersion, ShardId, StatementId, TableDefinition, TableKind};
 use serde::Deserialize;
 
-use super::columns::{COMPRESS_BYTES_MIN, decode_rows, decode_schema, encode_rows, encode_schema};
+use super::columns::{decode_rows, decode_schema, encode_rows, encode_schema};
 use super::fields::{Fields, len_u32, pad, put_sized};
-use super::{Command, Entry, Joined, SchemaChange, Statement};
-use crate::Error;
+use super::{Command, Entry, Joined, SchemaChange, Statement, plain};
+use crate::{Error, row_bytes};
 
-/// Version 1 said nothing of what was settled.
-const VERSION: u16 = 2;
+/// Version 2 had no plain blocks, version 1 said nothing of what was settled either.
+const VERSION: u16 = 3;
+const VERSION_WITHOUT_PLAIN: u16 = 2;
 const VERSION_WITHOUT_SETTLED: u16 = 1;
 const HEADER_BYTES: usize = 24;
+/// Rows of fewer bytes have the plain form. Beyond it the headers of a message no longer count, and compression pays.
+const PLAIN_BYTES_MAX: usize = 4 << 10;
 
 const APPEND: u8 = 1;
 const SEAL: u8 = 2;
@@ -192,6 +195,32 @@ fn place<'a>(
 }
 
 fn encode_block(block: &Block<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let schema = encode_schema(block.parts[0].schema_ref())?;
+    out.extend_from_slice(&block.shard.0.to_le_bytes());
+    out.extend_from_slice(&block.version.0.to_le_bytes());
+    out.extend_from_slice(&len_u32(schema.len())?.to_le_bytes());
+    let bytes: usize = block.parts.iter().map(|rows| row_bytes(rows)).sum();
+    if bytes < PLAIN_BYTES_MAX { encode_plain(block, bytes, &schema, out) } else { encode_message(block, &schema, out) }
+}
+
+fn encode_plain(block: &Block<'_>, bytes: usize, schema: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    out.reserve(24 + schema.len());
+    // Without a message, whose length is 0, and with a body whose length is known at its end.
+    let lens = out.len();
+    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(schema);
+    pad(out);
+    let body = out.len();
+    // What columns say beside their values is little.
+    out.reserve(bytes + 16 * (1 + block.parts[0].num_columns()));
+    plain::put_rows(&block.parts, out)?;
+    let len = len_u32(out.len() - body)?;
+    out[lens + 4..lens + 8].copy_from_slice(&len.to_le_bytes());
+    pad(out);
+    Ok(())
+}
+
+fn encode_message(block: &Block<'_>, schema: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     let message = match block.parts.as_slice() {
         [rows] => encode_rows(rows)?,
         parts => {
@@ -200,14 +229,10 @@ fn encode_block(block: &Block<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
             encode_rows(&rows)?
         }
     };
-    let schema = encode_schema(block.parts[0].schema_ref())?;
     out.reserve(40 + schema.len() + message.ipc_message.len() + message.arrow_data.len());
-    out.extend_from_slice(&block.shard.0.to_le_bytes());
-    out.extend_from_slice(&block.version.0.to_le_bytes());
-    out.extend_from_slice(&len_u32(schema.len())?.to_le_bytes());
     out.extend_from_slice(&len_u32(message.ipc_message.len())?.to_le_bytes());
     out.extend_from_slice(&len_u32(message.arrow_data.len())?.to_le_bytes());
-    for part in [&schema, &message.ipc_message, &message.arrow_data] {
+    for part in [schema, &message.ipc_message, &message.arrow_data] {
         out.extend_from_slice(part);
         pad(out);
     }
@@ -218,7 +243,7 @@ fn encode_block(block: &Block<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
 pub(super) fn decode(bytes: &Bytes) -> Result<Entry, Error> {
     let mut input = Fields::new("entry", bytes);
     let version = input.u16()?;
-    if version != VERSION && version != VERSION_WITHOUT_SETTLED {
+    if ![VERSION, VERSION_WITHOUT_PLAIN, VERSION_WITHOUT_SETTLED].contains(&version) {
         return Err(refuse(format!("version {version} is not known")));
     }
     input.u16()?;
@@ -258,11 +283,12 @@ fn decode_block(input: &mut Fields<'_>, whole: &Bytes) -> Result<(ShardId, Schem
         skip_pad(input, whole.len())?;
     }
     let [schema, metadata, body] = parts;
-    let body = match body.len() {
-        0..COMPRESS_BYTES_MIN => Buffer::from(body),
-        _ => Buffer::from(whole.slice_ref(body)),
+    let schema = decode_schema(schema)?;
+    let rows = match (metadata, body.len()) {
+        ([], _) => plain::decode_rows(schema, body)?,
+        (_, 0..PLAIN_BYTES_MAX) => decode_rows(schema, Buffer::from(metadata), Buffer::from(body))?,
+        _ => decode_rows(schema, Buffer::from(metadata), Buffer::from(whole.slice_ref(body)))?,
     };
-    let rows = decode_rows(decode_schema(schema)?, Buffer::from(metadata), body)?;
     Ok((shard, version, rows))
 }
 

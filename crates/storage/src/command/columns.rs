@@ -1,4 +1,4 @@
-//! Rows of one shard inside an entry: a compact schema, then one Arrow IPC record batch message.
+//! Rows of one shard inside an entry: a compact schema, then one Arrow IPC record batch message, unless they are few (`plain`).
 //!
 //! The IPC reader of arrow-rs trusts lengths and offsets of the message (it panics or allocates on wrong ones), so everything it
 //! relies on is checked here first. Only the closed set of column types occurs, which keeps that check short.
@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::Array;
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -20,8 +19,6 @@ use event::ColumnType;
 use super::fields::Fields;
 use crate::Error;
 
-/// Rows of at least this many bytes are compressed.
-pub(super) const COMPRESS_BYTES_MIN: usize = 4 << 10;
 /// LZ4 cannot expand by more than this; a message that claims more is damaged.
 const EXPANSION_MAX: u64 = 256;
 
@@ -65,22 +62,14 @@ pub(super) fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, Error> {
 
 /// The IPC message of `rows`: its metadata (a flatbuffer) and its body.
 pub(super) fn encode_rows(rows: &RecordBatch) -> Result<EncodedData, Error> {
-    let bytes = slice_bytes(rows);
-    let compression = (bytes >= COMPRESS_BYTES_MIN).then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
-        .and_then(|options| options.try_with_compression(compression))
+        .and_then(|options| options.try_with_compression(Some(CompressionType::LZ4_FRAME)))
         .map_err(arrow_error)?;
     let (dictionaries, message) = IpcDataGenerator::default()
         .encode(rows, &mut DictionaryTracker::new(true), &options, &mut IpcWriteContext::default())
         .map_err(arrow_error)?;
     assert!(dictionaries.is_empty(), "no column type is dictionary encoded");
     Ok(message)
-}
-
-/// Bytes the rows occupy, counting only the slice of each buffer that they use.
-pub(crate) fn slice_bytes(rows: &RecordBatch) -> usize {
-    let of = |column: &arrow::array::ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
-    rows.columns().iter().map(of).sum()
 }
 
 /// The reverse of [`encode_rows`].

@@ -1,4 +1,5 @@
-//! The machine's file system. Each call is one blocking job of the runtime's own pool, at most `DISK_CALLS_MAX` at once.
+//! The machine's file system. Each call is one blocking job of the runtime's own pool, at most `DISK_CALLS_MAX` at once; what is written to be synced
+//! at once has a thread of its own.
 //!
 //! Files stay open until closed, so that a removed file can still be read to its end by who holds it.
 
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use tokio::sync::Semaphore;
 
+use super::syncer::Syncer;
 use super::{DirEntry, Disk, FileId, NotDurable, OpenMode, check_path};
 use crate::Error;
 
@@ -38,6 +40,7 @@ pub struct RealDisk {
     root: Arc<PathBuf>,
     open: Mutex<OpenFiles>,
     calls: Arc<Semaphore>,
+    syncer: Syncer,
     in_place: bool,
     /// How long a write with its sync takes of late, in microseconds.
     sync_us: AtomicU64,
@@ -69,6 +72,7 @@ impl RealDisk {
             root: Arc::new(root.into()),
             open: Mutex::new(OpenFiles::default()),
             calls: Arc::new(Semaphore::new(DISK_CALLS_MAX)),
+            syncer: Syncer::default(),
             in_place: false,
             sync_us: AtomicU64::new(0),
         }
@@ -202,7 +206,7 @@ impl Disk for RealDisk {
             write_parts(&file, offset, &parts)?;
             Ok((file.sync_data(), begin.elapsed()))
         };
-        let written = if in_place { write() } else { self.call(write).await };
+        let written = if in_place { write() } else { self.syncer.run(write).await };
         let (synced, took) = written.map_err(NotDurable::Write)?;
         self.note_sync(took);
         synced.map_err(NotDurable::Sync)

@@ -283,12 +283,6 @@ impl State {
         Some((self.group, newest.clone()))
     }
 
-    pub(super) fn segment(&self, name: &str) -> Option<SegmentRef> {
-        let waiting = self.prepared.values().flat_map(|part| &part.segments);
-        let mut segments = self.shards.values().flat_map(|shard| &shard.manifest.segments).chain(waiting);
-        segments.find(|segment| segment.meta.name == name).cloned()
-    }
-
     pub(super) fn checkpoint_saved(&mut self, seal: u64) {
         self.checkpoints.retain(|captured| captured.seal >= seal);
     }

@@ -63,7 +63,7 @@ fn a_checkpoint_keeps_what_waits_for_a_decision() {
     assert_eq!(waiting.len(), 3, "one of the seal, two that will be installed");
     let bytes = world.shards.checkpoint().unwrap().bytes;
     assert_eq!(crate::checkpoint_segments(&bytes).unwrap().len(), 3);
-    assert!(waiting.iter().all(|segment| world.reader().segment(&segment.meta.name).is_some()));
+    assert!(waiting.iter().all(|segment| world.reader().pinned(&segment.meta.name).as_ref() == Some(&segment.meta)));
     let mut again = restarted(&world);
     for world in [&mut world, &mut again] {
         assert_eq!(world.run(conclude(1, true)), done(2));
