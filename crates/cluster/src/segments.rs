@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::directory::SEGMENTS_DIR;
 use crate::error::Error;
 use crate::hold::PROMISE;
-use crate::node::Node;
+use crate::node::{DataGroup, Node};
 
 /// How long a collection waits until entries are applied.
 const APPLY_WAIT: Duration = Duration::from_secs(5);
@@ -130,9 +130,14 @@ impl Node {
         Ok(())
     }
 
-    /// Whether objects that nothing names have stayed for long enough.
+    /// Whether objects that nothing names have stayed for long enough, and can be collected without waiting for entries to be applied: whoever asks
+    /// does so again and again, and has other work to do.
     pub(crate) fn has_objects_to_collect(&self) -> bool {
-        self.lingering.lock().is_over()
+        let is_applied = |data: &Arc<DataGroup>| {
+            let status = data.group.status();
+            status.applied >= status.last
+        };
+        self.lingering.lock().is_over() && self.data.values().all(is_applied)
     }
 
     /// Whether everything in the logs of this node's replicas is applied that is there now; waits for it a little.

@@ -25,7 +25,7 @@ fn filled(counts: &[usize]) -> (Memtable, RecordBatch) {
 #[test]
 fn one_row_appends_leave_few_batches() {
     let (memtable, all) = filled(&[1; 5000]);
-    assert!(memtable.batches.len() <= 4 * FAN_IN, "{} batches", memtable.batches.len());
+    assert!(memtable.batches.len() <= 13, "{} batches", memtable.batches.len());
     assert_eq!(concat_batches(&all.schema(), &memtable.batches).unwrap(), all);
 }
 
@@ -41,7 +41,7 @@ fn large_batches_are_not_copied() {
 fn merged_batches_stay_bounded() {
     let (memtable, _) = filled(&[100; 500]);
     assert!(memtable.batches.iter().all(|batch| batch.num_rows() <= MERGED_ROWS_MAX));
-    assert!(memtable.batches.len() <= 3 * FAN_IN, "{} batches", memtable.batches.len());
+    assert!(memtable.batches.len() <= 20, "{} batches", memtable.batches.len());
 }
 
 proptest! {
