@@ -68,6 +68,9 @@ impl Node {
         for data in self.data.values() {
             segments.extend(data.reader().segments());
         }
+        let found = segments.iter().filter(|segment| lengths.contains_key(&segment.meta.name));
+        let found: Vec<Path> = found.map(|segment| Path::from(segment.meta.name.as_str())).collect();
+        self.store.settle(&found).await.map_err(store_error)?;
         let check = |s: &SegmentRef| self.check_segment(s.clone(), lengths.get(&s.meta.name).copied()).boxed();
         let checks: Vec<_> = segments.iter().map(check).collect();
         stream::iter(checks).buffer_unordered(limits::DISK_CALLS_MAX).try_collect().await

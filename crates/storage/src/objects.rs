@@ -95,15 +95,27 @@ impl DiskObjectStore {
         };
         let placed = stream::iter(objects).map(place).buffer_unordered(PUTS_MAX);
         let dirs: BTreeSet<String> = placed.try_collect().await?;
+        self.sync_dirs(dirs).await
+    }
+}
+
+impl DiskObjectStore {
+    /// Makes the names of objects durable that were found there: whoever put them may have ended between the rename and its sync. Their bytes are, since
+    /// an object has its name only once they are.
+    pub(crate) async fn settle(&self, locations: impl IntoIterator<Item = &Path>) -> Result<()> {
+        let files: Result<Vec<String>> = locations.into_iter().map(|location| self.inner.file(location)).collect();
+        let dirs: BTreeSet<String> = files?.iter().map(|file| self.inner.dir_of(file)).collect();
+        self.sync_dirs(dirs).await
+    }
+
+    async fn sync_dirs(&self, dirs: BTreeSet<String>) -> Result<()> {
         for dir in dirs {
             let synced = self.inner.disk.sync_dir(&dir).await;
             synced.map_err(|source| failed("sync directory", &dir, source))?;
         }
         Ok(())
     }
-}
 
-impl DiskObjectStore {
     /// Puts an object of unknown length, holding a piece of it at a time.
     ///
     /// # Errors
@@ -136,11 +148,16 @@ impl Inner {
         }
     }
 
+    /// The directory in which a file lies.
+    fn dir_of(&self, file: &str) -> String {
+        file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir).to_owned()
+    }
+
     /// Writes an object and gives it its name; the directory whose sync makes that durable.
     async fn place(&self, location: &Path, file: &str, bytes: BoxStream<'static, Result<Bytes>>) -> Result<String> {
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{}/{number}{TEMPORARY_SUFFIX}", self.temporary);
-        let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir).to_owned();
+        let dir = self.dir_of(file);
         let placed = async {
             self.write(location, &temporary, bytes).await?;
             let named = async {
@@ -246,8 +263,8 @@ impl Inner {
         let removed = self.disk.remove(&file).await;
         self.open.changed(&file);
         removed.map_err(|source| failed("delete", location, source))?;
-        let dir = file.rsplit_once('/').map_or(self.root.as_str(), |(dir, _)| dir);
-        self.disk.sync_dir(dir).await.map_err(|source| failed("delete", location, source))
+        let dir = self.dir_of(&file);
+        self.disk.sync_dir(&dir).await.map_err(|source| failed("delete", location, source))
     }
 
     /// What lies in a directory: objects, and the directories below.

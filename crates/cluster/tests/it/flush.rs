@@ -186,6 +186,26 @@ async fn a_missing_or_damaged_segment_is_named_at_start() {
     node.shutdown().await.unwrap();
 }
 
+/// The process before has died between giving a segment its name and syncing that. The one after counts on what it finds, and purges its log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_found_at_start_are_durable_from_then_on() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let node = start(disk.clone()).await.unwrap();
+    let table = node.create_table(events("t")).await.unwrap();
+    insert(&node, &table, rows("a", 0..100)).await.unwrap();
+    node.flush().await.unwrap();
+    let segment = format!("segments/{}", objects(&node).await.remove(0));
+    node.shutdown().await.unwrap();
+    let disk = Arc::new(disk.restart(1));
+    disk.rename(&segment, "tmp/segment").await.unwrap();
+    disk.rename("tmp/segment", &segment).await.unwrap();
+    let lost = |disk: &SimulatedDisk| (0..20).filter(|seed| disk.crash(*seed).len_of(&segment).is_err()).count();
+    assert_ne!(lost(&disk), 0, "power loss takes it away");
+    let node = start(disk.clone()).await.unwrap();
+    assert_eq!(lost(&disk), 0, "no more");
+    node.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_that_nothing_names_are_collected_at_start() {
     let dir = tempfile::tempdir().unwrap();

@@ -44,12 +44,13 @@ impl FilledObjectStore {
     }
 
     /// Fetches an object unless it is here. Once this returns the object is durable: one that another is fetching just now is waited for,
-    /// since it may have its name before that has been synced.
+    /// since it may have its name before that has been synced, and so it may when its fetch was given up.
     pub(super) async fn fill(&self, location: &Path) -> Result<()> {
         let _turn = self.turn(location).await;
-        match self.own.head(location).await {
-            Err(Error::NotFound { .. }) => self.fetch(location).await,
-            there => there.map(drop),
+        match (self.own.head(location).await, &self.kind) {
+            (Err(Error::NotFound { .. }), _) => self.fetch(location).await,
+            (Ok(_), Kind::Embedded(store)) => store.settle([location]).await,
+            (there, _) => there.map(drop),
         }
     }
 
@@ -151,6 +152,27 @@ mod tests {
         let own = SegmentStore::from(DiskObjectStore::open(disk, "segments", "tmp").await.unwrap());
         let pieces = || stream::iter([Ok(Bytes::from_static(b"from another node"))]).boxed();
         own.filled(Arc::new(move |_| Box::pin(async move { Ok(pieces()) })))
+    }
+
+    /// A fetch that is given up between the name and its sync leaves an object that the next power failure may take away.
+    #[tokio::test]
+    async fn what_is_found_after_a_fetch_was_given_up_is_durable_once_it_is_held() {
+        let path = Path::from("a/b");
+        for seed in 0..20 {
+            let disk = Arc::new(SimulatedDisk::new(seed));
+            let store = store(disk.clone()).await;
+            let mut context = Context::from_waker(Waker::noop());
+            {
+                let mut fetching = pin!(store.get(&path));
+                while disk.len_of("segments/a/b").is_err() {
+                    let _ = fetching.as_mut().poll(&mut context);
+                }
+            }
+            store.hold(&path).await.unwrap();
+            for power_loss in 0..20 {
+                assert!(disk.crash(power_loss).len_of("segments/a/b").is_ok(), "seed {seed}, power loss {power_loss}");
+            }
+        }
     }
 
     /// Whoever is told that an object is held may tell others: power loss does not take it away any more.

@@ -75,6 +75,18 @@ impl SegmentStore {
         }
     }
 
+    /// Makes durable what was found here after a start. The process before may have ended between giving an object its name and syncing that.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn settle(&self, found: &[Path]) -> Result<()> {
+        match &self.kind {
+            Kind::Embedded(store) => store.settle(found).await,
+            // A put elsewhere is whole and durable, or not at all.
+            Kind::Cached(_) => Ok(()),
+        }
+    }
+
     /// Keeps the object from being fetched until the answer is dropped, so that one that nobody wants is deleted, or wanted again, and not
     /// both; waits while somebody fetches it. `None` in a store that fetches nothing.
     pub async fn turn(&self, location: &Path) -> Option<Taken> {
