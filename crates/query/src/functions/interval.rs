@@ -52,14 +52,17 @@ pub(crate) fn is_interval(data_type: &DataType) -> bool {
     *data_type == INTERVAL
 }
 
-/// Plans products and differences.
+/// The type of the time at which a date begins.
+const BEGIN_OF_DATE: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+
+/// Plans products, differences, and what is added to dates.
 #[derive(Debug)]
 pub(crate) struct IntervalArithmetic;
 
 impl ExprPlanner for IntervalArithmetic {
     fn plan_binary_op(&self, mut expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Multiply, NotEq};
-        let is_planned = matches!(expr.op, Multiply | Divide | Minus | Eq | NotEq | Lt | LtEq | Gt | GtEq);
+        use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Multiply, NotEq, Plus};
+        let is_planned = matches!(expr.op, Multiply | Divide | Plus | Minus | Eq | NotEq | Lt | LtEq | Gt | GtEq);
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));
         };
@@ -78,6 +81,15 @@ impl ExprPlanner for IntervalArithmetic {
             Multiply if is_interval(&left) && right.is_numeric() => call(&MULTIPLY, times(&expr.left, &expr.right)),
             Multiply if left.is_numeric() && is_interval(&right) => call(&MULTIPLY, times(&expr.right, &expr.left)),
             Divide if is_interval(&left) && right.is_numeric() => call(&DIVIDE, times(&expr.left, &expr.right)),
+            // A date has no hours to add to: it is the time at which it begins.
+            Plus | Minus if left == DataType::Date32 && is_interval(&right) => {
+                expr.left = cast(expr.left, BEGIN_OF_DATE);
+                Ok(PlannerResult::Original(expr))
+            }
+            Plus if is_interval(&left) && right == DataType::Date32 => {
+                expr.right = cast(expr.right, BEGIN_OF_DATE);
+                Ok(PlannerResult::Original(expr))
+            }
             Minus => match difference_type(&expr, &left, &right) {
                 Some(DataType::Date32) => {
                     // Days, which the library counts in 64 bits.

@@ -30,6 +30,7 @@ pub(crate) mod json;
 mod justify;
 mod make_time;
 mod manifest;
+mod maybe;
 mod now;
 mod number_format;
 mod operate;
@@ -50,6 +51,7 @@ mod width_bucket;
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
 pub(crate) use extract::EXTRACT;
+pub(crate) use maybe::MAYBE;
 pub(crate) use ordered::{FRACTION, MODE};
 pub(crate) use round_time::ROUND_TIME;
 pub(crate) use show_chunks::CHUNKS;
@@ -86,6 +88,7 @@ impl Functions {
                 Arc::new(to_number::to_number()),
                 Arc::new(random_uuid::gen_random_uuid()),
                 Arc::new(cast_named::cast_named()),
+                Arc::new(maybe::maybe()),
                 Arc::new(round_time::round_time()),
                 Arc::new(age::age()),
                 Arc::new(now::now()),

@@ -28,7 +28,7 @@ pub(super) fn check(statement: &Statement) -> Result<(), Error> {
     }
 }
 
-fn refused(what: impl Into<String>, hint: impl Into<String>) -> Error {
+pub(super) fn refused(what: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::hinted(Condition::FeatureNotSupported, what, hint)
 }
 

@@ -16,6 +16,7 @@ use futures::{StreamExt, stream};
 use super::change::EVALUATIONS_MAX;
 use super::change::is_change;
 use super::checks::Checks;
+use super::clauses::refused;
 use super::conflict::{Conflicts, Gathered, Upsert};
 use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
@@ -51,6 +52,7 @@ impl Session {
             changing if is_change(changing) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::Query(_) => {
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
+                check_described(prepared.columns.as_deref(), &rows.columns)?;
                 Ok(Outcome::Rows(rows))
             }
             Ast::Explain { statement: inner, analyze, verbose, options, .. } => {
@@ -673,6 +675,20 @@ fn check_width(given: usize, wanted: usize, all_columns: bool) -> Result<(), Err
         return Err(Error::report(Condition::SyntaxError, "INSERT has more target columns than expressions"));
     }
     Ok(())
+}
+
+/// A client was told which columns a prepared statement gives: it cannot read others.
+///
+/// # Errors
+/// 0A000 when a table was altered since.
+fn check_described(described: Option<&Schema>, given: &Schema) -> Result<(), Error> {
+    let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    match described {
+        Some(described) if names(described) != names(given) => {
+            Err(refused("cached plan must not change result type", "Prepare the statement again."))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn explain_options(

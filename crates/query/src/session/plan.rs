@@ -29,8 +29,8 @@ use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, pg_catalog,
-    result_modifiers, tokens, whole_rows, zoned,
+    Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, ordered_rows, pg_catalog,
+    result_modifiers, subqueries, tokens, using, whole_rows, zoned,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -261,10 +261,13 @@ impl Session {
         mut ast: Ast,
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
-        names::name_columns(&mut ast);
         let catalog = self.visible();
+        using::spell_out(&mut ast, &catalog);
+        names::name_columns(&mut ast);
         whole_rows::spell_out(&mut ast, &catalog);
+        ordered_rows::ask_for_order(&mut ast);
         calls::rewrite(&mut ast)?;
+        subqueries::settle(&mut ast);
         let written = result_modifiers::written(&ast);
         modifiers::apply(&mut ast)?;
         alike::tell_apart(&mut ast);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -17,6 +17,9 @@ use super::report;
 use crate::error::{Condition, Error, Report};
 use crate::text::modifier::fit;
 use crate::text::{ColumnBuilder, Zone, write};
+
+/// Microseconds of a second.
+const MICROSECONDS: i64 = 1_000_000;
 
 /// Where the columns of an INSERT's source go, and what the other columns get.
 #[derive(Clone, Debug)]
@@ -112,6 +115,7 @@ pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Ar
                 let hint = "You will need to rewrite or cast the expression.";
                 return Err(Error::hinted(Condition::DatatypeMismatch, message, hint));
             }
+            let array = &seen_from(zone, array, &wanted)?;
             let rounded = round_for(array, &wanted)?;
             let options = CastOptions { safe: false, ..CastOptions::default() };
             let cast = cast_with_options(&rounded, &wanted, &options).map_err(|error| {
@@ -178,6 +182,32 @@ fn assignable(from: &DataType, to: &DataType) -> bool {
         || *to == DataType::Utf8
         || (matches!(from, DataType::Dictionary(_, _)))
         || from == to
+}
+
+/// What clocks of the zone show becomes the instant at which they do where an instant is wanted, and an instant what they show then.
+fn seen_from(zone: Zone, array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, Error> {
+    let is_instant = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(_)));
+    if zone == Zone::UTC || !is_time(array.data_type()) || is_instant(array.data_type()) == is_instant(wanted) {
+        return Ok(Arc::clone(array));
+    }
+    let to = |array: &ArrayRef, zone: Option<&str>| {
+        let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        cast_with_options(array, &data_type, &options).map_err(|error| Error::Reported(Box::new(report::arrow(&error))))
+    };
+    let too_far = || Error::report(Condition::DatetimeOverflow, "timestamp out of range");
+    let other: TimestampMicrosecondArray = if is_instant(wanted) {
+        let shown = to(array, None)?;
+        shown.as_primitive::<TimestampMicrosecondType>().try_unary(|us| zone.to_utc(us).ok_or_else(too_far))?
+    } else {
+        let instants = to(array, Some("UTC"))?;
+        let shown = |us: i64| us.checked_add(i64::from(zone.offset_at(us)) * MICROSECONDS).ok_or_else(too_far);
+        instants.as_primitive::<TimestampMicrosecondType>().try_unary(shown)?
+    };
+    Ok(match wanted {
+        DataType::Timestamp(_, Some(zone)) => Arc::new(other.with_timezone(Arc::clone(zone))),
+        _ => Arc::new(other),
+    })
 }
 
 /// Floats become integers by rounding to the nearest even, not by cutting off.

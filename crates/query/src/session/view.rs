@@ -274,9 +274,12 @@ async fn plan(
     let ast = parsed.pop().and_then(|parsed| parsed.ast);
     let Some(ast) = ast else { return Err(DataFusionError::Internal("a view is a query".to_owned())) };
     let mut ast = Arc::unwrap_or_clone(ast);
+    super::using::spell_out(&mut ast, catalog);
     names::name_columns(&mut ast);
     super::whole_rows::spell_out(&mut ast, catalog);
+    super::ordered_rows::ask_for_order(&mut ast);
     super::calls::rewrite(&mut ast).map_err(in_plan)?;
+    super::subqueries::settle(&mut ast);
     super::modifiers::apply(&mut ast).map_err(in_plan)?;
     super::alike::tell_apart(&mut ast);
     super::zoned::cut_off_in_zone(&mut ast);

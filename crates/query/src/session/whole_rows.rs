@@ -6,12 +6,12 @@ use std::ops::ControlFlow;
 use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableAlias, TableFactor, Value,
-    VisitMut, VisitorMut,
+    Select, Statement as Ast, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use super::insert::call;
-use super::names::{folded, name_of, shown_name};
+use super::names::{folded, shown_name};
+use super::relations::{Columns, Relations, name_of_factor, relations};
 use crate::functions::json::ROW;
 
 /// Functions of one value that take a row.
@@ -27,7 +27,7 @@ pub(super) fn spell_out(statement: &mut Ast, catalog: &Catalog) {
     if called.is_continue() {
         return;
     }
-    let _all = VisitMut::visit(statement, &mut Queries { catalog, named: Vec::new() });
+    let _all = VisitMut::visit(statement, &mut Queries(Relations::new(catalog)));
 }
 
 /// The one of [`TAKE_ROWS`] that an expression calls.
@@ -37,147 +37,25 @@ fn taker(expr: &Expr) -> Option<&'static str> {
     TAKE_ROWS.into_iter().find(|known| function.value.eq_ignore_ascii_case(known))
 }
 
-/// A relation's columns, as they are referred to; `None` when it is not known which it has.
-type Columns = Option<Vec<Ident>>;
-
-struct Queries<'c> {
-    catalog: &'c Catalog,
-    /// The queries of WITH that can be named here: of each query that is open, from the outside in.
-    named: Vec<Vec<(String, Columns)>>,
-}
+struct Queries<'c>(Relations<'c>);
 
 impl VisitorMut for Queries<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        self.named.push(Vec::new());
-        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
-            let columns = renamed(self.of_query(&table.query), &table.alias);
-            if let Some(names) = self.named.last_mut() {
-                names.push((folded(&table.alias.name), columns));
-            }
-        }
+        self.0.enter(query);
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.named.pop();
+        self.0.leave();
         ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        let columns = |factor: &TableFactor| Some((name_of_factor(factor)?, self.of_factor(factor)));
+        let columns = |factor: &TableFactor| Some((name_of_factor(factor)?, self.0.of_factor(factor)));
         let relations = relations(select).into_iter().filter_map(columns).collect();
         VisitMut::visit(select, &mut Calls { relations, subqueries: 0 })
-    }
-}
-
-fn relations(select: &Select) -> Vec<&TableFactor> {
-    select
-        .from
-        .iter()
-        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
-        .collect()
-}
-
-/// The name under which a relation's columns are found.
-fn name_of_factor(factor: &TableFactor) -> Option<Ident> {
-    match factor {
-        TableFactor::Table { name, alias, .. } => {
-            alias.as_ref().map(|alias| alias.name.clone()).or_else(|| name.0.last()?.as_ident().cloned())
-        }
-        TableFactor::Derived { alias, .. } | TableFactor::UNNEST { alias, .. } => {
-            alias.as_ref().map(|alias| alias.name.clone())
-        }
-        _ => None,
-    }
-}
-
-/// The columns with the names that an alias gives them.
-fn renamed(columns: Columns, alias: &TableAlias) -> Columns {
-    let named = alias.columns.iter().map(|column| column.name.clone());
-    columns.map(|columns| named.chain(columns.into_iter().skip(alias.columns.len())).collect())
-}
-
-impl Queries<'_> {
-    fn of_factor(&self, factor: &TableFactor) -> Columns {
-        match factor {
-            TableFactor::Table { name, alias, args: None, .. } => {
-                let columns = self.of_table(name);
-                match alias {
-                    Some(alias) => renamed(columns, alias),
-                    None => columns,
-                }
-            }
-            TableFactor::Table { alias: Some(alias), .. } | TableFactor::UNNEST { alias: Some(alias), .. } => {
-                let columns: Vec<Ident> = alias.columns.iter().map(|column| column.name.clone()).collect();
-                (!columns.is_empty()).then_some(columns)
-            }
-            TableFactor::Derived { subquery, alias: Some(alias), .. } => renamed(self.of_query(subquery), alias),
-            _ => None,
-        }
-    }
-
-    fn of_table(&self, name: &ObjectName) -> Columns {
-        let parts: Vec<String> = name.0.iter().filter_map(ObjectNamePart::as_ident).map(folded).collect();
-        let (schema, name) = match parts.as_slice() {
-            [name] => {
-                let named = self.named.iter().rev().flat_map(|names| names.iter().rev());
-                if let Some((_, columns)) = named.into_iter().find(|(known, _)| known == name) {
-                    return columns.clone();
-                }
-                ("public", name)
-            }
-            [schema, name] => (schema.as_str(), name),
-            _ => return None,
-        };
-        let quoted = |name: &String| Ident::with_quote('"', name);
-        let table = self.catalog.table(schema, name).map(|table| &table.definition.columns);
-        let columns = table.or_else(|| self.catalog.view(schema, name).map(|view| &view.columns))?;
-        Some(columns.iter().map(|column| quoted(&column.name)).collect())
-    }
-
-    fn of_query(&self, query: &Query) -> Columns {
-        // Its own WITH is not looked into.
-        if query.with.is_some() { None } else { self.of_body(&query.body) }
-    }
-
-    fn of_body(&self, body: &SetExpr) -> Columns {
-        match body {
-            SetExpr::Select(select) => self.of_select(select),
-            SetExpr::Query(query) => self.of_query(query),
-            SetExpr::SetOperation { left, .. } => self.of_body(left),
-            SetExpr::Values(values) => {
-                let width = values.rows.first()?.len();
-                Some((1..=width).map(|number| Ident::new(format!("column{number}"))).collect())
-            }
-            _ => None,
-        }
-    }
-
-    fn of_select(&self, select: &Select) -> Columns {
-        let mut columns = Vec::new();
-        for item in &select.projection {
-            match item {
-                SelectItem::ExprWithAlias { alias, .. } => columns.push(alias.clone()),
-                SelectItem::UnnamedExpr(expr) => columns.push(Ident::with_quote('"', name_of(expr)?)),
-                SelectItem::Wildcard(_) => {
-                    for factor in relations(select) {
-                        columns.extend(self.of_factor(factor)?);
-                    }
-                }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
-                    let name = name.0.last()?.as_ident()?;
-                    let named = |factor: &&TableFactor| {
-                        name_of_factor(factor).is_some_and(|known| folded(&known) == folded(name))
-                    };
-                    let factors = relations(select);
-                    columns.extend(self.of_factor(factors.iter().copied().find(|factor| named(factor))?)?);
-                }
-                _ => return None,
-            }
-        }
-        Some(columns)
     }
 }
 

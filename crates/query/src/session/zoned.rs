@@ -5,10 +5,10 @@
 
 use std::ops::ControlFlow;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 use datafusion::sql::sqlparser::ast::{
     Expr as Written, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement as Ast, VisitMut, VisitorMut,
 };
@@ -33,6 +33,17 @@ pub(super) fn in_zone(expr: &Expr, zone: &Zone, schema: &DFSchema) -> Option<Exp
                 matches!(field.data_type(), DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None));
             let local = || Box::new(through(zone, inner.as_ref().clone()));
             shown.then(|| Expr::Cast(Cast { expr: local(), field: field.clone() }))
+        }
+        // What clocks there show, or the date that begins there, is an instant.
+        Expr::Cast(Cast { expr: inner, field }) if matches!(field.data_type(), DataType::Timestamp(_, Some(_))) => {
+            let shown = inner.get_type(schema);
+            let local = DataType::Timestamp(TimeUnit::Microsecond, None);
+            let local = match shown {
+                Ok(DataType::Timestamp(TimeUnit::Microsecond, None)) => inner.as_ref().clone(),
+                Ok(DataType::Timestamp(_, None) | DataType::Date32) => cast(inner.as_ref().clone(), local),
+                _ => return None,
+            };
+            Some(Expr::Cast(Cast { expr: Box::new(through(zone, local)), field: field.clone() }))
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             let [field, time] = args.as_slice() else { return None };

@@ -84,6 +84,7 @@ files! {
     pg_ordinality,
     pg_schema,
     pg_select_list,
+    pg_subquery,
     pg_temporary,
     pg_time,
     pg_transaction,

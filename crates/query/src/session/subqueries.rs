@@ -1,0 +1,126 @@
+//! Subqueries that the planner takes for something else.
+//!
+//! - `x = ANY (SELECT x FROM t)`: to it the left side is a column of the subquery's, where that has one of that name. So the subquery goes behind a
+//!   name of its own.
+//! - `(SELECT id FROM t WHERE …)` without a row is NULL, though `id` never is; the planner believes the column.
+//! - `VALUES ((SELECT …))`: a row of VALUES is computed before subqueries are. So the rows become queries.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Query, SelectItem, SetExpr, Statement as Ast, Values, VisitMut, VisitorMut,
+};
+
+use super::insert::{call, parse_expression};
+use super::names::name_of;
+use crate::functions::MAYBE;
+
+/// The name behind which a subquery goes that something is compared with.
+const COMPARED: &str = "annal_compared";
+
+/// Says what they are. The columns of the statement are named already.
+pub(super) fn settle(statement: &mut Ast) {
+    let _all = VisitMut::visit(statement, &mut Subqueries);
+}
+
+struct Subqueries;
+
+impl VisitorMut for Subqueries {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Values(values) = query.body.as_ref()
+            && let Some(rows) = as_queries(values)
+        {
+            query.body = rows;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
+                if let Expr::Subquery(query) = right.as_ref()
+                    && let Ok(apart) = parse_expression(&format!("(SELECT * FROM ({query}) AS {COMPARED})"))
+                {
+                    **right = apart;
+                }
+            }
+            Expr::Subquery(query) => may_be_absent(query),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A column that a scalar subquery gives may be NULL. What functions give says so itself, and an aggregate without a row has a value.
+fn may_be_absent(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let [item] = select.projection.as_mut_slice() else { return };
+    let (value, alias) = match item {
+        SelectItem::UnnamedExpr(value) => (value.clone(), None),
+        SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), Some(alias.clone())),
+        _ => return,
+    };
+    let calls = ast::visit_expressions(&value, |part| match part {
+        Expr::Function(_) | Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    if calls.is_break() || select.from.is_empty() {
+        return;
+    }
+    let named = || ast::Ident::with_quote('"', name_of(&value).unwrap_or_else(|| "?column?".to_owned()));
+    *item = SelectItem::ExprWithAlias { alias: alias.unwrap_or_else(named), expr: call(MAYBE, vec![value]) };
+}
+
+/// The rows of VALUES, each a query; `None` when none has a subquery.
+fn as_queries(values: &Values) -> Option<Box<SetExpr>> {
+    let has_subquery = ast::visit_expressions(&values.rows, |part| match part {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    let cells = || values.rows.iter().flat_map(|row| row.iter());
+    let is_default = |cell: &Expr| matches!(cell, Expr::Identifier(name) if name.value.eq_ignore_ascii_case("default"));
+    if has_subquery.is_continue() || cells().any(is_default) {
+        return None;
+    }
+    let row = |row: &[Expr]| {
+        let cells: Vec<String> = (1..).zip(row).map(|(number, cell)| format!("{cell} AS column{number}")).collect();
+        format!("SELECT {}", cells.join(", "))
+    };
+    let rows: Vec<String> = values.rows.iter().map(|cells| row(cells)).collect();
+    match parse_expression(&format!("({})", rows.join(" UNION ALL "))) {
+        Ok(Expr::Subquery(query)) => Some(query.body),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::statement;
+
+    fn check(sql: &str, expected: &str) {
+        let parsed = statement::parse(sql).expect("valid").remove(0);
+        let mut ast = parsed.ast.expect("not empty").as_ref().clone();
+        settle(&mut ast);
+        assert_eq!(ast.to_string(), expected, "{sql}");
+    }
+
+    #[test]
+    fn subqueries_are_what_they_are() {
+        check(
+            "SELECT x FROM t WHERE x = ANY(SELECT max(x) FROM t)",
+            "SELECT x FROM t WHERE x = ANY(SELECT * FROM (SELECT max(x) FROM t) AS annal_compared)",
+        );
+        check(
+            "SELECT (SELECT id FROM t WHERE id = 9), (SELECT count(*) FROM t)",
+            "SELECT (SELECT annal_maybe(id) AS \"id\" FROM t WHERE id = 9), (SELECT count(*) FROM t)",
+        );
+        check(
+            "INSERT INTO t VALUES (1, (SELECT max(x) FROM t)), (2, 3)",
+            "INSERT INTO t SELECT 1 AS column1, (SELECT max(x) FROM t) AS column2 UNION ALL SELECT 2 AS column1, 3 AS column2",
+        );
+        check("SELECT * FROM (VALUES (1, 2)) AS v", "SELECT * FROM (VALUES (1, 2)) AS v");
+    }
+}
