@@ -108,6 +108,8 @@ pub struct Prepared {
     /// The columns it will give; `None` when it gives no rows.
     pub columns: Option<SchemaRef>,
     pub(crate) statement: Statement,
+    /// The catalog that it was planned with.
+    catalog: u64,
     /// What planning gave, for the first execution.
     planned: plan::OneTime,
 }
@@ -120,6 +122,7 @@ impl Prepared {
         Some(Prepared {
             parameters: Vec::new(),
             columns: None,
+            catalog: 0,
             statement: statement.clone(),
             planned: plan::OneTime::default(),
         })

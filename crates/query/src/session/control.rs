@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use cluster::Table;
 use datafusion::common::ScalarValue;
@@ -52,7 +52,7 @@ impl Session {
             changing if is_change(changing) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::Query(_) => {
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
-                check_described(prepared.columns.as_deref(), &rows.columns)?;
+                check_described(prepared, &rows.columns, self.engine.node().catalog().index)?;
                 Ok(Outcome::Rows(rows))
             }
             Ast::Explain { statement: inner, analyze, verbose, options, .. } => {
@@ -681,14 +681,19 @@ fn check_width(given: usize, wanted: usize, all_columns: bool) -> Result<(), Err
 ///
 /// # Errors
 /// 0A000 when a table was altered since.
-fn check_described(described: Option<&Schema>, given: &Schema) -> Result<(), Error> {
-    let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
-    match described {
-        Some(described) if names(described) != names(given) => {
-            Err(refused("cached plan must not change result type", "Prepare the statement again."))
-        }
-        _ => Ok(()),
+fn check_described(prepared: &Prepared, given: &Schema, catalog: u64) -> Result<(), Error> {
+    let Some(described) = &prepared.columns else { return Ok(()) };
+    // With the same tables a type differs only where that of a parameter was not known.
+    let is_altered = prepared.catalog != catalog;
+    let is_told = |(described, given): (&FieldRef, &FieldRef)| {
+        let same_type = described.data_type() == given.data_type() || *described.data_type() == DataType::Utf8;
+        described.name() == given.name() && (same_type || !is_altered)
+    };
+    let same_count = described.fields().len() == given.fields().len();
+    if same_count && described.fields().iter().zip(given.fields()).all(is_told) {
+        return Ok(());
     }
+    Err(refused("cached plan must not change result type", "Prepare the statement again."))
 }
 
 fn explain_options(

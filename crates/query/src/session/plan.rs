@@ -197,6 +197,7 @@ impl Session {
         let mut prepared = Prepared {
             parameters: Vec::new(),
             columns: None,
+            catalog: self.engine.node().catalog().index,
             statement: statement.clone(),
             planned: OneTime::default(),
         };
