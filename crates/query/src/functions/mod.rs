@@ -41,6 +41,7 @@ mod random_uuid;
 pub(crate) mod regexp;
 mod retention;
 mod round_time;
+mod shift;
 mod show_chunks;
 mod sleep;
 mod time_bucket;
@@ -54,6 +55,7 @@ pub(crate) use extract::EXTRACT;
 pub(crate) use maybe::MAYBE;
 pub(crate) use ordered::{FRACTION, MODE};
 pub(crate) use round_time::ROUND_TIME;
+pub(crate) use shift::shift;
 pub(crate) use show_chunks::CHUNKS;
 
 /// What is added to DataFusion's functions.
@@ -114,6 +116,11 @@ impl Functions {
                 .collect(),
         }
     }
+}
+
+/// The functions that put text in quotes, of which the catalog's library has others.
+pub(crate) fn quoting() -> Vec<Arc<ScalarUDF>> {
+    quote::all().into_iter().collect()
 }
 
 /// `first(value, time)`.

@@ -1,5 +1,6 @@
 //! Which statement does what: dispatch, transactions, settings, DDL, INSERT.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -9,6 +10,7 @@ use cluster::Table;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     ContextModifier, CopySource, DiscardObject, Expr, Ident, Insert, ObjectType, Reset, Set, Statement as Ast, Value,
+    visit_expressions,
 };
 use event::{Column, ColumnType, Replicas, TableKind};
 use futures::{StreamExt, stream};
@@ -32,6 +34,9 @@ use super::{Block, CopyIn, CopyOut, Outcome, Prepared, Rows, Session, Statement}
 use crate::error::{Condition, Error};
 use crate::text::{parse_json, parse_scalar};
 
+/// Functions that act on the nodes of a cluster.
+const OPERATIONS: [&str; 3] = ["annal.remove_node", "annal.move_replica", "annal.transfer_leader"];
+
 impl Session {
     /// Runs one statement. What is awaited here is boxed: one future holding all of them would not fit a thread's stack.
     pub(super) async fn run(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
@@ -51,6 +56,9 @@ impl Session {
         match ast.as_ref() {
             changing if is_change(changing) => Box::pin(self.change(statement, &ast, &parameters)).await,
             Ast::Query(_) => {
+                if matches!(self.block, Block::Explicit { .. }) {
+                    refuse_operations(&ast)?;
+                }
                 let rows = Box::pin(self.query(statement, &ast, &parameters, &prepared.planned)).await?;
                 check_described(prepared, &rows.columns, self.engine.node().catalog().index)?;
                 Ok(Outcome::Rows(rows))
@@ -675,6 +683,26 @@ fn check_width(given: usize, wanted: usize, all_columns: bool) -> Result<(), Err
         return Err(Error::report(Condition::SyntaxError, "INSERT has more target columns than expressions"));
     }
     Ok(())
+}
+
+/// What is done to the nodes of a cluster is not taken back with the block.
+///
+/// # Errors
+/// 25001.
+fn refuse_operations(statement: &Ast) -> Result<(), Error> {
+    let called = visit_expressions(statement, |expr| match expr {
+        Expr::Function(function) if OPERATIONS.contains(&function.name.to_string().to_lowercase().as_str()) => {
+            ControlFlow::Break(function.name.to_string())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match called {
+        ControlFlow::Break(name) => {
+            let message = format!("{name} cannot run inside a transaction block");
+            Err(Error::report(Condition::ActiveTransaction, message))
+        }
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 /// A client was told which columns a prepared statement gives: it cannot read others.

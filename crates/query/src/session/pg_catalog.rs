@@ -14,6 +14,7 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemorySchemaProv
 use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr_fn::SimpleScalarUDF;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, TypeSignature, Volatility};
 use datafusion::prelude::SessionContext;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
@@ -74,6 +75,9 @@ impl Shared {
             SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
         state.add_analyzer_rule(Arc::new(ReadLiterals));
         state.add_analyzer_rule(Arc::new(CheckArithmetic));
+        for function in crate::functions::quoting() {
+            state.register_udf(function).expect("a function is registered at any time");
+        }
         Shared { database: database.to_owned(), state, pg_catalog }
     }
 }

@@ -7,15 +7,15 @@ use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::expr::{Cast, ScalarFunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, cast, lit};
 use datafusion::sql::sqlparser::ast::{
     Expr as Written, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement as Ast, VisitMut, VisitorMut,
 };
 
 use super::insert::parse_expression;
 use super::pg_catalog::timezone;
-use crate::functions::EXTRACT;
+use crate::functions::{EXTRACT, shift};
 use crate::text::Zone;
 
 /// Fields that are the same wherever clocks are.
@@ -44,6 +44,20 @@ pub(super) fn in_zone(expr: &Expr, zone: &Zone, schema: &DFSchema) -> Option<Exp
                 _ => return None,
             };
             Some(Expr::Cast(Cast { expr: Box::new(through(zone, local)), field: field.clone() }))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+            let is_interval = |expr: &Expr| matches!(expr.get_type(schema), Ok(DataType::Interval(_)));
+            match (left.as_ref(), right.as_ref()) {
+                (instant, interval) if is_instant(instant) && is_interval(interval) => {
+                    let interval = interval.clone();
+                    let by = if *op == Operator::Minus { Expr::Negative(Box::new(interval)) } else { interval };
+                    Some(shifted(zone, instant.clone(), by))
+                }
+                (interval, instant) if *op == Operator::Plus && is_interval(interval) && is_instant(instant) => {
+                    Some(shifted(zone, instant.clone(), interval.clone()))
+                }
+                _ => None,
+            }
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             let [field, time] = args.as_slice() else { return None };
@@ -81,6 +95,11 @@ fn through(zone: &Zone, time: Expr) -> Expr {
         named => named.to_string(),
     };
     Expr::ScalarFunction(ScalarFunction::new_udf(timezone(), vec![lit(name), time]))
+}
+
+/// An instant moved by an interval as clocks of the zone are.
+fn shifted(zone: &Zone, instant: Expr, interval: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(shift(), vec![lit(zone.to_string()), instant, interval]))
 }
 
 /// `date_trunc(field, time, zone)` cuts off in that zone; the library's function takes none. The columns of the statement are named already.

@@ -70,14 +70,14 @@ impl Zone {
     }
 
     /// The instant at which clocks of the zone show `local_us` (microseconds since 1970-01-01 on the clock). A time that a
-    /// change of the clocks left out is read with the offset before it, one that comes twice as the first, as PostgreSQL does.
+    /// change of the clocks left out is read with the offset before it, one that comes twice as the second, as PostgreSQL does.
     pub fn to_utc(&self, local_us: i64) -> Option<i64> {
         let seconds = match self {
             Zone::Fixed(seconds) => *seconds,
             Zone::Named(zone) => {
                 let local: NaiveDateTime = chrono::DateTime::from_timestamp_micros(local_us)?.naive_utc();
                 match zone.offset_from_local_datetime(&local) {
-                    LocalResult::Single(offset) | LocalResult::Ambiguous(offset, _) => offset.fix().local_minus_utc(),
+                    LocalResult::Single(offset) | LocalResult::Ambiguous(_, offset) => offset.fix().local_minus_utc(),
                     LocalResult::None => self.offset_at(local_us.checked_sub(86_400_000_000)?),
                 }
             }
