@@ -5,19 +5,12 @@ use std::sync::Arc;
 use datafusion::functions::math;
 use datafusion::functions_aggregate::bool_and_or::bool_and_udaf;
 use datafusion::functions_aggregate::variance::var_samp_udaf;
-use datafusion::functions_nested::remove::array_remove_all_udf;
-use datafusion::functions_nested::replace::array_replace_all_udf;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-/// `sign`, `ceiling`; `array_remove` and `array_replace`, which mean all elements.
+/// `sign`, `ceiling`.
 pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
     let named = |function: Arc<ScalarUDF>, name| Arc::new(function.as_ref().clone().with_aliases([name]));
-    vec![
-        named(math::signum(), "sign"),
-        named(math::ceil(), "ceiling"),
-        named(array_remove_all_udf(), "array_remove"),
-        named(array_replace_all_udf(), "array_replace"),
-    ]
+    vec![named(math::signum(), "sign"), named(math::ceil(), "ceiling")]
 }
 
 /// `every`, `variance`.
