@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::names::{folded, name_of};
+use super::relations::visit_own;
 
 /// Aggregates whose value depends on the order of their rows.
 const KEEP_ORDER: [&str; 6] =
@@ -41,17 +42,25 @@ fn unordered(expr: &Expr) -> bool {
     is_plain && KEEP_ORDER.iter().any(|known| function.value.eq_ignore_ascii_case(known))
 }
 
+/// Lets a call that names no order ask for this one.
+fn ask(expr: &mut Expr, order: &[OrderByExpr]) {
+    if unordered(expr)
+        && let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = expr
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(order.to_vec()));
+    }
+}
+
 struct Selects;
 
 impl VisitorMut for Selects {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        let mut seen = Calls { order: None, found: false, subqueries: 0 };
-        let _all = VisitMut::visit(&mut select.projection, &mut seen);
-        if let Some(order) = if seen.found { order_below(select) } else { None } {
-            let _all =
-                VisitMut::visit(&mut select.projection, &mut Calls { order: Some(order), found: false, subqueries: 0 });
+        let mut found = false;
+        visit_own(&mut select.projection, |expr| found |= unordered(expr));
+        if let Some(order) = if found { order_below(select) } else { None } {
+            visit_own(&mut select.projection, |expr| ask(expr, &order));
         }
         ControlFlow::Continue(())
     }
@@ -122,40 +131,6 @@ fn output_name(item: &SelectItem) -> Option<Ident> {
         SelectItem::ExprWithAlias { alias, .. } => Some(alias.clone()),
         SelectItem::UnnamedExpr(expr) => name_of(expr).map(|name| Ident::with_quote('"', name)),
         _ => None,
-    }
-}
-
-/// The calls of one SELECT; its subqueries read something else.
-struct Calls {
-    /// What they shall ask for; nothing when they are only looked for.
-    order: Option<Vec<OrderByExpr>>,
-    found: bool,
-    subqueries: usize,
-}
-
-impl VisitorMut for Calls {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.subqueries += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.subqueries -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.subqueries > 0 || !unordered(expr) {
-            return ControlFlow::Continue(());
-        }
-        self.found = true;
-        if let (Expr::Function(Function { args: FunctionArguments::List(list), .. }), Some(order)) = (expr, &self.order)
-        {
-            list.clauses.push(FunctionArgumentClause::OrderBy(order.clone()));
-        }
-        ControlFlow::Continue(())
     }
 }
 

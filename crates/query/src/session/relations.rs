@@ -1,9 +1,11 @@
 //! Which columns the relations of a statement have, as far as it and the catalog tell before it is planned.
 
+use std::ops::ControlFlow;
+
 use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
-    Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor,
+    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, VisitMut, VisitorMut,
 };
 
 use super::names::{folded, name_of};
@@ -41,9 +43,56 @@ pub(super) fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
     }
 }
 
-/// Whether a join makes one column of two.
-pub(super) fn is_merging(constraint: &JoinConstraint) -> bool {
-    matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)
+/// Whether a join of FROM makes one column of two.
+pub(super) fn merges(select: &Select) -> bool {
+    let mut joins = select.from.iter().flat_map(|from| &from.joins);
+    joins
+        .any(|join| matches!(constraint(&join.join_operator), Some(JoinConstraint::Using(_) | JoinConstraint::Natural)))
+}
+
+/// The same, to be changed.
+pub(super) fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
+    match operator {
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
+        | JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint) => Some(constraint),
+        _ => None,
+    }
+}
+
+/// Visits the expressions of a part of one SELECT, from the inside out, but not those of its subqueries, which have relations of their own.
+pub(super) fn visit_own(part: &mut impl VisitMut, visit: impl FnMut(&mut Expr)) {
+    let _all = part.visit(&mut Own { visit, subqueries: 0 });
+}
+
+struct Own<F> {
+    visit: F,
+    subqueries: usize,
+}
+
+impl<F: FnMut(&mut Expr)> VisitorMut for Own<F> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.subqueries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.subqueries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.subqueries == 0 {
+            (self.visit)(expr);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// The name under which a relation's columns are found.
@@ -150,8 +199,7 @@ impl Relations<'_> {
                 SelectItem::ExprWithAlias { alias, .. } => columns.push(alias.clone()),
                 SelectItem::UnnamedExpr(expr) => columns.push(Ident::with_quote('"', name_of(expr)?)),
                 SelectItem::Wildcard(_) => {
-                    let joins = select.from.iter().flat_map(|from| &from.joins);
-                    if joins.filter_map(|join| constraint(&join.join_operator)).any(is_merging) {
+                    if merges(select) {
                         return None;
                     }
                     for factor in relations(select) {

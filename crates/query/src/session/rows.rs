@@ -16,10 +16,7 @@ use super::defaults::DefaultValue;
 use super::report;
 use crate::error::{Condition, Error, Report};
 use crate::text::modifier::fit;
-use crate::text::{ColumnBuilder, Zone, write};
-
-/// Microseconds of a second.
-const MICROSECONDS: i64 = 1_000_000;
+use crate::text::{ColumnBuilder, US_PER_SECOND, Zone, write};
 
 /// Where the columns of an INSERT's source go, and what the other columns get.
 #[derive(Clone, Debug)]
@@ -201,7 +198,7 @@ fn seen_from(zone: Zone, array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef
         shown.as_primitive::<TimestampMicrosecondType>().try_unary(|us| zone.to_utc(us).ok_or_else(too_far))?
     } else {
         let instants = to(array, Some("UTC"))?;
-        let shown = |us: i64| us.checked_add(i64::from(zone.offset_at(us)) * MICROSECONDS).ok_or_else(too_far);
+        let shown = |us: i64| us.checked_add(i64::from(zone.offset_at(us)) * US_PER_SECOND).ok_or_else(too_far);
         instants.as_primitive::<TimestampMicrosecondType>().try_unary(shown)?
     };
     Ok(match wanted {

@@ -9,17 +9,31 @@ use std::ops::ControlFlow;
 use cluster::Catalog;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, OrderBy, OrderByKind, Query, Select, SelectItem,
-    SetExpr, Statement as Ast, TableWithJoins, Value, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    SetExpr, Statement as Ast, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::insert::call;
 use super::names::{folded, name_of};
-use super::relations::{Columns, Relations, constraint, is_merging, name_of_factor};
+use super::relations::{Columns, Relations, constraint, constraint_mut, merges, name_of_factor, visit_own};
 
 /// Spells out the joins of a statement's queries.
 pub(super) fn spell_out(statement: &mut Ast, catalog: &Catalog) {
-    // What a query names is looked at from the inside out.
-    let _all = VisitMut::visit(statement, &mut Queries(Relations::new(catalog)));
+    // Most statements have none of them: to find out the columns costs more.
+    if Visit::visit(&*statement, &mut Merging).is_break() {
+        // What a query names is looked at from the inside out.
+        let _all = VisitMut::visit(statement, &mut Queries(Relations::new(catalog)));
+    }
+}
+
+/// Looks for a join that makes one column of two.
+struct Merging;
+
+impl Visitor for Merging {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        if merges(select) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 struct Queries<'c>(Relations<'c>);
@@ -76,8 +90,7 @@ impl Queries<'_> {
 
     /// Leaves a SELECT as it is when too little is known.
     fn spell_out_select(&self, select: &mut Select, order_by: Option<&mut OrderBy>) -> Option<()> {
-        let joins = select.from.iter().flat_map(|from| &from.joins);
-        if !joins.filter_map(|join| constraint(&join.join_operator)).any(is_merging) {
+        if !merges(select) {
             return None;
         }
         let mut whole = Joined { all: Some(Vec::new()), ..Joined::default() };
@@ -97,15 +110,14 @@ impl Queries<'_> {
         }
         // A name that other relations have as well is ambiguous, and the planner says so.
         let count = |name: &str| all.iter().flatten().filter(|(column, _)| folded(column) == name).count();
-        let merged = merged.into_iter().filter(|merged| count(&merged.name) <= 1).collect();
-        let mut names = Names { merged, subqueries: 0 };
-        let _all = VisitMut::visit(select, &mut names);
+        let merged: Vec<Merged> = merged.into_iter().filter(|merged| count(&merged.name) <= 1).collect();
+        visit_own(select, |expr| spell_names(expr, &merged));
         if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = order_by {
             for key in keys {
                 // The name of a column of the result means that one.
                 let is_output = |name: &Ident| select.projection.iter().any(|item| is_named(item, &folded(name)));
                 if !matches!(&key.expr, Expr::Identifier(name) if is_output(name)) {
-                    let _all = VisitMut::visit(&mut key.expr, &mut names);
+                    visit_own(&mut key.expr, |expr| spell_names(expr, &merged));
                 }
             }
         }
@@ -161,19 +173,6 @@ impl Queries<'_> {
             left.push(right);
         }
         Some(joined)
-    }
-}
-
-fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
-    match operator {
-        JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint)
-        | JoinOperator::Right(constraint)
-        | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint) => Some(constraint),
-        _ => None,
     }
 }
 
@@ -262,33 +261,12 @@ fn and(before: Option<Expr>, more: Expr) -> Expr {
     }
 }
 
-/// Merged columns that are named alone, but in subqueries, which may have columns of that name.
-struct Names {
-    merged: Vec<Merged>,
-    subqueries: usize,
-}
-
-impl VisitorMut for Names {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.subqueries += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.subqueries -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::Identifier(name) = expr
-            && self.subqueries == 0
-            && let Some(merged) = self.merged.iter().find(|merged| merged.name == folded(name))
-        {
-            *expr = merged.value.clone();
-        }
-        ControlFlow::Continue(())
+/// Puts what they are in the place of merged columns that are named alone.
+fn spell_names(expr: &mut Expr, merged: &[Merged]) {
+    if let Expr::Identifier(name) = expr
+        && let Some(merged) = merged.iter().find(|merged| merged.name == folded(name))
+    {
+        *expr = merged.value.clone();
     }
 }
 

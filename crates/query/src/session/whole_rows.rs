@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::insert::call;
 use super::names::{folded, shown_name};
-use super::relations::{Columns, Relations, name_of_factor, relations};
+use super::relations::{Columns, Relations, name_of_factor, relations, visit_own};
 use crate::functions::json::ROW;
 
 /// Functions of one value that take a row.
@@ -54,35 +54,20 @@ impl VisitorMut for Queries<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let columns = |factor: &TableFactor| Some((name_of_factor(factor)?, self.0.of_factor(factor)));
-        let relations = relations(select).into_iter().filter_map(columns).collect();
-        VisitMut::visit(select, &mut Calls { relations, subqueries: 0 })
+        let calls = Calls(relations(select).into_iter().filter_map(columns).collect());
+        visit_own(select, |expr| calls.spell_out(expr));
+        ControlFlow::Continue(())
     }
 }
 
-/// Calls in one SELECT; its subqueries have relations of their own.
-struct Calls {
-    relations: Vec<(Ident, Columns)>,
-    subqueries: usize,
-}
+/// The relations that calls in one SELECT may name.
+struct Calls(Vec<(Ident, Columns)>);
 
-impl VisitorMut for Calls {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.subqueries += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.subqueries -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        let Some(function) = taker(expr).filter(|_| self.subqueries == 0) else { return ControlFlow::Continue(()) };
-        let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else {
-            return ControlFlow::Continue(());
-        };
+impl Calls {
+    /// Spells out the row that a call takes.
+    fn spell_out(&self, expr: &mut Expr) {
+        let Some(function) = taker(expr) else { return };
+        let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else { return };
         if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))) = list.args.first_mut()
             && let Some(row) = self.row(argument, function)
         {
@@ -91,21 +76,18 @@ impl VisitorMut for Calls {
         if function == "row_to_json" && list.args.len() == 1 {
             *name = ObjectName::from(vec![Ident::new("to_json")]);
         }
-        ControlFlow::Continue(())
     }
-}
 
-impl Calls {
     /// The row that `argument` is, spelled out.
     fn row(&self, argument: &Expr, function: &str) -> Option<Expr> {
         let values: Vec<(String, Expr)> = match argument {
             Expr::Identifier(table) => {
                 // A column of that name comes first.
                 let same = |ident: &Ident| folded(ident) == folded(table);
-                if self.relations.iter().any(|(_, columns)| columns.iter().flatten().any(same)) {
+                if self.0.iter().any(|(_, columns)| columns.iter().flatten().any(same)) {
                     return None;
                 }
-                let (name, columns) = self.relations.iter().find(|(name, _)| same(name))?;
+                let (name, columns) = self.0.iter().find(|(name, _)| same(name))?;
                 let value = |column: &Ident| {
                     let expr = Expr::CompoundIdentifier(vec![name.clone(), column.clone()]);
                     (shown_name(&folded(column)).to_owned(), expr)
