@@ -115,8 +115,7 @@ impl Server {
         }
         server.ready().await?;
         let client = server.connect().await?;
-        let voting =
-            "SELECT count(*) FILTER (WHERE votes) = count(*) AND count(DISTINCT node) = $1 FROM annal.replicas";
+        let voting = "SELECT count(*) FILTER (WHERE votes AND term IS NOT NULL) = count(*) AND count(DISTINCT node) = $1 FROM annal.replicas";
         while !client.query_one(voting, &[&i64::try_from(nodes)?]).await?.get::<_, bool>(0) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

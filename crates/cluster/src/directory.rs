@@ -20,7 +20,10 @@ pub(crate) const CACHE_DIR: &str = "cache";
 pub(crate) const TMP_DIR: &str = "tmp";
 const QUARANTINE_DIR: &str = "quarantine";
 const IDENTITY_FILE: &str = "identity.json";
-const IDENTITY_TMP: &str = "tmp/identity.json";
+/// What a node asks to join with, from the first try until it is taken in.
+const NONCE_FILE: &str = "joining";
+/// Where a file is written before it gets its name.
+const WRITTEN_TMP: &str = "tmp/written";
 
 /// The layout and formats this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -63,26 +66,47 @@ pub(crate) async fn open(disk: &Arc<dyn Disk>) -> Result<Option<Identity>, Error
         return Ok(None);
     };
     let identity = Identity { boot: found.boot + 1, ..found }.sealed();
-    write(disk, &identity).await.map_err(|e| failed("write", IDENTITY_FILE, e))?;
+    write(disk, &identity).await?;
     Ok(Some(identity))
 }
 
 /// Gives the directory to a node: the first of a new cluster, or one that a cluster has taken in.
 pub(crate) async fn take(disk: &Arc<dyn Disk>, cluster: u64, node: NodeId) -> Result<Identity, Error> {
     let identity = Identity { format_version: FORMAT_VERSION, cluster, node, boot: 1, checksum: None }.sealed();
-    write(disk, &identity).await.map_err(|e| failed("write", IDENTITY_FILE, e))?;
+    write(disk, &identity).await?;
+    // What is left of it is never read again.
+    if let Err(error) = disk.remove(NONCE_FILE).await
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, file = NONCE_FILE, "could not remove a file");
+    }
     Ok(identity)
 }
 
+/// The number that a node without identity asks to join with: always the same for a directory, so that one which was taken in and did not live to
+/// write that down is known again, with the id it got and the token it used up.
+pub(crate) async fn nonce(disk: &Arc<dyn Disk>, drawn: u64) -> Result<u64, Error> {
+    if let Some(bytes) = read_file(disk, NONCE_FILE).await? {
+        let written = std::str::from_utf8(&bytes).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+        return written.ok_or_else(|| Error::DataDirectory(format!("file \"{NONCE_FILE}\" cannot be read")));
+    }
+    write_file(disk, NONCE_FILE, format!("{drawn:016x}").into()).await?;
+    Ok(drawn)
+}
+
 async fn read(disk: &Arc<dyn Disk>) -> Result<Option<Identity>, Error> {
-    let file = match disk.open(IDENTITY_FILE, OpenMode::Read).await {
+    read_file(disk, IDENTITY_FILE).await?.map(|bytes| parse(&bytes)).transpose()
+}
+
+async fn read_file(disk: &Arc<dyn Disk>, name: &str) -> Result<Option<Bytes>, Error> {
+    let file = match disk.open(name, OpenMode::Read).await {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|e| failed("open", IDENTITY_FILE, e))?,
+        opened => opened.map_err(|e| failed("open", name, e))?,
     };
-    let len = disk.len(file).await.map_err(|e| failed("read", IDENTITY_FILE, e))?;
-    let bytes = disk.read_at(file, 0, len as usize).await.map_err(|e| failed("read", IDENTITY_FILE, e))?;
-    disk.close(file).await.map_err(|e| failed("close", IDENTITY_FILE, e))?;
-    parse(&bytes).map(Some)
+    let len = disk.len(file).await.map_err(|e| failed("read", name, e))?;
+    let bytes = disk.read_at(file, 0, len as usize).await.map_err(|e| failed("read", name, e))?;
+    disk.close(file).await.map_err(|e| failed("close", name, e))?;
+    Ok(Some(bytes))
 }
 
 fn parse(bytes: &[u8]) -> Result<Identity, Error> {
@@ -118,18 +142,26 @@ async fn refuse_foreign(disk: &Arc<dyn Disk>) -> Result<(), Error> {
     }
 }
 
-async fn write(disk: &Arc<dyn Disk>, identity: &Identity) -> io::Result<()> {
-    let json = serde_json::to_vec_pretty(identity).map_err(io::Error::other)?;
-    match disk.remove(IDENTITY_TMP).await {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let file = disk.open(IDENTITY_TMP, OpenMode::CreateNew).await?;
-    disk.write_at(file, 0, vec![Bytes::from(json)]).await?;
-    disk.sync(file).await?;
-    disk.close(file).await?;
-    disk.rename(IDENTITY_TMP, IDENTITY_FILE).await?;
-    disk.sync_dir("").await
+async fn write(disk: &Arc<dyn Disk>, identity: &Identity) -> Result<(), Error> {
+    let json = serde_json::to_vec_pretty(identity).map_err(|e| failed("write", IDENTITY_FILE, io::Error::other(e)))?;
+    write_file(disk, IDENTITY_FILE, json.into()).await
+}
+
+/// Writes a file whole or not at all; durable when it returns.
+async fn write_file(disk: &Arc<dyn Disk>, name: &str, content: Bytes) -> Result<(), Error> {
+    let written = async {
+        match disk.remove(WRITTEN_TMP).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = disk.open(WRITTEN_TMP, OpenMode::CreateNew).await?;
+        disk.write_at(file, 0, vec![content]).await?;
+        disk.sync(file).await?;
+        disk.close(file).await?;
+        disk.rename(WRITTEN_TMP, name).await?;
+        disk.sync_dir("").await
+    };
+    written.await.map_err(|e| failed("write", name, e))
 }
 
 fn failed(verb: &str, file: &str, source: io::Error) -> Error {

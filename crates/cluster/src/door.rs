@@ -121,8 +121,10 @@ impl Door {
             return Err(Refusal::Misdirected(format!("this is node {own}")));
         }
         if !proof.allows(joining.wanted.unwrap_or(NodeId(0))) {
-            let reason = "its certificate is bound to a node of another id: ask for that one with --node-id";
-            return Err(Refusal::Failed(reason.into()));
+            return Err(Refusal::NotInState {
+                reason: "the certificate is bound to a node of another id".into(),
+                hint: "Ask for the id that the certificate names with --node-id.".into(),
+            });
         }
         Ok(())
     }
@@ -135,6 +137,11 @@ impl Door {
             return Err(Refusal::Misdirected(format!("the certificate shown is not that of node {}", envelope.from)));
         }
         let stranger = envelope.cluster != Some(*cluster);
+        if let (true, Some(_), Some(meant), Some(copies)) =
+            (stranger, envelope.cluster, envelope.to, self.inner.copies.get())
+        {
+            copies.network().note_mistaken(meant);
+        }
         if stranger || envelope.to.is_some_and(|to| to != *node) {
             tracing::warn!(?envelope, %node, "refused a message that is not for this node");
             return Err(Refusal::Misdirected(format!("this is node {node} of another cluster or of another name")));
@@ -220,7 +227,7 @@ impl Door {
             Request::Join { node } => {
                 let joining: Joining = from_json(&node).map_err(Refusal::Misdirected)?;
                 let joined = membership::admit(self.node()?.as_ref(), joining).await;
-                joined.map(|joined| to_json(&joined)).map_err(|error| Refusal::Failed(error.to_string()))
+                joined.map(|joined| to_json(&joined)).map_err(refusal)
             }
             Request::TransferLeader { group, to } => done(self.node()?.hand_over_here(group, to).await),
             Request::MoveVote { group, from, to } => {

@@ -68,6 +68,9 @@ pub enum Error {
     /// This node was taken out of the cluster, for good.
     #[error("node {0} was taken out of the cluster")]
     Removed(NodeId),
+    /// This node has founded an empty cluster where another cluster has a node, whose data directory is not there.
+    #[error("another cluster has its node {0} at this address, and the data directory is not that node's")]
+    Mistaken(NodeId),
     /// The node is stopping, or has stopped after a failed sync.
     #[error("the node is shutting down: {0}")]
     ShuttingDown(String),
@@ -89,6 +92,38 @@ pub enum Error {
     /// The disk failed.
     #[error(transparent)]
     Storage(storage::Error),
+}
+
+impl Error {
+    /// Whether the same may work a moment later, with this node as it is.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Error::Overloaded(_)
+            | Error::Excess { .. }
+            | Error::Unknown(_)
+            | Error::Stale(_)
+            | Error::Peer(_)
+            | Error::Replication(replication::Error::NoLeader(_)) => true,
+            Error::TableExists(_)
+            | Error::NoSuchTable(_)
+            | Error::CircularView(_)
+            | Error::SchemaExists(_)
+            | Error::NoSuchSchema(_)
+            | Error::SchemaNotEmpty { .. }
+            | Error::IsRead { .. }
+            | Error::SchemaChanged(_)
+            | Error::Conflict
+            | Error::DiskFull(_)
+            | Error::Limit(_)
+            | Error::NotInState { .. }
+            | Error::Removed(_)
+            | Error::Mistaken(_)
+            | Error::ShuttingDown(_)
+            | Error::DataDirectory(_)
+            | Error::Replication(_)
+            | Error::Storage(_) => false,
+        }
+    }
 }
 
 impl From<storage::Error> for Error {

@@ -19,10 +19,11 @@ use crate::catalog::command::{CatalogCommand, CatalogOutcome, Refusal};
 use crate::catalog::{Catalog, NodeRecord};
 use crate::ddl::defect;
 use crate::error::Error;
-use crate::message::{Joined, Joining, Request, from_json, to_json};
+use crate::message::{Joined, Joining, Refusal as Refused, Request, from_json, to_json};
 use crate::network::{CallError, Network};
 use crate::node::{Node, Place};
 use crate::placement::Placement;
+use crate::tokens::TOKEN_HINT;
 use crate::transport::Lane;
 
 /// How often a leader looks at its group's members.
@@ -35,6 +36,8 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 pub(crate) const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
 /// A member that has answered its leader within this time can be counted on.
 pub(crate) const IS_THERE: Duration = Duration::from_millis(600);
+/// A leader and its group hear from each other within this time, many times over.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// How long a node may take to say how far it is.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
@@ -60,6 +63,9 @@ pub struct ReplicaStatus {
     pub checkpoint: u64,
     /// Whether it votes.
     pub votes: bool,
+    /// Whether the group can go on, as far as the replica knows: it leads, and a majority has answered it a moment ago, or has heard from the leader.
+    #[serde(default)]
+    pub quorum: bool,
 }
 
 /// Whether a node can be counted on.
@@ -102,6 +108,8 @@ pub struct NodeStatus {
     pub record: Arc<NodeRecord>,
     /// Its replicas; `None` when it did not answer.
     pub replicas: Option<Vec<ReplicaStatus>>,
+    /// The groups there are, and whether it votes in them, as the asking node knows.
+    pub votes: Vec<(GroupId, bool)>,
     /// Whether it can be counted on.
     pub state: NodeState,
     /// Whether it is the one that was asked.
@@ -109,16 +117,22 @@ pub struct NodeStatus {
 }
 
 /// Asks the nodes at `seeds` to take this one in, until one of them does.
-pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining) -> Joined {
+///
+/// # Errors
+/// [`Error::NotInState`] when one of them says that it never will.
+pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining) -> Result<Joined, Error> {
     let request = Request::Join { node: to_json(joining) };
     let mut told = false;
     loop {
         for seed in seeds {
             match network.ask(seed, &request, JOIN_WAIT).await {
                 Ok(answer) => match from_json::<Joined>(&answer) {
-                    Ok(joined) => return joined,
+                    Ok(joined) => return Ok(joined),
                     Err(reason) => tracing::warn!(seed, reason, "an answer to join cannot be read"),
                 },
+                Err(CallError::Refused(Refused::NotInState { reason, hint })) => {
+                    return Err(Error::NotInState { reason, hint });
+                }
                 Err(error) if !told => {
                     told = true;
                     tracing::warn!(seed, %error, "could not join the cluster; trying again until it works");
@@ -141,10 +155,11 @@ pub(crate) async fn admit(node: &Node, joining: Joining) -> Result<Joined, Error
             Ok(Joined { cluster: node.identity.cluster, node: id })
         }
         CatalogOutcome::Refused(Refusal::NodeExists(id)) => {
-            Err(Error::Peer(format!("the cluster has or had a node {id}: ids are not given twice")))
+            let reason = format!("the cluster has or had a node {id}, and ids are not given twice");
+            Err(not_in_state(reason, "Leave out --node-id: a node with an empty data directory gets an id of its own."))
         }
         CatalogOutcome::Refused(Refusal::NoSuchToken) => {
-            Err(Error::Peer("the join token was never made, is used up, or holds no longer".into()))
+            Err(not_in_state("the join token was never made, is used up, or holds no longer".into(), TOKEN_HINT))
         }
         refused => Err(defect(format!("a node cannot join: {refused:?}"))),
     }
@@ -238,8 +253,10 @@ impl Node {
             let others: Vec<String> = others.map(|(_, record)| record.address.clone()).collect();
             let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
             let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None, token: None };
-            if !others.is_empty() {
-                join(&self.network, &others, &joining).await;
+            if !others.is_empty()
+                && let Err(error) = join(&self.network, &others, &joining).await
+            {
+                tracing::warn!(%error, "could not tell the others where this node is now");
             }
         }
         std::future::pending().await
@@ -390,6 +407,7 @@ impl Node {
     pub fn replica_status(&self) -> Vec<ReplicaStatus> {
         let of = |group: GroupId, status: GroupStatus| ReplicaStatus {
             group,
+            quorum: self.has_quorum(&status),
             leader: status.leader,
             term: status.term,
             last: status.last,
@@ -401,9 +419,22 @@ impl Node {
         self.statuses().into_iter().map(|(group, status)| of(group, status)).collect()
     }
 
+    /// Whether a majority of the voters has answered this node, when it leads, or it has heard from the leader.
+    fn has_quorum(&self, status: &GroupStatus) -> bool {
+        let Some(leader) = status.leader else { return false };
+        let is_heard = |silence: Option<Duration>| silence.is_some_and(|silence| silence < HEARD_WITHIN);
+        if leader != self.identity.node {
+            return is_heard(self.network.silence(leader));
+        }
+        let answers = |node: &&NodeId| **node == leader || is_heard(status.silent.get(*node).copied());
+        status.voters.iter().filter(answers).count() > status.voters.len() / 2
+    }
+
     /// Every node of the catalog, asked now how far it is.
     pub async fn nodes(&self) -> Vec<NodeStatus> {
         let catalog = self.catalog();
+        let voters = self.statuses().into_iter().map(|(group, status)| (group, status.voters)).collect::<Vec<_>>();
+        let voters = &voters;
         let ask = |(node, record): (&NodeId, &Arc<NodeRecord>)| {
             let (node, record) = (*node, Arc::clone(record));
             async move {
@@ -415,7 +446,8 @@ impl Node {
                     answer.ok().and_then(|bytes| from_json(&bytes).ok())
                 };
                 let state = NodeState::of(replicas.is_some(), self.network.silence(node));
-                NodeStatus { node, record, replicas, state, own }
+                let votes = voters.iter().map(|(group, voters)| (*group, voters.contains(&node))).collect();
+                NodeStatus { node, record, replicas, votes, state, own }
             }
         };
         futures::future::join_all(catalog.nodes.iter().map(ask)).await

@@ -193,11 +193,12 @@ impl Refusal {
 impl From<replication::Error> for Refusal {
     fn from(error: replication::Error) -> Refusal {
         match error {
-            replication::Error::NoLeader(_) => Refusal::NotLeader(None),
+            // A group that has stopped here leads nothing, and what it refuses is in no log: another node leads it, or will.
+            replication::Error::NoLeader(_) | replication::Error::Stopped { .. } => Refusal::NotLeader(None),
             replication::Error::Overloaded(_) => Refusal::Overloaded(error.to_string()),
             replication::Error::DiskFull(_) => Refusal::DiskFull(error.to_string()),
             replication::Error::Unknown { reason, .. } => Refusal::Unknown(reason),
-            replication::Error::Stopped { .. } | replication::Error::Storage(_) => Refusal::Failed(error.to_string()),
+            replication::Error::Storage(_) => Refusal::Failed(error.to_string()),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::catalog::machine::PublishedCatalog;
+use crate::error::Error;
 use crate::message::{Envelope, Opening, Refusal, Reply, Request, seal};
 use crate::transport::{Lane, Messages, Transport, TransportError};
 
@@ -26,10 +27,19 @@ pub(crate) struct Network {
     heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// Since when this node could have heard others.
     since: Instant,
-    /// Whether this node is known to have been taken out of the cluster.
-    removed: watch::Sender<bool>,
+    /// Why this node has no place in a cluster, once that is known.
+    outcast: watch::Sender<Option<Outcast>>,
     /// Somebody waits to hear what is committed in a group that this node leads.
     pub(crate) commits_wanted: Arc<Notify>,
+}
+
+/// Why a node has to end, and why it is of no use to start it again as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcast {
+    /// It was taken out of the cluster.
+    Removed,
+    /// It has founded a cluster of its own where another cluster has a node of this id.
+    Mistaken(NodeId),
 }
 
 /// Why a request has no answer.
@@ -57,9 +67,9 @@ impl From<TransportError> for CallError {
 
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, catalog: PublishedCatalog) -> Network {
-        let (since, removed) = (Instant::now(), watch::Sender::new(false));
+        let (since, outcast) = (Instant::now(), watch::Sender::new(None));
         let (own, heard, commits_wanted) = (OnceLock::new(), Mutex::default(), Arc::default());
-        Network { transport, own, catalog, heard, since, removed, commits_wanted }
+        Network { transport, own, catalog, heard, since, outcast, commits_wanted }
     }
 
     /// The node has just said something.
@@ -80,19 +90,35 @@ impl Network {
 
     /// This node was taken out of the cluster.
     pub(crate) fn note_removed(&self) {
-        if !self.removed.send_replace(true) {
+        if self.outcast.send_replace(Some(Outcast::Removed)).is_none() {
             tracing::warn!("this node was taken out of the cluster");
         }
     }
 
-    pub(crate) fn is_removed(&self) -> bool {
-        *self.removed.borrow()
+    /// A node of another cluster takes this one for its node `meant`. One that has an empty cluster of its own was started on an empty disk in
+    /// the place of that node: to go on would be to answer from nothing where there is data.
+    pub(crate) fn note_mistaken(&self, meant: NodeId) {
+        let is_empty = {
+            let catalog = self.catalog.read();
+            catalog.nodes.len() <= 1 && catalog.tables.is_empty()
+        };
+        if is_empty && self.outcast.send_replace(Some(Outcast::Mistaken(meant))).is_none() {
+            tracing::warn!(%meant, "another cluster has a node at this address");
+        }
     }
 
-    /// Completes once this node is known to have been taken out of the cluster.
-    pub(crate) async fn removed(&self) {
-        let waited = self.removed.subscribe().wait_for(|removed| *removed).await.map(drop);
-        waited.expect("the sender is held");
+    pub(crate) fn is_outcast(&self) -> bool {
+        self.outcast.borrow().is_some()
+    }
+
+    /// Completes once this node is known to have no place in its cluster, with the reason.
+    pub(crate) async fn cast_out(&self) -> Error {
+        let mut outcast = self.outcast.subscribe();
+        let known = outcast.wait_for(Option::is_some).await.expect("the sender is held");
+        match *known {
+            Some(Outcast::Mistaken(meant)) => Error::Mistaken(meant),
+            Some(Outcast::Removed) | None => Error::Removed(self.own.get().map_or(NodeId(0), |(_, node)| *node)),
+        }
     }
 
     /// This node has an id.

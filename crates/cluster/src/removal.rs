@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use crate::error::Error;
 use crate::message::Request;
 use crate::network::Network;
 use crate::node::Node;
@@ -28,7 +29,7 @@ pub(crate) async fn watch(network: Weak<Network>, seeds: Vec<String>) {
     loop {
         tick.tick().await;
         let Some(network) = Weak::upgrade(&network) else { return };
-        if network.is_removed() {
+        if network.is_outcast() {
             return;
         }
         if network.alone_for() > ALONE {
@@ -59,9 +60,10 @@ impl Node {
         }
     }
 
-    /// Completes once this node is known to have been taken out of the cluster. It then gets nothing any more, and has to end; what it
-    /// acknowledged is with the others.
-    pub async fn removed(&self) {
-        self.network.removed().await;
+    /// Completes once this node is known to have been taken out of the cluster, with [`Error::Removed`]: it then gets nothing any more, and has to
+    /// end; what it acknowledged is with the others. Or with [`Error::Mistaken`], when it holds nothing and another cluster looks for a node
+    /// of its own here.
+    pub async fn cast_out(&self) -> Error {
+        self.network.cast_out().await
     }
 }

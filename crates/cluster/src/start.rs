@@ -35,6 +35,9 @@ use crate::removal;
 /// Between two looks at a catalog that says nothing yet.
 const CATALOG_RETRY: Duration = Duration::from_millis(20);
 
+/// Between two tries to tell the catalog of this start.
+const REGISTER_RETRY: Duration = Duration::from_millis(200);
+
 /// A group's own tasks that wait to be run: the flusher's queue and bell, the queue of maintenance.
 type PendingTasks = (GroupId, mpsc::Receiver<FlushRequest>, Arc<Notify>, mpsc::Receiver<CompactRequest>);
 
@@ -79,7 +82,7 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     options.place.transport.serve(door.clone()).await;
     let groups = tokio::select! {
         groups = data_groups(&catalog, &identity, &published, options.data_groups) => groups?,
-        () = network.removed() => return Err(Error::Removed(identity.node)),
+        outcast = network.cast_out() => return Err(outcast),
     };
     let mut data = BTreeMap::new();
     let mut pending: Vec<PendingTasks> = Vec::new();
@@ -134,9 +137,11 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     door.open_node(&node);
     let prepared = tokio::select! {
         prepared = prepare(&node, &options.place) => prepared,
-        () = node.removed() => Err(Error::Removed(node.identity.node)),
+        outcast = node.cast_out() => Err(outcast),
     };
     if let Err(error) = prepared {
+        // Whatever failed, this is why.
+        let error = if node.network.is_outcast() { node.cast_out().await } else { error };
         // The lock goes with the node; what Raft still runs ends with its groups.
         let _ = node.shutdown().await;
         return Err(error);
@@ -155,7 +160,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     Ok(node)
 }
 
-/// Who the directory belongs to. An empty one founds a cluster, or joins the one it shall belong to: it asks until it is taken in.
+/// Who the directory belongs to. An empty one founds a cluster, or joins the one it shall belong to: it asks until it is taken in, or told that it
+/// cannot be.
 async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, Error> {
     let Place { address, sql_address, join, wanted, token, .. } = &options.place;
     if let Some(identity) = directory::open(&options.disk).await? {
@@ -172,10 +178,10 @@ async fn identify(options: &NodeOptions, network: &Network) -> Result<Identity, 
         }
         return directory::take(&options.disk, options.entropy.next_u64(), FIRST_NODE).await;
     }
-    let nonce = options.entropy.next_u64();
+    let nonce = directory::nonce(&options.disk, options.entropy.next_u64()).await?;
     let (address, sql_address) = (address.clone(), sql_address.clone());
     let joining = Joining { nonce, address, sql_address, wanted: *wanted, token: token.clone() };
-    let Joined { cluster, node } = membership::join(network, join, &joining).await;
+    let Joined { cluster, node } = membership::join(network, join, &joining).await?;
     directory::take(&options.disk, cluster, node).await
 }
 
@@ -240,7 +246,14 @@ async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
         ready = node.catalog.ready() => ready?,
         never = node.announce(place) => match never {},
     }
-    node.register(place).await?;
+    // Who leads may change, or fail, in the middle of it: that is no reason to end.
+    while let Err(error) = node.register(place).await {
+        if !error.may_pass() {
+            return Err(error);
+        }
+        tracing::info!(%error, "the catalog does not know yet that this node has started; trying again");
+        tokio::time::sleep(REGISTER_RETRY).await;
+    }
     // A node that has just joined becomes a member while it waits.
     let tend = membership::run(Arc::downgrade(node), node.stop.subscribe());
     watch_over(node, tokio::spawn(tend), "the membership task panicked".to_owned());
@@ -248,7 +261,12 @@ async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
         data.group.ready().await?;
     }
     node.check_segments_aside().await?;
-    node.resume_left_jobs().await?;
+    if let Err(error) = node.resume_left_jobs().await {
+        if !error.may_pass() {
+            return Err(error);
+        }
+        tracing::info!(%error, "could not take up what was left; the node's task does so later");
+    }
     node.forget_left_schemas();
     node.note_left_over().await?;
     node.collect_orphans().await

@@ -17,6 +17,9 @@ use crate::node::Node;
 /// How every token begins, so that one is known for what it is.
 const PREFIX: &str = "annal-join-";
 
+/// Where a token comes from.
+pub(crate) const TOKEN_HINT: &str = "Make one with annal cluster token, and give it to the node with --join-token.";
+
 /// A join token, which logs do not show.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -71,14 +74,17 @@ impl Node {
     /// What the catalog is shown of the token that a node joins with.
     ///
     /// # Errors
-    /// [`Error::Peer`] when there is none and this node demands one.
+    /// [`Error::NotInState`] when there is none and this node demands one.
     pub(crate) fn shown_token(&self, joining: &Joining) -> Result<Option<ShownToken>, Error> {
         if let Some(token) = &joining.token {
             return Ok(Some(ShownToken { hash: token.hash(), at_us: self.clock.now_us() }));
         }
         let is_known = self.catalog().nodes.values().any(|node| node.nonce == joining.nonce);
         if self.demands_tokens && !is_known {
-            return Err(Error::Peer("a node joins this cluster with a token: see annal cluster token".into()));
+            return Err(Error::NotInState {
+                reason: "a node joins this cluster with a token, and shows none".into(),
+                hint: TOKEN_HINT.into(),
+            });
         }
         Ok(None)
     }

@@ -210,7 +210,9 @@ impl Error {
             cluster::Error::DiskFull(_) => Condition::DiskFull,
             cluster::Error::Limit(_) | cluster::Error::Excess { .. } => Condition::LimitExceeded,
             cluster::Error::NotInState { .. } => Condition::ObjectNotInPrerequisiteState,
-            cluster::Error::ShuttingDown(_) | cluster::Error::Removed(_) => Condition::AdminShutdown,
+            cluster::Error::ShuttingDown(_) | cluster::Error::Removed(_) | cluster::Error::Mistaken(_) => {
+                Condition::AdminShutdown
+            }
             cluster::Error::Unknown(_) => Condition::TransactionResolutionUnknown,
             cluster::Error::Storage(storage::Error::Corrupt { .. }) => Condition::DataCorrupted,
             cluster::Error::DataDirectory(_) | cluster::Error::Storage(_) => Condition::Io,

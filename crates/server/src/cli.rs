@@ -214,7 +214,9 @@ pub fn run() -> Result<(), Error> {
              FROM annal.nodes n LEFT JOIN annal.replicas r ON r.node = n.node GROUP BY 1, 2, 3, 4 ORDER BY 1",
             args,
         ),
-        Command::Cluster(ClusterCommand::Token(args)) => ask("SELECT annal.join_token()", args),
+        Command::Cluster(ClusterCommand::Token(args)) => {
+            crate::sql::print_one("SELECT annal.join_token()", args.connect, &args.user)
+        }
         Command::Cluster(ClusterCommand::Remove(args)) => {
             ask(&format!("SELECT annal.remove_node({})", args.node), args.connect)
         }

@@ -10,8 +10,8 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 /// restarts it, and recovery starts from what is really on disk.
 pub(crate) const EXIT_NODE_FAILED: u8 = 70;
 
-/// The exit code of a node that was taken out of the cluster: to start it again is of no use.
-pub(crate) const EXIT_REMOVED: u8 = 77;
+/// The exit code of a node that has no place in its cluster, or in the one that looks for it: to start it again as it is is of no use.
+pub(crate) const EXIT_CAST_OUT: u8 = 77;
 
 /// A reason to end.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +61,17 @@ pub enum Error {
     /// The node stopped itself (D22).
     #[error("the node stopped itself: {0}")]
     NodeFailed(String),
-    /// The node was taken out of the cluster.
+    /// The cluster does not take the node in.
+    #[error("could not join the cluster: {reason}")]
+    NotTakenIn {
+        /// Why not.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The node was taken out of the cluster, or is mistaken for another one's.
     #[error("{0}")]
-    Removed(cluster::Error),
+    CastOut(cluster::Error),
     /// The demonstration could not go on.
     #[error("the demonstration failed: {0}")]
     Demo(String),
@@ -82,11 +90,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NodeFailed(_) => EXIT_NODE_FAILED,
-            Error::Removed(_) => EXIT_REMOVED,
+            Error::CastOut(_) => EXIT_CAST_OUT,
             Error::Settings(_)
             | Error::Listen { .. }
             | Error::Start(_)
             | Error::Open { .. }
+            | Error::NotTakenIn { .. }
             | Error::Remote { .. }
             | Error::Certificate { .. }
             | Error::Cluster(_)
@@ -107,7 +116,12 @@ impl Error {
             Error::NodeFailed(_) => {
                 Some("restart the process: everything acknowledged is recovered from disk".to_owned())
             }
-            Error::Removed(_) => Some(
+            Error::NotTakenIn { hint, .. } => Some(hint.clone()),
+            Error::CastOut(cluster::Error::Mistaken(_)) => Some(
+                "start with that node's data directory, or, when that is lost, with an empty one and --join, which makes it a new node"
+                    .to_owned(),
+            ),
+            Error::CastOut(_) => Some(
                 "its data directory is of no more use: to bring the machine back, start with an empty one and --join"
                     .to_owned(),
             ),

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::{EXIT_REMOVED, Error};
+use crate::error::{EXIT_CAST_OUT, Error};
 
 /// More are a mistake.
 const NODES_MAX: usize = 9;
@@ -45,8 +45,11 @@ pub struct LocalOptions {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// Each node's addresses, in the order of their ids.
+    /// Each node's addresses, in the order of the ids they got at first.
     pub nodes: Vec<LocalNode>,
+    /// Whether all of them have been in the cluster: a directory that is empty after that has lost its node, and gets a new one.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// The addresses of one node.
@@ -66,7 +69,7 @@ pub struct LocalNode {
 pub struct Local {
     layout: Layout,
     data: PathBuf,
-    /// The processes, in the order of the nodes' ids; `None` for a node that was taken out of the cluster.
+    /// The processes, in the order of the layout; `None` for a node that was taken out of the cluster.
     children: Vec<Option<Child>>,
 }
 
@@ -75,9 +78,10 @@ pub fn run(options: &LocalOptions) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut local = Local::start(options).await?;
-        for (node, id) in local.layout.nodes.iter().zip(1..) {
+        for (place, node) in local.layout.nodes.iter().enumerate() {
             say(&format!(
-                "node {id}: psql \"host={} port={} user=annal dbname=annal\"",
+                "{}: psql \"host={} port={} user=annal dbname=annal\"",
+                local.name(place),
                 node.sql.ip(),
                 node.sql.port()
             ));
@@ -93,7 +97,9 @@ impl Local {
         fs::create_dir_all(&options.data)?;
         let layout = layout(options)?;
         let mut local = Local { layout, data: options.data.clone(), children: Vec::new() };
-        let founded = local.dir(0).join(IDENTITY_FILE).exists();
+        let founded = (0..local.layout.nodes.len()).any(|place| local.id(place).is_some());
+        // Where nothing is left of a cluster, another one begins.
+        local.layout.complete &= founded;
         for place in 0..local.layout.nodes.len() {
             let child = local.spawn(place)?;
             local.children.push(Some(child));
@@ -101,6 +107,10 @@ impl Local {
             if (place == 0 && !founded) || place + 1 == local.layout.nodes.len() {
                 local.wait_until_ready().await?;
             }
+        }
+        if !local.layout.complete {
+            local.layout.complete = true;
+            write_layout(&options.data, &local.layout)?;
         }
         Ok(local)
     }
@@ -132,7 +142,7 @@ impl Local {
             return Ok(());
         }
         let status = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-        say(&format!("node {} ended with {status} and is started again", place + 1));
+        say(&format!("{} ended with {status} and is started again", self.name(place)));
         tokio::time::sleep(RESTART_PAUSE).await;
         self.children[place] = Some(self.spawn(place)?);
         Ok(())
@@ -140,7 +150,7 @@ impl Local {
 
     /// The node was taken out of the cluster, and has ended.
     fn forget(&mut self, place: usize) {
-        say(&format!("node {} was taken out of the cluster and is not started again", place + 1));
+        say(&format!("{} was taken out of the cluster and is not started again", self.name(place)));
         self.children[place] = None;
     }
 
@@ -165,14 +175,36 @@ impl Local {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("server").arg("--data").arg(&dir).args(["--log-format", "json"]);
         command.args(["--listen", &node.sql.to_string(), "--http", &node.http.to_string()]);
-        command.args(["--cluster-listen", &node.cluster.to_string(), "--node-id", &(place + 1).to_string()]);
-        if place > 0 {
-            command.args(["--join", &self.layout.nodes[0].cluster.to_string()]);
+        command.args(["--cluster-listen", &node.cluster.to_string()]);
+        if !self.layout.complete {
+            command.args(["--node-id", &(place + 1).to_string()]);
+        }
+        // Who finds its directory empty joins whatever there is, and never founds a second cluster beside it.
+        let founds =
+            place == 0 && !self.layout.complete && !(1..self.layout.nodes.len()).any(|other| self.id(other).is_some());
+        let others = self.layout.nodes.iter().enumerate().filter(|(other, _)| !founds && *other != place);
+        for (_, other) in others {
+            command.args(["--join", &other.cluster.to_string()]);
         }
         // A process group of its own: Ctrl-C is for this process, which stops them in order.
         command.process_group(0).kill_on_drop(true);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        spawned.map_err(|error| Error::Cluster(format!("could not start node {}: {error}", place + 1)))
+        spawned.map_err(|error| Error::Cluster(format!("could not start {}: {error}", self.name(place))))
+    }
+
+    /// The node that a data directory belongs to, if it does.
+    fn id(&self, place: usize) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Identity {
+            node: u64,
+        }
+        let text = fs::read_to_string(self.dir(place).join(IDENTITY_FILE)).ok()?;
+        serde_json::from_str::<Identity>(&text).ok().map(|identity| identity.node)
+    }
+
+    /// What a node is called: by its id, or by its place while it has none.
+    fn name(&self, place: usize) -> String {
+        self.id(place).map_or_else(|| format!("the node in {}", self.dir(place).display()), |id| format!("node {id}"))
     }
 
     /// The data directory of a node.
@@ -192,7 +224,7 @@ impl Local {
                         self.forget(place);
                         break;
                     }
-                    let message = format!("node {} ended with {status}; its log is {}", place + 1, log.display());
+                    let message = format!("{} ended with {status}; its log is {}", self.name(place), log.display());
                     return Err(Error::Cluster(message));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -213,7 +245,7 @@ async fn says_ready(log: &Path) -> Result<bool, Error> {
 }
 
 fn was_removed(status: &ExitStatus) -> bool {
-    status.code() == Some(i32::from(EXIT_REMOVED))
+    status.code() == Some(i32::from(EXIT_CAST_OUT))
 }
 
 /// Completes when a child has ended; never without any.
@@ -239,11 +271,19 @@ fn layout(options: &LocalOptions) -> Result<Layout, Error> {
     }
     let mut held = Vec::new();
     let nodes = (0..options.nodes as u16).map(|place| node_at(options.port, place, &mut held));
-    let layout = Layout { nodes: nodes.collect::<Result<_, _>>()? };
+    let layout = Layout { nodes: nodes.collect::<Result<_, _>>()?, complete: false };
     drop(held);
-    let text = serde_json::to_string_pretty(&layout).map_err(|error| Error::Cluster(error.to_string()))?;
-    fs::write(&file, text)?;
+    write_layout(&options.data, &layout)?;
     Ok(layout)
+}
+
+/// Writes the layout beside the data, whole or not at all.
+fn write_layout(data: &Path, layout: &Layout) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(layout).map_err(|error| Error::Cluster(error.to_string()))?;
+    let written = data.join(LAYOUT_FILE).with_extension("tmp");
+    fs::write(&written, text)?;
+    fs::rename(&written, data.join(LAYOUT_FILE))?;
+    Ok(())
 }
 
 /// Ports after the first one, or free ones, which are held until all are chosen.

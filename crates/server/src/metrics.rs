@@ -79,13 +79,18 @@ fn node_families(statistics: &NodeStatistics, memory: Allocated) -> Result<Vec<M
 fn replica_families(replicas: &[ReplicaStatus]) -> Result<Vec<MetricFamily>, prometheus::Error> {
     type Figure = fn(&ReplicaStatus) -> f64;
     #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles, exact up to 2^53")]
-    let figures: [(&str, &str, Figure); 6] = [
+    let figures: [(&str, &str, Figure); 7] = [
         ("annal_replica_applied_index", "Last entry applied.", |replica| replica.applied as f64),
         ("annal_replica_checkpoint_index", "Last entry of the newest checkpoint.", |replica| replica.checkpoint as f64),
         ("annal_replica_committed_index", "Last entry known to be committed.", |replica| replica.committed as f64),
         ("annal_replica_leader", "Node that leads the group, 0 when none is known.", |replica| {
             replica.leader.map_or(0.0, |leader| leader.0 as f64)
         }),
+        (
+            "annal_replica_quorum",
+            "Whether the group can go on, as far as the replica knows: its majority has answered, or its leader was heard, within 3 seconds.",
+            |replica| f64::from(u8::from(replica.quorum)),
+        ),
         ("annal_replica_term", "Raft term.", |replica| replica.term as f64),
         ("annal_replica_votes", "Whether the replica votes.", |replica| f64::from(u8::from(replica.votes))),
     ];
@@ -121,6 +126,7 @@ mod tests {
             applied: 7,
             checkpoint: 4,
             votes: true,
+            quorum: false,
         };
         let page = page(&statistics, &[replica], Allocated { allocated: 40, resident: 50 }, Vec::new());
         let page = String::from_utf8(page.unwrap()).unwrap();
@@ -147,6 +153,7 @@ mod tests {
             annal_replica_checkpoint_index{group="1"} 4
             annal_replica_committed_index{group="1"} 8
             annal_replica_leader{group="1"} 2
+            annal_replica_quorum{group="1"} 0
             annal_replica_term{group="1"} 3
             annal_replica_votes{group="1"} 1"#]]
         .assert_eq(&lines.join("\n"));

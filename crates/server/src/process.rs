@@ -1,7 +1,7 @@
 //! One node in one process: threads, doors, node, engine, and the way they stop.
 //!
 //! Order of starting: addresses first (a taken port is known before any file is touched), then HTTP (a long recovery
-//! can be watched), then the node, then the PostgreSQL door. Stopping goes the other way round.
+//! can be watched), then the node, and clients that come before it serves are told so, then the PostgreSQL door. Stopping goes the other way round.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -101,7 +101,7 @@ impl Process {
         })
     }
 
-    /// Serves until a signal comes, then stops; ends with an error when the node fails (D22), or was taken out of the cluster.
+    /// Serves until a signal comes, then stops; ends with an error when the node fails (D22), or has no place in its cluster.
     pub fn wait(mut self) -> Result<(), Error> {
         let front = self.runtimes.front().clone();
         let ended = front.block_on(async {
@@ -115,12 +115,12 @@ impl Process {
         });
         match ended {
             None => self.stop(),
-            Some(removed @ Error::Removed(_)) => {
-                tracing::error!(reason = %removed, "stopping for good");
+            Some(cast_out @ Error::CastOut(_)) => {
+                tracing::error!(reason = %cast_out, "stopping for good");
                 if let Err(error) = self.stop() {
                     tracing::warn!(%error, "did not stop in order; nobody needs the data directory any more");
                 }
-                Err(removed)
+                Err(cast_out)
             }
             Some(failed) => {
                 tracing::error!(reason = %failed, "restart the node to recover from disk");
@@ -175,6 +175,7 @@ impl Service {
         let place = place(settings, runtimes, address).await?;
         let node = tokio::select! {
             node = open(settings, runtimes, place) => node?,
+            never = wire::turn_away(&listener) => match never {},
             name = signals.any() => {
                 tracing::info!(signal = name, "stopped while starting");
                 // Nothing was acknowledged yet, and whatever recovery wrote it can write again.
@@ -199,7 +200,7 @@ impl Service {
         let ended = AbortOnDropHandle::new(runtimes.consensus().spawn(async move {
             tokio::select! {
                 reason = watcher.failed() => Error::NodeFailed(reason),
-                () = watcher.removed() => Error::Removed(cluster::Error::Removed(watcher.id())),
+                reason = watcher.cast_out() => Error::CastOut(reason),
             }
         }));
         Ok(Service { node, address, pages, door, signals, ended })
@@ -253,7 +254,8 @@ async fn open(settings: &Settings, runtimes: &Runtimes, place: Place) -> Result<
     };
     match runtimes.consensus().spawn(Node::start(options)).await {
         Ok(Ok(node)) => Ok(node),
-        Ok(Err(removed @ cluster::Error::Removed(_))) => Err(Error::Removed(removed)),
+        Ok(Err(cast_out @ (cluster::Error::Removed(_) | cluster::Error::Mistaken(_)))) => Err(Error::CastOut(cast_out)),
+        Ok(Err(cluster::Error::NotInState { reason, hint })) => Err(Error::NotTakenIn { reason, hint }),
         Ok(Err(source)) => Err(Error::Open { data_dir: settings.data_dir.display().to_string(), source }),
         Err(error) => Err(Error::Start(std::io::Error::other(error))),
     }

@@ -85,6 +85,18 @@ async fn run_all(options: &SqlOptions, statements: &[&str]) -> Result<(), Error>
     Ok(())
 }
 
+/// Prints the one value of a statement and nothing else, for scripts that pass it on.
+pub(crate) fn print_one(sql: &str, address: SocketAddr, user: &str) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let value: String = runtime.block_on(async {
+        let client = connect(address, user).await?;
+        let row = client.query_one(sql, &[]).await.map_err(|error| failed(sql, &error))?;
+        row.try_get(0).map_err(|error| failed(sql, &error))
+    })?;
+    writeln!(std::io::stdout().lock(), "{value}")?;
+    Ok(())
+}
+
 /// Why a statement failed, as it is printed.
 pub(crate) fn failed(statement: &str, error: &tokio_postgres::Error) -> Error {
     match error.as_db_error() {

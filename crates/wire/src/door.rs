@@ -1,9 +1,11 @@
 //! The door: takes connections, at most so many at once, and sees all of them out when the process stops.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event::limits::CONNECTIONS_MAX;
+use prometheus::IntCounter;
 use query::Engine;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -86,6 +88,33 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, options: WireOpti
     if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
         kill.cancel();
         tasks.wait().await;
+    }
+}
+
+/// Tells each client that comes that the server is starting up, as long as this runs: who waits for an answer without a word cannot tell a node that
+/// recovers from one that hangs, and tries no other.
+pub async fn turn_away(listener: &TcpListener) -> Infallible {
+    let bytes_sent = IntCounter::new("turned_away", "Bytes sent to clients that came too early.");
+    let bytes_sent = bytes_sent.expect("the name is a good one");
+    let (places, input) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), InputBudget::new());
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let (input, bytes_sent) = (input.clone(), bytes_sent.clone());
+        tokio::spawn(async move {
+            let Ok(mut socket) = Socket::new(stream, input, bytes_sent) else { return };
+            let nothing_runs = Cancellations::default();
+            let login = tokio::time::timeout(LOGIN_TIMEOUT, startup::receive(&mut socket, &nothing_runs)).await;
+            match login {
+                Ok(Ok(Some(_))) => socket.farewell(&Failure::starting()).await,
+                Ok(Err(Lost::Broken(failure) | Lost::Unreadable { failure, .. })) => socket.farewell(&failure).await,
+                Ok(Ok(None) | Err(Lost::Gone)) | Err(_) => {}
+            }
+            drop(place);
+        });
     }
 }
 

@@ -143,6 +143,11 @@ impl Failure {
         Self::fatal(sqlstate(Condition::AdminShutdown), "terminating connection due to administrator command")
     }
 
+    /// The server cannot serve anybody yet.
+    pub(crate) fn starting() -> Self {
+        Self::fatal(sqlstate(Condition::CannotConnectNow), "the database system is starting up")
+    }
+
     pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self

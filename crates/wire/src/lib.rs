@@ -21,4 +21,4 @@ mod error;
 mod rows;
 mod types;
 
-pub use door::{WireOptions, serve};
+pub use door::{WireOptions, serve, turn_away};

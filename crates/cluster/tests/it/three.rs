@@ -67,6 +67,11 @@ impl Three {
     }
 
     async fn open(&self, place: usize) -> Result<Arc<Node>, Error> {
+        self.open_with(place, 0).await
+    }
+
+    /// The same with other lots.
+    async fn open_with(&self, place: usize, seed: u64) -> Result<Arc<Node>, Error> {
         let transport = self.network.at(&address(place));
         let join = if place == 0 { Vec::new() } else { vec![address(0)] };
         let (wanted, sql_address) = (Some(NodeId(place as u64 + 1)), format!("sql-{}", place + 1));
@@ -74,7 +79,8 @@ impl Three {
         let number = place.address.trim_start_matches("node-").parse::<usize>().unwrap() - 1;
         let (disk, clock) = (self.disks[number].clone(), self.clocks[number].clone());
         let options = options(disk, 1 << 30);
-        let entropy = Arc::new(Entropy::seeded(place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
+        let entropy =
+            Arc::new(Entropy::seeded(seed + place.address.len() as u64 + place.sql_address.as_bytes()[4] as u64));
         let (data_groups, lease_reads) = (self.groups, self.lease_reads);
         let (seal_bytes, remote) = (SEAL_BYTES, self.remote.clone());
         let options = NodeOptions { place, entropy, clock, seal_bytes, data_groups, lease_reads, remote, ..options };
@@ -470,8 +476,9 @@ async fn a_fourth_node_learns_and_takes_the_vote_of_one_that_is_removed() {
         entropy: Arc::new(Entropy::seeded(99)),
         ..crate::support::options(Arc::new(SimulatedDisk::new(5)), 1 << 30)
     };
-    let refused = tokio::time::timeout(Duration::from_secs(2), Node::start(impostor)).await;
-    assert!(refused.is_err(), "it goes on asking");
+    let refused = Node::start(impostor).await.unwrap_err();
+    assert!(refused.to_string().contains("ids are not given twice"), "{refused}");
+    assert!(matches!(&refused, Error::NotInState { .. }), "{refused:?}");
     assert!(!three.node(leader).catalog().nodes.contains_key(&NodeId(gone as u64 + 1)));
     // It was removed while it was down: it learns of it from whomever it asks.
     let late =
@@ -494,16 +501,16 @@ async fn a_node_that_is_removed_learns_of_it_also_when_it_was_cut_off() {
         !is_member(three.node((leader + 2) % 3)) || is_member(three.node(leader))
     })
     .await;
-    assert!(futures::poll!(Box::pin(three.node(gone).removed())).is_pending(), "nobody could tell it");
+    assert!(futures::poll!(Box::pin(three.node(gone).cast_out())).is_pending(), "nobody could tell it");
     three.network.mend();
-    let learned = tokio::time::timeout(Duration::from_secs(20), three.node(gone).removed()).await;
+    let learned = tokio::time::timeout(Duration::from_secs(20), three.node(gone).cast_out()).await;
     learned.expect("a node that is no member any more ends");
     let removed = three.nodes[gone].take().unwrap();
     removed.shutdown().await.unwrap();
     // One that removes itself gives up first what it leads.
     let own = three.leader(GroupId::CATALOG).await;
     three.node(own).remove_node(NodeId(own as u64 + 1)).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), three.node(own).removed()).await.expect("it learns of it, too");
+    tokio::time::timeout(Duration::from_secs(20), three.node(own).cast_out()).await.expect("it learns of it, too");
     three.stop().await;
 }
 
@@ -533,6 +540,41 @@ async fn a_damaged_segment_is_fetched_from_a_node_that_has_it_whole() {
     storage::Disk::remove(&*three.disks[2], &path).await.unwrap();
     three.restart(2).await;
     assert_eq!(read(three.node(2), &t).await, once("s", 0..100));
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_was_cut_off_under_a_reader_is_mended() {
+    let (three, t, path) = with_one_segment().await;
+    assert_eq!(read(three.node(1), &t).await, once("s", 0..100));
+    let disk: &dyn storage::Disk = &*three.disks[1];
+    let file = disk.open(&path, storage::disk::OpenMode::Write).await.unwrap();
+    disk.set_len(file, 30).await.unwrap();
+    disk.close(file).await.unwrap();
+    let found = three.node(2).scrub(&t).await.unwrap();
+    let mended = found.iter().map(|found| found.scrubbed.as_ref().unwrap().mended.len());
+    assert_eq!(mended.collect::<Vec<_>>(), [0, 1, 0]);
+    assert_eq!(read(three.node(1), &t).await, once("s", 0..100));
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_node_that_has_lost_its_disk_founds_no_second_cluster() {
+    let mut three = Three::start().await;
+    three.node(1).create_table(events("t")).await.unwrap();
+    three.kill(0).await;
+    three.disks[0] = Arc::new(SimulatedDisk::new(17));
+    // It may be up before the others have called.
+    let reason = match three.open_with(0, 1_000).await {
+        Ok(mistaken) => {
+            let reason = tokio::time::timeout(Duration::from_secs(20), mistaken.cast_out()).await;
+            mistaken.shutdown().await.unwrap();
+            reason.expect("the others look for their node there")
+        }
+        Err(reason) => reason,
+    };
+    assert!(matches!(&reason, Error::Mistaken(node) if *node == NodeId(1)), "{reason:?}");
+    assert_eq!(three.node(1).catalog_linearizable().await.unwrap().nodes.len(), 3, "the others go on");
     three.stop().await;
 }
 

@@ -47,18 +47,51 @@ pub(super) fn replica_schema() -> SchemaRef {
     ])
 }
 
-/// One row for each replica of each node that answers.
+/// A replica as its node says it is, or as others know it when that does not answer.
+struct Replica {
+    node: u64,
+    group: GroupId,
+    votes: bool,
+    status: Option<ReplicaStatus>,
+}
+
+impl Replica {
+    /// Those of a node.
+    fn of(node: &NodeStatus) -> Vec<Replica> {
+        let number = node.node.0;
+        match &node.replicas {
+            Some(replicas) => {
+                let said =
+                    |r: &ReplicaStatus| Replica { node: number, group: r.group, votes: r.votes, status: Some(*r) };
+                replicas.iter().map(said).collect()
+            }
+            None => {
+                let known = |(group, votes): &(GroupId, bool)| Replica {
+                    node: number,
+                    group: *group,
+                    votes: *votes,
+                    status: None,
+                };
+                node.votes.iter().map(known).collect()
+            }
+        }
+    }
+}
+
+/// One row for each replica of each node; of a node that does not answer only what others know.
 pub(super) fn replica_rows(nodes: &[NodeStatus]) -> Result<RecordBatch> {
-    let replicas: Vec<(u64, ReplicaStatus)> =
-        nodes.iter().flat_map(|node| node.replicas.iter().flatten().map(|replica| (node.node.0, *replica))).collect();
-    let newest = |group: GroupId| replicas.iter().filter(|(_, r)| r.group == group).map(|(_, r)| r.committed).max();
-    let number = |f: &dyn Fn(&ReplicaStatus) -> Option<u64>| bigints(replicas.iter().map(|(_, replica)| f(replica)));
+    let replicas: Vec<Replica> = nodes.iter().flat_map(Replica::of).collect();
+    let newest = |group: GroupId| {
+        replicas.iter().filter_map(|r| r.status).filter(|s| s.group == group).map(|s| s.committed).max()
+    };
+    let number =
+        |f: &dyn Fn(&ReplicaStatus) -> Option<u64>| bigints(replicas.iter().map(|r| r.status.as_ref().and_then(f)));
     let columns = vec![
-        bigints(replicas.iter().map(|(node, _)| Some(*node))),
-        number(&|r| Some(r.group.0)),
+        bigints(replicas.iter().map(|r| Some(r.node))),
+        bigints(replicas.iter().map(|r| Some(r.group.0))),
         number(&|r| r.leader.map(|leader| leader.0)),
         number(&|r| Some(r.term)),
-        booleans(replicas.iter().map(|(_, replica)| Some(replica.votes))),
+        booleans(replicas.iter().map(|r| Some(r.votes))),
         number(&|r| Some(r.last)),
         number(&|r| Some(r.committed)),
         number(&|r| Some(r.applied)),

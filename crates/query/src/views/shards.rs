@@ -25,10 +25,11 @@ pub(super) fn schema() -> SchemaRef {
     ])
 }
 
-/// How many voters a group can still do without: `whole` when all answer, `degraded` while a majority does, else `lost`.
-fn quorum(voters: usize, connected: usize) -> &'static str {
+/// How many voters a group can still do without: `whole` when as many vote as are wanted and all answer, `degraded` while a majority of those that
+/// vote does, else `lost`.
+fn quorum(wanted: usize, voters: usize, connected: usize) -> &'static str {
     match connected {
-        connected if connected == voters => "whole",
+        connected if connected == voters && voters >= wanted => "whole",
         connected if connected > voters / 2 => "degraded",
         _ => "lost",
     }
@@ -39,6 +40,8 @@ pub(super) fn rows(catalog: &Catalog, shards: &[ShardStatus], nodes: &[NodeStatu
     let is_connected = |node: &NodeStatus| node.state == NodeState::Connected;
     let connected = |s: &ShardStatus| nodes.iter().filter(|n| is_connected(n) && s.voters.contains(&n.node)).count();
     let table = |status: &ShardStatus| catalog.tables.get(&status.table);
+    // Nodes that are not there are not missed.
+    let wanted = |s: &ShardStatus| table(s).map_or(0, |t| t.definition.replicas.count()).min(nodes.len());
     let name =
         |f: &dyn Fn(&TableDefinition) -> String| texts(shards.iter().map(|s| table(s).map(|t| f(&t.definition))));
     let number = |f: &dyn Fn(&ShardStatus) -> Option<u64>| bigints(shards.iter().map(f));
@@ -54,7 +57,7 @@ pub(super) fn rows(catalog: &Catalog, shards: &[ShardStatus], nodes: &[NodeStatu
         number(&|s| Some(s.committed.saturating_sub(s.applied))),
         number(&|s| Some(s.voters.len() as u64)),
         number(&|s| Some(connected(s) as u64)),
-        texts(shards.iter().map(|s| Some(quorum(s.voters.len(), connected(s))))),
+        texts(shards.iter().map(|s| Some(quorum(wanted(s), s.voters.len(), connected(s))))),
     ];
     batch(schema(), columns)
 }
@@ -65,8 +68,13 @@ mod tests {
 
     #[test]
     fn a_majority_is_more_than_half() {
-        assert_eq!([3, 2, 1, 0].map(|connected| quorum(3, connected)), ["whole", "degraded", "lost", "lost"]);
-        assert_eq!([5, 3, 2].map(|connected| quorum(5, connected)), ["whole", "degraded", "lost"]);
-        assert_eq!(quorum(1, 1), "whole");
+        assert_eq!([3, 2, 1, 0].map(|connected| quorum(3, 3, connected)), ["whole", "degraded", "lost", "lost"]);
+        assert_eq!([5, 3, 2].map(|connected| quorum(3, 5, connected)), ["whole", "degraded", "lost"]);
+        assert_eq!(quorum(1, 1, 1), "whole");
+    }
+
+    #[test]
+    fn one_voter_of_two_nodes_is_not_all_there_could_be() {
+        assert_eq!([1, 0].map(|connected| quorum(2, 1, connected)), ["degraded", "lost"]);
     }
 }

@@ -56,7 +56,7 @@ async fn a_node_joins_with_a_token_that_nobody_has_used() {
     let client = founder.connect().await;
     let token: String = client.query_one("SELECT annal.join_token()", &[]).await.unwrap().get(0);
     let said = second.refused(None);
-    assert!(said.contains("a node joins this cluster with a token: see annal cluster token"), "{said}");
+    assert!(said.contains("a node joins this cluster with a token, and shows none"), "{said}");
     let said = second.refused(Some("annal-join-guessed"));
     assert!(said.contains("the join token was never made, is used up, or holds no longer"), "{said}");
     let mut joined = second.start(Some(&token)).await;

@@ -185,6 +185,8 @@ async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result
     let corrupt = |offset, reason| Error::Corrupt { file: file.clone(), offset, reason };
     let unreadable = |error: object_store::Error| match error {
         object_store::Error::NotFound { .. } => corrupt(0, "the file is missing".to_owned()),
+        // The file ends while it is read: shorter than its own length says, or than that was when it was opened.
+        error if is_cut_off(&error) => corrupt(0, error.to_string()),
         error => Error::Io { context: format!("could not read file \"{file}\""), source: std::io::Error::other(error) },
     };
     let mut stream = store.get(&Path::from(meta.name.as_str())).await.map_err(unreadable)?.into_stream();
@@ -200,4 +202,16 @@ async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result
         return Err(corrupt(0, format!("checksum {:08x} expected, {checksum:08x} found", meta.checksum)));
     }
     Ok(())
+}
+
+/// Whether a file ended before what was read of it.
+fn is_cut_off(error: &object_store::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::UnexpectedEof;
+        }
+        cause = error.source();
+    }
+    false
 }
