@@ -138,6 +138,8 @@ pub(crate) async fn start(options: NodeOptions) -> Result<Arc<Node>, Error> {
     let prepared = tokio::select! {
         prepared = prepare(&node, &options.place) => prepared,
         outcast = node.cast_out() => Err(outcast),
+        // Of what is tried again some would never come to an end on a disk that has failed.
+        reason = node.failed() => Err(Error::ShuttingDown(reason)),
     };
     if let Err(error) = prepared {
         // Whatever failed, this is why.

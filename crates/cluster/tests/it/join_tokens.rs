@@ -23,13 +23,14 @@ impl Cluster {
 
     /// A node with an empty directory that has `token`; the first founds the cluster.
     async fn open(&self, number: u64, token: Option<JoinToken>) -> Result<Arc<Node>, Error> {
-        self.open_on(Arc::new(SimulatedDisk::new(number)), number, token).await
+        self.open_on(Arc::new(SimulatedDisk::new(number)), number, number, token).await
     }
 
     async fn open_on(
         &self,
         disk: Arc<SimulatedDisk>,
         number: u64,
+        seed: u64,
         token: Option<JoinToken>,
     ) -> Result<Arc<Node>, Error> {
         let address = format!("node-{number}");
@@ -37,7 +38,7 @@ impl Cluster {
         let join = if number == 1 { Vec::new() } else { vec!["node-1".to_owned()] };
         let place = Place { transport, address, join, token, demands_tokens: true, ..Place::alone() };
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let entropy = Arc::new(Entropy::seeded(number));
+        let entropy = Arc::new(Entropy::seeded(seed));
         let options = options(disk, 1 << 30);
         Node::start(NodeOptions { place, clock, entropy, ..options }).await
     }
@@ -76,8 +77,9 @@ async fn a_node_that_ends_before_it_knows_its_id_gets_the_same_with_the_same_tok
         let token = first.make_join_token(HOUR_US).await.unwrap();
         let disk = Arc::new(SimulatedDisk::new(2));
         disk.freeze_at_sync(sync, Frozen::Fail);
-        let begun = cluster.open_on(disk.clone(), 2, Some(token.clone())).await;
+        let begun = cluster.open_on(disk.clone(), 2, 2, Some(token.clone())).await;
         let image = Arc::new(disk.crash(sync));
+        cluster.network.leave("node-2");
         if let Ok(node) = begun {
             let _ = node.shutdown().await;
         }
@@ -85,7 +87,7 @@ async fn a_node_that_ends_before_it_knows_its_id_gets_the_same_with_the_same_tok
         let knows = storage::Disk::open(&*image, "identity.json", OpenMode::Read).await.is_ok();
         taken_in_without_knowing += usize::from(is_in && !knows);
         // Another number is drawn now than the one it asked with.
-        let second = cluster.open_on(image, 3, Some(token)).await.unwrap();
+        let second = cluster.open_on(image, 2, 3, Some(token)).await.unwrap();
         assert_eq!(second.id(), NodeId(2), "power failed at sync {sync}");
         assert_eq!(first.catalog_linearizable().await.unwrap().nodes.len(), 2);
         second.shutdown().await.unwrap();

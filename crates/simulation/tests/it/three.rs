@@ -13,7 +13,7 @@ use crate::number;
 /// Seeds of a run without wishes.
 const SEEDS: u64 = 8;
 /// A seed takes a second or less; one that takes so long has no end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs a seed on a thread of its own, so that one that never waits is noticed, too.
 fn run_seed(seed: u64) -> Result<ClusterReport, String> {
