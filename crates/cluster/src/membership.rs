@@ -170,6 +170,7 @@ pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut placement = Placement::default();
+    let mut down = BTreeSet::new();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -177,6 +178,7 @@ pub(crate) async fn run(node: Weak<Node>, mut stop: watch::Receiver<bool>) {
         }
         let Some(node) = node.upgrade() else { return };
         node.look_for_own_removal();
+        node.tell_of_silence(&mut down);
         let tended = tokio::select! {
             tended = node.tend_groups(&mut placement) => tended,
             _ = stop.changed() => return,
@@ -272,6 +274,21 @@ impl Node {
             CatalogOutcome::Done => Ok(()),
             refused => Err(defect(format!("a node cannot start: {refused:?}"))),
         }
+    }
+
+    /// Says once which members of the groups that this node leads do not answer any more, and once that they do again.
+    fn tell_of_silence(&self, down: &mut BTreeSet<NodeId>) {
+        let is_down = |silent: &Duration| *silent >= Duration::from_millis(limits::NODE_DOWN_AFTER_MS);
+        let led = self.statuses().into_values().filter(|status| status.leader == Some(self.identity.node));
+        let now: BTreeSet<NodeId> =
+            led.flat_map(|status| status.silent).filter(|(_, silent)| is_down(silent)).map(|(node, _)| node).collect();
+        for node in now.difference(down) {
+            tracing::warn!(%node, "a node does not answer");
+        }
+        for node in down.difference(&now) {
+            tracing::info!(%node, "a node answers again, or is asked by another leader");
+        }
+        *down = now;
     }
 
     /// Lets the members of the groups that this node leads follow the catalog.

@@ -11,7 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncSeekExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -71,6 +71,8 @@ pub struct Local {
     data: PathBuf,
     /// The processes, in the order of the layout; `None` for a node that was taken out of the cluster.
     children: Vec<Option<Child>>,
+    /// Where the log of each begins in its file, which is appended to.
+    logs: Vec<u64>,
 }
 
 /// Runs `annal cluster start`: until a signal ends it.
@@ -96,7 +98,8 @@ impl Local {
     pub async fn start(options: &LocalOptions) -> Result<Local, Error> {
         fs::create_dir_all(&options.data)?;
         let layout = layout(options)?;
-        let mut local = Local { layout, data: options.data.clone(), children: Vec::new() };
+        let logs = vec![0; layout.nodes.len()];
+        let mut local = Local { layout, data: options.data.clone(), children: Vec::new(), logs };
         let founded = (0..local.layout.nodes.len()).any(|place| local.id(place).is_some());
         // Where nothing is left of a cluster, another one begins.
         local.layout.complete &= founded;
@@ -168,10 +171,11 @@ impl Local {
         Ok(())
     }
 
-    fn spawn(&self, place: usize) -> Result<Child, Error> {
-        let node = &self.layout.nodes[place];
+    fn spawn(&mut self, place: usize) -> Result<Child, Error> {
+        let node = self.layout.nodes[place];
         let dir = self.dir(place);
         let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
+        self.logs[place] = log.metadata()?.len();
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("server").arg("--data").arg(&dir).args(["--log-format", "json"]);
         command.args(["--listen", &node.sql.to_string(), "--http", &node.http.to_string()]);
@@ -217,7 +221,7 @@ impl Local {
         for place in 0..self.children.len() {
             let log = self.dir(place).with_extension("log");
             while let Some(child) = &mut self.children[place]
-                && !says_ready(&log).await?
+                && !says_ready(&log, self.logs[place]).await?
             {
                 if let Some(status) = child.try_wait()? {
                     if was_removed(&status) {
@@ -234,14 +238,17 @@ impl Local {
     }
 }
 
-/// Whether the last start in a log came to its end.
-async fn says_ready(log: &Path) -> Result<bool, Error> {
-    let mut lines = BufReader::new(tokio::fs::File::open(log).await?).lines();
-    let mut ready = false;
+/// Whether the process whose log begins there has come to serve clients.
+async fn says_ready(log: &Path, begin: u64) -> Result<bool, Error> {
+    let mut file = tokio::fs::File::open(log).await?;
+    file.seek(io::SeekFrom::Start(begin)).await?;
+    let mut lines = BufReader::new(file).lines();
     while let Some(line) = lines.next_line().await? {
-        ready = (ready && !line.contains("starting node")) || line.contains(READY);
+        if line.contains(READY) {
+            return Ok(true);
+        }
     }
-    Ok(ready)
+    Ok(false)
 }
 
 fn was_removed(status: &ExitStatus) -> bool {

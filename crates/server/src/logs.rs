@@ -26,11 +26,12 @@ pub(crate) fn start(settings: &Settings) {
     }
 }
 
-/// A bare level is meant for our own events; anything else is taken as it is.
+/// A bare level is meant for our own events; anything else is taken as it is. Of Raft's library only errors are told: it warns of each message to a node
+/// that is down, which `cluster` says once.
 fn directives(filter: &str) -> String {
     let Ok(level) = filter.parse::<LevelFilter>() else { return filter.to_owned() };
     let ours = OURS.map(|name| format!("{name}={level}"));
-    format!("{},{}", level.min(LevelFilter::WARN), ours.join(","))
+    format!("{},openraft={},{}", level.min(LevelFilter::WARN), level.min(LevelFilter::ERROR), ours.join(","))
 }
 
 #[cfg(test)]
@@ -39,8 +40,9 @@ mod tests {
 
     #[test]
     fn a_bare_level_keeps_libraries_quiet() {
-        assert!(directives("info").starts_with("warn,event=info,storage=info,"));
-        assert!(directives("error").starts_with("error,event=error,"));
+        assert!(directives("info").starts_with("warn,openraft=error,event=info,storage=info,"));
+        assert!(directives("error").starts_with("error,openraft=error,event=error,"));
+        assert!(directives("off").starts_with("off,openraft=off,event=off,"));
         assert_eq!(directives("warn,storage=debug"), "warn,storage=debug");
     }
 }

@@ -559,6 +559,23 @@ async fn a_segment_that_was_cut_off_under_a_reader_is_mended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_majority_is_known_and_nodes_that_are_down_go_on_to_vote() {
+    let mut three = Three::start().await;
+    let has_quorum = |node: &Arc<Node>| node.replica_status().iter().all(|replica| replica.quorum);
+    assert!(three.nodes.iter().flatten().all(has_quorum));
+    three.kill(0).await;
+    let other = three.node(1).clone();
+    eventually("two of three are a majority", || async { has_quorum(&other) }).await;
+    let nodes = other.nodes().await;
+    assert!(nodes[0].replicas.is_none() && nodes[0].votes.iter().all(|(_, votes)| *votes), "{nodes:?}");
+    assert_eq!(nodes[0].votes.len(), 2, "in each group");
+    three.kill(2).await;
+    let lost = || async { other.replica_status().iter().all(|replica| !replica.quorum) };
+    eventually("one of three is none", lost).await;
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_node_that_has_lost_its_disk_founds_no_second_cluster() {
     let mut three = Three::start().await;
     three.node(1).create_table(events("t")).await.unwrap();

@@ -123,3 +123,38 @@ async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
     assert!(process.wait().unwrap().success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_cluster_takes_in_a_new_node_where_a_disk_was_lost_also_the_first_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = annal(["cluster", "start", "--nodes", "3", "--port", "0", "--data"]);
+        let mut process = command.arg(dir.path()).spawn().unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let lines: Vec<String> = said.take_while(|line| !line.contains("Ctrl-C")).collect();
+        (process, lines)
+    };
+    let stop = |mut process: std::process::Child| {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
+        assert!(process.wait().unwrap().success());
+    };
+    let (process, lines) = start();
+    let dsn = lines[1].split('"').nth(1).unwrap().to_owned();
+    let connect = async || {
+        let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    };
+    let sql = "CREATE TABLE e (ts timestamptz NOT NULL); INSERT INTO e VALUES (now())";
+    connect().await.batch_execute(sql).await.unwrap();
+    stop(process);
+    std::fs::remove_dir_all(dir.path().join("node-1")).unwrap();
+    let (process, lines) = start();
+    assert!(lines[0].starts_with("node 4: ") && lines[1].starts_with("node 2: "), "{lines:?}");
+    let client = connect().await;
+    client.batch_execute("SELECT annal.remove_node(1)").await.unwrap();
+    let nodes = "SELECT string_agg(node::text, ' ' ORDER BY node) FROM annal.nodes WHERE state = 'connected'";
+    assert_eq!(client.query_one(nodes, &[]).await.unwrap().get::<_, &str>(0), "2 3 4");
+    assert_eq!(client.query_one("SELECT count(*) FROM e", &[]).await.unwrap().get::<_, i64>(0), 1);
+    stop(process);
+}
