@@ -202,6 +202,7 @@ fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Fu
     planners.insert(0, Arc::new(functions::interval::IntervalArithmetic));
     planners.insert(0, Arc::new(functions::beside_text::NumbersBesideText));
     planners.insert(0, Arc::new(functions::json::JsonOperators));
+    planners.insert(0, Arc::new(functions::beside_parameter::ParametersBeside));
     SessionStateBuilder::new()
         .with_config(session_config(partitions))
         .with_runtime_env(runtime)

@@ -35,6 +35,7 @@ mod names;
 mod operators;
 mod ordered_rows;
 mod ordinality;
+mod parameters;
 mod pg_catalog;
 mod plan;
 mod relations;

@@ -10,8 +10,10 @@ use crate::error::{Condition, Error};
 
 mod age;
 pub(crate) mod arithmetic;
+mod array_of;
 mod average;
 mod average_integer;
+pub(crate) mod beside_parameter;
 pub(crate) mod beside_text;
 mod by_time;
 mod bytes;
@@ -49,6 +51,7 @@ mod to_char;
 mod to_number;
 mod width_bucket;
 
+pub(crate) use array_of::ARRAY_OF;
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
 pub(crate) use extract::EXTRACT;
@@ -89,6 +92,7 @@ impl Functions {
                 Arc::new(to_char::to_char()),
                 Arc::new(to_number::to_number()),
                 Arc::new(random_uuid::gen_random_uuid()),
+                Arc::new(array_of::array_of()),
                 Arc::new(cast_named::cast_named()),
                 Arc::new(maybe::maybe()),
                 Arc::new(round_time::round_time()),

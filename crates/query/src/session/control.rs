@@ -608,6 +608,7 @@ impl Session {
             without_data: false,
             moves: false,
             like: None,
+            declared: Arc::default(),
         };
         let types = data_types
             .iter()

@@ -8,11 +8,10 @@ use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cluster::{Catalog, ReadLevel, Table};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, DataFusionError, ParamValues, ScalarValue};
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::parser::Statement as DfStatement;
@@ -23,14 +22,14 @@ use parking_lot::Mutex;
 
 use super::change::is_change;
 use super::ddl::folded;
-use super::insert::{Source, cell_types, text_parameter};
+use super::insert::{Source, cell_types};
 use super::report::{self, Known};
 use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, ordered_rows, pg_catalog,
-    result_modifiers, subqueries, tokens, using, whole_rows, zoned,
+    Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, ordered_rows, parameters,
+    pg_catalog, result_modifiers, subqueries, tokens, using, whole_rows, zoned,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -194,6 +193,7 @@ impl Session {
         statement: &super::Statement,
         given: &[Option<FieldRef>],
     ) -> Result<Prepared, Error> {
+        let statement = &statement.with_declared(given);
         let mut prepared = Prepared {
             parameters: Vec::new(),
             columns: None,
@@ -208,7 +208,7 @@ impl Session {
             changing if is_change(changing) => self.describe_change(&mut prepared, ast, given).await?,
             Ast::Query(_) => {
                 let planned = self.planned(statement, ast.clone()).await?;
-                prepared.parameters = parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
+                prepared.parameters = parameters::types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
                 prepared.columns = Some(names::shown(&planned.columns()));
                 prepared.planned = OneTime::new(planned);
             }
@@ -219,7 +219,7 @@ impl Session {
                     Source::Literals(ref values) => cell_types(values, &plan, given),
                     Source::Query(query) => {
                         let planned = self.planned(statement, Ast::Query(query)).await?;
-                        parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?
+                        parameters::types(&planned.plan, given).map_err(|e| self.worded(e, statement))?
                     }
                 };
                 if insert.on.is_some() {
@@ -236,7 +236,7 @@ impl Session {
                 if let Some(query) = stmts.first().and_then(|declare| declare.for_query.as_ref()) {
                     let planned = self.planned(statement, as_query(query)).await?;
                     prepared.parameters =
-                        parameter_types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
+                        parameters::types(&planned.plan, given).map_err(|e| self.worded(e, statement))?;
                 }
             }
             Ast::Fetch { name, .. } if !statement.moves => prepared.columns = self.cursor_columns(&folded(name)),
@@ -265,6 +265,7 @@ impl Session {
         let catalog = self.visible();
         using::spell_out(&mut ast, &catalog);
         names::name_columns(&mut ast);
+        parameters::spell_out(&mut ast, &statement.declared);
         whole_rows::spell_out(&mut ast, &catalog);
         ordered_rows::ask_for_order(&mut ast);
         calls::rewrite(&mut ast)?;
@@ -354,7 +355,7 @@ impl Session {
         given: &[Option<FieldRef>],
         statement: &super::Statement,
     ) -> Result<Vec<FieldRef>, Error> {
-        parameter_types(&planned.plan, given).map_err(|error| self.worded(error, statement))
+        parameters::types(&planned.plan, given).map_err(|error| self.worded(error, statement))
     }
 
     /// Sets the time of `now()`: when the block began, else when the statement began; its defaults are planned apart and see the same.
@@ -483,34 +484,6 @@ fn refuse_statements(plan: &LogicalPlan) -> Result<(), DataFusionError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Types of `$1`, `$2`, …: what the client named, else what the plan infers, else text.
-fn parameter_types(plan: &LogicalPlan, given: &[Option<FieldRef>]) -> Result<Vec<FieldRef>, DataFusionError> {
-    let mut inferred = plan.get_parameter_fields()?;
-    // `$1::type` says the type as well; the library leaves that out.
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
-                {
-                    let known = inferred.entry(placeholder.id.clone()).or_default();
-                    known.get_or_insert_with(|| Arc::clone(&cast.field));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    let count =
-        inferred.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
-    let count = count.max(given.len());
-    Ok((0..count)
-        .map(|at| {
-            let named = given.get(at).cloned().flatten();
-            named.or_else(|| inferred.get(&format!("${}", at + 1)).cloned().flatten()).unwrap_or_else(text_parameter)
-        })
-        .collect())
 }
 
 /// The one column of EXPLAIN.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::FieldRef;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -30,6 +31,15 @@ pub struct Statement {
     pub(crate) moves: bool,
     /// What CREATE TABLE (LIKE ...) takes over from the table that the tree names.
     pub(crate) like: Option<Included>,
+    /// The types that the client declares for its parameters, as far as it does.
+    pub(crate) declared: Arc<[Option<FieldRef>]>,
+}
+
+impl Statement {
+    /// The statement with such parameters.
+    pub(super) fn with_declared(&self, declared: &[Option<FieldRef>]) -> Statement {
+        Statement { declared: Arc::from(declared), ..self.clone() }
+    }
 }
 
 /// Parses all statements of a message.
@@ -64,7 +74,16 @@ impl LastHead {
         let Scanned { head, end, rows } = values::scan(text)?;
         let ast = self.head(&text[..head])?;
         let (text, rows) = (Arc::from(&text[..end]), Some(Arc::new(rows)));
-        Some(Statement { ast: Some(ast), text, offset, rows, without_data: false, moves: false, like: None })
+        Some(Statement {
+            ast: Some(ast),
+            text,
+            offset,
+            rows,
+            without_data: false,
+            moves: false,
+            like: None,
+            declared: Arc::default(),
+        })
     }
 
     /// The statement that begins with `head` and has a row of one NULL.
@@ -109,6 +128,7 @@ pub(super) fn parse_whole(sql: &str) -> Result<Vec<Statement>, Error> {
             without_data: false,
             moves: false,
             like: None,
+            declared: Arc::default(),
         });
     }
     Ok(statements)
@@ -179,7 +199,16 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     super::typed::spread_types(&mut ast);
     let text = Arc::from(&sql[from..to]);
     let offset = sql[..from].chars().count();
-    Ok(Some(Statement { ast: Some(Arc::new(ast)), text, offset, rows: None, without_data, moves, like }))
+    Ok(Some(Statement {
+        ast: Some(Arc::new(ast)),
+        text,
+        offset,
+        rows: None,
+        without_data,
+        moves,
+        like,
+        declared: Arc::default(),
+    }))
 }
 
 /// `WITH ... INSERT INTO t SELECT` as `INSERT INTO t WITH ... SELECT`, which says the same.

@@ -48,6 +48,8 @@ mod fuzz;
 mod protocol;
 // Values as bytes, beside PostgreSQL's.
 mod binary;
+// Types of parameters, beside PostgreSQL's.
+mod parameters;
 // The house rules.
 mod tidy;
 
