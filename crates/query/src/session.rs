@@ -38,6 +38,7 @@ mod ordinality;
 mod parameters;
 mod pg_catalog;
 mod plan;
+mod protect;
 mod relations;
 mod report;
 mod result_modifiers;

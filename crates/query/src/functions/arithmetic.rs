@@ -64,6 +64,11 @@ pub(crate) fn divides(function: &ScalarUDF) -> bool {
     function.name() == Operation::Divide.name()
 }
 
+/// Whether `function` refuses what it cannot hold.
+pub(crate) fn is_checked(function: &ScalarUDF) -> bool {
+    function.name().starts_with("checked_")
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Operation {
     Add,

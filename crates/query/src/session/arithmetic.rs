@@ -2,20 +2,20 @@
 //!
 //! Times and numerics keep the library's operators. What prunes compares columns with constants, which are folded through these functions.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::math;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
-use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, ScalarUDF, when};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::protect;
 use crate::functions::arithmetic;
 
 /// Integers and floats refuse what they cannot hold; casts of floats and numerics to integers round.
@@ -27,12 +27,19 @@ impl AnalyzerRule for CheckArithmetic {
         let checked = plan.transform_up_with_subqueries(|plan| {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
+            let keep_apart: fn(Expr, &DFSchema) -> Result<Transformed<Expr>> = match &plan {
+                // The parts of a filter are looked at below, with those before them. What a window is sorted by is looked for in the plan as it is.
+                LogicalPlan::Filter(_) | LogicalPlan::Window(_) => |expr, _| Ok(Transformed::no(expr)),
+                LogicalPlan::Join(_) => protect::protect_parts,
+                _ => protect::protect,
+            };
             let changed = plan.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let checked = expr.transform_up(|expr| Ok(checked(expr, &schema)))?;
-                Ok(checked.update_data(|expr| name.restore(expr)))
+                let protected = checked.transform_data(|expr| keep_apart(expr, &schema))?;
+                Ok(protected.update_data(|expr| name.restore(expr)))
             })?;
-            changed.map_data(|plan| guard(plan.recompute_schema()?))
+            changed.map_data(|plan| protect::guard(plan.recompute_schema()?))
         });
         Ok(checked?.data)
     }
@@ -114,53 +121,4 @@ fn is_number(data_type: &DataType) -> bool {
 
 fn is_literal(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(..))
-}
-
-/// `d <> 0 AND n / d > 1` does not divide where the first condition does not hold: the library evaluates both sides of AND, unless few
-/// rows are left. Where the conditions before do not hold, the divisor becomes NULL; of them those count that look at no other columns,
-/// so that what divides can still be pushed down as far.
-fn guard(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Filter(Filter { predicate, input, .. }) = plan else { return Ok(plan) };
-    let parts = split_conjunction_owned(predicate);
-    let mut guarded: Vec<Expr> = Vec::with_capacity(parts.len());
-    for (at, part) in parts.iter().enumerate() {
-        let columns = part.column_refs();
-        let before = conjunction(parts[..at].iter().filter(|before| is_guard(before, &columns)).cloned());
-        guarded.push(match before {
-            Some(before) => part.clone().transform_up(|expr| guard_divisor(expr, &before))?.data,
-            None => part.clone(),
-        });
-    }
-    let predicate = conjunction(guarded).expect("a filter has a condition");
-    Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?))
-}
-
-fn is_guard(expr: &Expr, columns: &HashSet<&Column>) -> bool {
-    let subqueries = expr.exists(|expr| {
-        Ok(matches!(
-            expr,
-            Expr::Exists(_)
-                | Expr::InSubquery(_)
-                | Expr::ScalarSubquery(_)
-                | Expr::SetComparison(_)
-                | Expr::OuterReferenceColumn(..)
-        ))
-    });
-    !subqueries.unwrap_or(true) && expr.column_refs().is_subset(columns)
-}
-
-/// Puts the condition into a division that was not given it before; analysis may come by more than once.
-fn guard_divisor(expr: Expr, before: &Expr) -> Result<Transformed<Expr>> {
-    match expr {
-        Expr::ScalarFunction(mut call) if arithmetic::divides(&call.func) && may_be_zero(&call.args[1]) => {
-            let divisor = std::mem::take(&mut call.args[1]);
-            call.args[1] = when(before.clone(), divisor).end()?;
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
-        }
-        other => Ok(Transformed::no(other)),
-    }
-}
-
-fn may_be_zero(divisor: &Expr) -> bool {
-    !matches!(divisor, Expr::Literal(..) | Expr::Case(_))
 }
