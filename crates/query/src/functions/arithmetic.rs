@@ -107,17 +107,45 @@ impl Operation {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operation: Operation,
+    /// What is done with the result and each argument that follows.
+    more: Vec<Operation>,
+    name: String,
     signature: Signature,
 }
 
 fn function(operation: Operation) -> Arc<ScalarUDF> {
     let signature = Signature::any(operation.arguments(), Volatility::Immutable);
-    Arc::new(ScalarUDF::from(Checked { operation, signature }))
+    let name = operation.name().to_owned();
+    Arc::new(ScalarUDF::from(Checked { operation, more: Vec::new(), name, signature }))
+}
+
+/// The function for a chain that ends with another operator: `a + b - c` is one call. Whoever looks at an expression looks at all that is below it,
+/// again at each step, which takes long where a chain is as deep as it is long.
+pub(crate) fn longer(function: &ScalarUDF, operator: Operator) -> Option<Arc<ScalarUDF>> {
+    let chain = function.inner().downcast_ref::<Checked>()?;
+    let (operation, sign) = match operator {
+        Operator::Plus => (Operation::Add, '+'),
+        Operator::Minus => (Operation::Subtract, '-'),
+        Operator::Multiply => (Operation::Multiply, '*'),
+        _ => return None,
+    };
+    if !matches!(chain.operation, Operation::Add | Operation::Subtract | Operation::Multiply) {
+        return None;
+    }
+    let more: Vec<Operation> = chain.more.iter().copied().chain([operation]).collect();
+    let signature = Signature::any(chain.operation.arguments() + more.len(), Volatility::Immutable);
+    let name = format!("{}{sign}", chain.name);
+    Some(Arc::new(ScalarUDF::from(Checked { operation: chain.operation, more, name, signature })))
+}
+
+/// Whether all arguments of `function` are of the type of its result.
+pub(crate) fn is_of_one_type(function: &ScalarUDF) -> bool {
+    function.inner().downcast_ref::<Checked>().is_some_and(|checked| checked.operation != Operation::ToReal)
 }
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
-        self.operation.name()
+        &self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -150,17 +178,28 @@ impl ScalarUDFImpl for Checked {
                 }
             };
         }
-        let [left, right] = take_function_args(self.name(), args.args)?;
-        let kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> = match self.operation {
-            Operation::Add => numeric::add,
-            Operation::Subtract => numeric::sub,
-            Operation::Multiply => numeric::mul,
-            _ => numeric::div,
-        };
-        match data_type {
-            DataType::Float64 | DataType::Float32 => of_floats(self.operation, &left, &right, kernel),
-            _ => apply(&left, &right, kernel).map_err(|error| worded(error, &data_type)),
-        }
+        let mut values = args.args.into_iter();
+        let Some(first) = values.next() else { return internal_err!("{} takes arguments", self.name()) };
+        let operations = std::iter::once(self.operation).chain(self.more.iter().copied());
+        operations.zip(values).try_fold(first, |left, (operation, right)| of_two(operation, &left, &right, &data_type))
+    }
+}
+
+fn of_two(
+    operation: Operation,
+    left: &ColumnarValue,
+    right: &ColumnarValue,
+    data_type: &DataType,
+) -> Result<ColumnarValue> {
+    let kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> = match operation {
+        Operation::Add => numeric::add,
+        Operation::Subtract => numeric::sub,
+        Operation::Multiply => numeric::mul,
+        _ => numeric::div,
+    };
+    match data_type {
+        DataType::Float64 | DataType::Float32 => of_floats(operation, left, right, kernel),
+        _ => apply(left, right, kernel).map_err(|error| worded(error, data_type)),
     }
 }
 

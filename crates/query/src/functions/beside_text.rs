@@ -14,7 +14,7 @@ impl ExprPlanner for NumbersBesideText {
     fn plan_binary_op(&self, mut expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
         if matches!(expr.op, Plus | Minus | Multiply | Divide | Modulo) {
-            let number = |beside: &Expr, side: &Expr| number_type(side, schema).filter(|_| is_text(beside));
+            let number = |beside: &Expr, side: &Expr| is_text(beside).then(|| number_type(side, schema)).flatten();
             let (left, right) = (number(&expr.left, &expr.right), number(&expr.right, &expr.left));
             match (left, right) {
                 (Some(number), _) => expr.left = cast(expr.left, number),

@@ -63,12 +63,12 @@ impl ExprPlanner for IntervalArithmetic {
     fn plan_binary_op(&self, mut expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Multiply, NotEq, Plus};
         let is_planned = matches!(expr.op, Multiply | Divide | Plus | Minus | Eq | NotEq | Lt | LtEq | Gt | GtEq);
-        let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
-            return Ok(PlannerResult::Original(expr));
-        };
         if !is_planned {
             return Ok(PlannerResult::Original(expr));
         }
+        let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
+            return Ok(PlannerResult::Original(expr));
+        };
         let call = |function: &Arc<ScalarUDF>, arguments| {
             let call = ScalarFunction::new_udf(Arc::clone(function), arguments);
             Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))

@@ -12,7 +12,7 @@ use datafusion::functions::math;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::protect;
@@ -53,10 +53,12 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is = |expr: &Expr, fits: fn(&DataType) -> bool| expr.get_type(schema).is_ok_and(|data_type| fits(&data_type));
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let ours = arithmetic::of_operator(op)
-                .filter(|_| is(&left, is_number) && left.get_type(schema).ok() == right.get_type(schema).ok());
+            let ours = arithmetic::of_operator(op).filter(|_| {
+                let data_type = type_of(&left, schema);
+                data_type.as_ref().is_some_and(is_number) && data_type == type_of(&right, schema)
+            });
             match ours {
-                Some(function) => call(function, vec![*left, *right]),
+                Some(function) => joined(function, *left, op, *right),
                 None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
             }
         }
@@ -96,6 +98,30 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             call(arithmetic::to_real(), vec![*expr])
         }
         other => Transformed::no(other),
+    }
+}
+
+/// A call, or the call that `left` is with another argument.
+fn joined(function: Arc<ScalarUDF>, left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
+    match left {
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) => match arithmetic::longer(&func, op) {
+            Some(longer) => {
+                args.push(right);
+                call(longer, args)
+            }
+            None => call(function, vec![Expr::ScalarFunction(ScalarFunction { func, args }), right]),
+        },
+        left => call(function, vec![left, right]),
+    }
+}
+
+/// The type of an operand. Of a call it is that of its last argument, below which there is less than below the first.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
+    match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if arithmetic::is_of_one_type(func) => {
+            type_of(args.last()?, schema)
+        }
+        other => other.get_type(schema).ok(),
     }
 }
 

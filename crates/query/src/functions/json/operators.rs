@@ -26,8 +26,7 @@ pub(crate) struct JsonOperators;
 
 impl ExprPlanner for JsonOperators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        let json_of = |side: &Expr| side.to_field(schema).ok().and_then(|(_, field)| ColumnType::json_of(&field));
-        let (left, right) = (json_of(&expr.left), json_of(&expr.right));
+        let (left, right) = (json_of(&expr.left, schema), json_of(&expr.right, schema));
         if let Some(changed) = changed(&expr, left, right) {
             return Ok(PlannerResult::Planned(changed));
         }
@@ -49,6 +48,14 @@ impl ExprPlanner for JsonOperators {
     }
 }
 
+/// Which JSON an operand is, if it is any. No operator that the library plans gives one, and to ask for the field of a long chain takes long.
+fn json_of(side: &Expr, schema: &DFSchema) -> Option<ColumnType> {
+    match side {
+        Expr::BinaryExpr(_) | Expr::Literal(_, None) => None,
+        side => side.to_field(schema).ok().and_then(|(_, field)| ColumnType::json_of(&field)),
+    }
+}
+
 /// What makes another jsonb; `None` for other operators, and where there is none.
 fn changed(expr: &RawBinaryExpr, left: Option<ColumnType>, right: Option<ColumnType>) -> Option<Expr> {
     let is_untyped =
@@ -57,11 +64,11 @@ fn changed(expr: &RawBinaryExpr, left: Option<ColumnType>, right: Option<ColumnT
     let may_be = |side: &Expr, json| json == jsonb || is_untyped(side);
     let is_jsonb = left == jsonb || right == jsonb;
     let are_jsonb = is_jsonb && may_be(&expr.left, left) && may_be(&expr.right, right);
-    let argument = expr.right.clone();
+    let argument = || expr.right.clone();
     let (function, argument) = match expr.op {
-        BinaryOperator::StringConcat if are_jsonb => (change::join(), as_jsonb(argument, right)),
-        BinaryOperator::Minus if left == jsonb => (change::delete(), argument),
-        BinaryOperator::HashMinus if left == jsonb => (change::delete_path(), as_texts(argument)),
+        BinaryOperator::StringConcat if are_jsonb => (change::join(), as_jsonb(argument(), right)),
+        BinaryOperator::Minus if left == jsonb => (change::delete(), argument()),
+        BinaryOperator::HashMinus if left == jsonb => (change::delete_path(), as_texts(argument())),
         _ => return None,
     };
     let json = as_jsonb(expr.left.clone(), left);
