@@ -15,7 +15,9 @@ use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, ScalarFu
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, lit};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, binary_expr, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 use event::ColumnType;
@@ -57,7 +59,7 @@ fn value_of(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Ex
     if let Some(zoned) = zoned::in_zone(&expr, zone, schema) {
         return Ok(Transformed::yes(zoned));
     }
-    let Expr::Cast(Cast { expr: inner, field }) = &expr else { return Ok(Transformed::no(expr)) };
+    let Expr::Cast(Cast { expr: inner, field }) = &expr else { return Ok(only_constants(expr)) };
     let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = inner.as_ref() else {
         let function = inner.to_field(schema).ok().and_then(|(_, from)| cast_function(&from, field));
         return Ok(match function {
@@ -76,6 +78,53 @@ fn value_of(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Ex
     let value = value.map_err(|refused| external(Error::Reported(refused)))?;
     let facts = json.map(|_| FieldMetadata::from(field.as_ref()));
     Ok(Transformed::yes(Expr::Literal(value, facts)))
+}
+
+/// `x IN (1, NULL)` is `x IN (1) OR NULL`, `x NOT IN (1, NULL)` is `x NOT IN (1) AND NULL`, and `x IN (1, y)` is `x IN (1) OR x = y`: where the
+/// library joins two lists of one value, it takes whatever is not written alike for different.
+fn only_constants(expr: Expr) -> Transformed<Expr> {
+    let Expr::InList(InList { expr: value, list, negated }) = expr else { return Transformed::no(expr) };
+    if list.iter().all(|one| is_constant(one) && !is_null(one)) {
+        return Transformed::no(Expr::InList(InList { expr: value, list, negated }));
+    }
+    let (constants, others): (Vec<Expr>, Vec<Expr>) = list.into_iter().partition(is_constant);
+    let (nulls, constants): (Vec<Expr>, Vec<Expr>) = constants.into_iter().partition(is_null);
+    let mut parts = Vec::with_capacity(others.len() + 2);
+    if !constants.is_empty() {
+        parts.push(Expr::InList(InList { expr: value.clone(), list: constants, negated }));
+    }
+    let op = if negated { Operator::NotEq } else { Operator::Eq };
+    parts.extend(others.into_iter().map(|other| binary_expr((*value).clone(), op, other)));
+    if !nulls.is_empty() {
+        parts.push(lit(ScalarValue::Boolean(None)));
+    }
+    let parts = parts.into_iter();
+    let joined = if negated { parts.reduce(Expr::and) } else { parts.reduce(Expr::or) };
+    Transformed::yes(joined.unwrap_or_else(|| lit(negated)))
+}
+
+/// A literal, or what will be one.
+fn is_constant(expr: &Expr) -> bool {
+    let varies = expr.exists(|part| {
+        Ok(matches!(
+            part,
+            Expr::Column(_)
+                | Expr::OuterReferenceColumn(..)
+                | Expr::ScalarSubquery(_)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+        ))
+    });
+    !varies.unwrap_or(true) && !expr.is_volatile()
+}
+
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(value, _) => value.is_null(),
+        Expr::Cast(Cast { expr, .. }) => is_null(expr),
+        _ => false,
+    }
 }
 
 fn external(error: Error) -> DataFusionError {

@@ -6,10 +6,12 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType as SqlType, Expr, Query, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
+use super::compared_rows;
 use super::insert::{call, parse_expression};
 use crate::error::{Condition, Error};
 
-/// Rewrites `~x`, `|/ x`, `||/ x`, `@ x`, `a && b` of arrays, `(a, b) OVERLAPS (c, d)`, `SIMILAR TO` and `(a, b) IN (SELECT ...)`.
+/// Rewrites `~x`, `|/ x`, `||/ x`, `@ x`, `a && b` of arrays, `(a, b) OVERLAPS (c, d)`, `SIMILAR TO`, `(a, b) IN (SELECT ...)`, and
+/// comparisons of rows.
 ///
 /// # Errors
 /// 0A000 for a pattern that is no literal, for rows NOT IN a subquery, and for OVERLAPS in an end of another.
@@ -58,7 +60,7 @@ impl VisitorMut for Operators {
                 Expr::Tuple(columns) => row_in(columns, subquery, *negated),
                 _ => Ok(None),
             },
-            _ => Ok(None),
+            _ => compared_rows::spelled_out(expr),
         };
         match rewritten {
             Ok(Some(rewritten)) => *expr = rewritten,

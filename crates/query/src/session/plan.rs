@@ -29,7 +29,7 @@ use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
     Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, ordered_rows, parameters,
-    pg_catalog, result_modifiers, subqueries, tokens, using, whole_rows, zoned,
+    pg_catalog, result_modifiers, set_operations, subqueries, tokens, using, whole_rows, zoned,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -282,7 +282,7 @@ impl Session {
             add_views(&state, &list, &catalog, &ast, 0).await?;
             let plan = state.statement_to_plan(ast).await?;
             refuse_statements(&plan)?;
-            let plan = literals::narrow(lateral_rows::flatten(plan)?)?;
+            let plan = literals::narrow(set_operations::count(lateral_rows::flatten(plan)?)?)?;
             let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
             let plan = match settled {
                 Ok(settled) => settled,
