@@ -167,7 +167,7 @@ fn of_us(us: i64) -> IntervalMonthDayNano {
 }
 
 /// Microseconds of an interval whose months have 30 days.
-fn length_us(interval: IntervalMonthDayNano) -> Option<i64> {
+pub(super) fn length_us(interval: IntervalMonthDayNano) -> Option<i64> {
     let days = i64::from(interval.months) * 30 + i64::from(interval.days);
     days.checked_mul(DAY_US)?.checked_add(interval.nanoseconds / NS_PER_US)
 }

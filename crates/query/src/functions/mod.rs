@@ -15,6 +15,7 @@ mod average;
 mod average_integer;
 pub(crate) mod beside_parameter;
 pub(crate) mod beside_text;
+mod bounded;
 mod by_time;
 mod bytes;
 mod cast_named;
@@ -43,6 +44,7 @@ mod random_uuid;
 pub(crate) mod regexp;
 mod retention;
 mod round_time;
+mod series;
 mod shift;
 mod show_chunks;
 mod sleep;
@@ -103,6 +105,7 @@ impl Functions {
                 Arc::new(width_bucket::width_bucket()),
             ]
             .into_iter()
+            .chain(bounded::all())
             .chain(bytes::all())
             .chain(extract::all())
             .chain(json::all())

@@ -67,12 +67,12 @@ impl ScalarUDFImpl for Shift {
     }
 }
 
-fn out_of_range() -> DataFusionError {
+pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::External(Box::new(Error::report(Condition::DatetimeOverflow, "timestamp out of range")))
 }
 
 /// The instant moved by an interval; `None` beyond what there is.
-fn moved(us: i64, interval: IntervalMonthDayNano, zone: &Zone) -> Option<i64> {
+pub(super) fn moved(us: i64, interval: IntervalMonthDayNano, zone: &Zone) -> Option<i64> {
     let mut us = us;
     if interval.months != 0 || interval.days != 0 {
         let shown = us.checked_add(i64::from(zone.offset_at(us)) * US_PER_SECOND)?;
