@@ -139,6 +139,7 @@ impl Session {
                 "Create another table with the column and INSERT INTO it what SELECT gives.",
             ));
         }
+        self.settle_default(&mut column).await?;
         column.initial = self.initial(&column).await?;
         if !column.nullable && column.initial.is_none() {
             // Rows that are there would be NULL in it; whether there are any is seen before the commit.
@@ -239,7 +240,7 @@ impl Session {
         match operation {
             AlterColumnOperation::SetDefault { value } => {
                 table.columns[at].default = Some(value.to_string());
-                self.check_default(&table.columns[at]).await
+                self.settle_default(&mut table.columns[at]).await
             }
             AlterColumnOperation::DropDefault => {
                 table.columns[at].default = None;
@@ -296,7 +297,7 @@ impl Session {
         column.initial = older.and_then(|value| Constant::first(&value));
         column.column_type = column_type;
         column.modifier = modifier;
-        self.check_default(&table.columns[at]).await?;
+        self.settle_default(&mut table.columns[at]).await?;
         self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)
     }
 }

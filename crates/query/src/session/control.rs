@@ -22,7 +22,7 @@ use super::clauses::refused;
 use super::conflict::{Conflicts, Gathered, Upsert};
 use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
-use super::defaults::DefaultValue;
+use super::defaults::{DefaultValue, default_in_zone};
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
 use super::plan::{OneTime, as_query, text_rows};
 use super::report::nearest;
@@ -187,9 +187,9 @@ impl Session {
     }
 
     async fn create_table(&mut self, create: &datafusion::sql::sqlparser::ast::CreateTable) -> Result<Outcome, Error> {
-        let spec = table_spec(create)?;
-        for column in &spec.columns {
-            self.check_default(column).await?;
+        let mut spec = table_spec(create)?;
+        for column in &mut spec.columns {
+            self.settle_default(column).await?;
         }
         self.ready_checks(&spec.name, &spec.columns, &spec.checks).await?;
         let (name, replicas) = (spec.name.clone(), spec.replicas);
@@ -231,9 +231,12 @@ impl Session {
         self.notice("NOTICE", "00000", message);
     }
 
-    /// Refuses a DEFAULT that cannot be computed, or is no value of its column.
-    pub(super) async fn check_default(&self, column: &Column) -> Result<(), Error> {
-        let Some(text) = &column.default else { return Ok(()) };
+    /// Makes a DEFAULT mean the same in sessions of other zones. Refuses one that cannot be computed, or is no value of its column.
+    pub(super) async fn settle_default(&self, column: &mut Column) -> Result<(), Error> {
+        let Some(text) = &mut column.default else { return Ok(()) };
+        if let Some(settled) = default_in_zone(text, column.column_type, self.zone()) {
+            *text = settled;
+        }
         let value = match insert::plain_default(text) {
             Some(value) => value,
             None => self.value_of(text).await?,

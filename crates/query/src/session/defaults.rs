@@ -12,7 +12,7 @@ use cluster::Node;
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::logical_expr::Volatility;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::ast::{self, TimezoneInfo, VisitMut, VisitorMut};
 use event::{Column, ColumnType, Identity, TableDefinition, TableId};
 use parking_lot::Mutex;
 
@@ -21,7 +21,10 @@ use super::report::{self, Known};
 use super::rows::{assign, default_column};
 use super::{Session, calls, checks, modifiers};
 use crate::error::{Condition, Error};
-use crate::text::Zone;
+use crate::text::{Zone, parse_timestamptz, write};
+
+/// Where clocks show what they show nowhere else.
+const ELSEWHERE: Zone = Zone::Fixed(1);
 
 /// What one column gets.
 #[derive(Clone, Debug)]
@@ -55,6 +58,58 @@ impl fmt::Debug for Numbers {
 /// The name of an identity column's sequence.
 pub(super) fn sequence_name(table: &TableDefinition, column: &Column) -> String {
     format!("{}_{}_seq", table.name, column.name)
+}
+
+/// A DEFAULT whose literals of timestamptz name the instants that they are in this zone; `None` for one in which every zone reads the same.
+pub(super) fn default_in_zone(expression: &str, column_type: ColumnType, zone: Zone) -> Option<String> {
+    let mut parsed = parse_expression(expression).ok()?;
+    let mut instants = Instants { zone, changed: false };
+    if let (ast::Expr::Value(value), ColumnType::TimestampTz) = (&mut parsed, column_type) {
+        instants.settle(&mut value.value);
+    }
+    let _all = VisitMut::visit(&mut parsed, &mut instants);
+    instants.changed.then(|| parsed.to_string())
+}
+
+struct Instants {
+    zone: Zone,
+    changed: bool,
+}
+
+impl Instants {
+    fn settle(&mut self, literal: &mut ast::Value) {
+        let ast::Value::SingleQuotedString(text) = literal else { return };
+        // What is no time is refused by whoever reads it.
+        let (Ok(here), Ok(elsewhere)) = (parse_timestamptz(text, &self.zone), parse_timestamptz(text, &ELSEWHERE))
+        else {
+            return;
+        };
+        if here != elsewhere {
+            text.clear();
+            write::timestamptz(text, here, &Zone::UTC);
+            self.changed = true;
+        }
+    }
+}
+
+impl VisitorMut for Instants {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+        let is_instant = |sql: &ast::DataType| {
+            matches!(sql, ast::DataType::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone))
+        };
+        match expr {
+            ast::Expr::TypedString(typed) if is_instant(&typed.data_type) => self.settle(&mut typed.value.value),
+            ast::Expr::Cast { expr, data_type, .. } if is_instant(data_type) => {
+                if let ast::Expr::Value(value) = expr.as_mut() {
+                    self.settle(&mut value.value);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl Session {
@@ -171,5 +226,24 @@ impl Numbers {
         let numbers = Int64Array::from_iter_values(all);
         cast(&numbers, &column.column_type.arrow())
             .map_err(|error| Error::report(Condition::Internal, error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_those_of_the_zone_where_they_are_written() {
+        let berlin = Zone::parse("Europe/Berlin").unwrap();
+        let settled = |text: &str| default_in_zone(text, ColumnType::TimestampTz, berlin);
+        assert_eq!(settled("'2024-01-01 12:00'").as_deref(), Some("'2024-01-01 11:00:00+00'"));
+        assert_eq!(
+            settled("timestamptz '2024-07-01' + interval '1 day'").as_deref(),
+            Some("TIMESTAMPTZ '2024-06-30 22:00:00+00' + INTERVAL '1 day'")
+        );
+        assert_eq!(settled("'2024-01-01 12:00+00'"), None);
+        assert_eq!(settled("now()"), None);
+        assert_eq!(default_in_zone("'2024-01-01 12:00'", ColumnType::Timestamp, berlin), None);
     }
 }
