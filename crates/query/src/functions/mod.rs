@@ -9,6 +9,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use crate::error::{Condition, Error};
 
 mod age;
+mod all_elements;
 pub(crate) mod arithmetic;
 mod array_of;
 mod average;
@@ -105,6 +106,7 @@ impl Functions {
                 Arc::new(width_bucket::width_bucket()),
             ]
             .into_iter()
+            .chain(all_elements::all())
             .chain(bounded::all())
             .chain(bytes::all())
             .chain(extract::all())
