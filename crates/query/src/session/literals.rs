@@ -25,7 +25,7 @@ use event::ColumnType;
 use super::zoned;
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
-use crate::functions::{self, forms};
+use crate::functions::{self, forms, json};
 use crate::text::{Zone, parse_json, parse_scalar};
 
 /// Digits of the largest whole number the library's parser gives that is no bigint.
@@ -194,7 +194,7 @@ fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let settled = expr.transform_up(|expr| {
         let expr = narrow_one(read_beside(expr, schema));
         let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
-        Ok(Transformed::yes(by_length(expr, schema)))
+        Ok(Transformed::yes(by_value(expr, schema)))
     });
     Ok(settled?.data)
 }
@@ -242,25 +242,26 @@ fn widen_sum(expr: Expr, schema: &DFSchema) -> Expr {
     }
 }
 
-/// Intervals are compared by how long they are; the library compares them part by part.
-fn by_length(expr: Expr, schema: &DFSchema) -> Expr {
+/// Intervals are compared by how long they are, where the library compares them part by part, and jsonb as values, which are texts to it.
+fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
     let are_intervals = |sides: &[&Expr]| {
         let types = sides.iter().map(|side| side.get_type(schema).unwrap_or(DataType::Null));
         let (intervals, rest): (Vec<_>, Vec<_>) = types.partition(is_interval);
         !intervals.is_empty() && rest.iter().all(DataType::is_null)
     };
+    let are_ordered = |sides: &[&Expr]| are_intervals(sides) || sides.iter().all(|side| is_jsonb(side, schema));
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) && are_intervals(&[&left, &right]) => {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) && are_ordered(&[&left, &right]) => {
             let (left, right) = (order_key(*left, schema), order_key(*right, schema));
             Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
         }
         Expr::InList(InList { expr, list, negated })
-            if are_intervals(&std::iter::once(expr.as_ref()).chain(&list).collect::<Vec<_>>()) =>
+            if are_ordered(&std::iter::once(expr.as_ref()).chain(&list).collect::<Vec<_>>()) =>
         {
             let list = list.into_iter().map(|one| order_key(one, schema)).collect();
             Expr::InList(InList { expr: Box::new(order_key(*expr, schema)), list, negated })
         }
-        Expr::Between(Between { expr, negated, low, high }) if are_intervals(&[&expr, &low, &high]) => {
+        Expr::Between(Between { expr, negated, low, high }) if are_ordered(&[&expr, &low, &high]) => {
             let [expr, low, high] = [expr, low, high].map(|one| Box::new(order_key(*one, schema)));
             Expr::Between(Between { expr, negated, low, high })
         }
@@ -291,8 +292,13 @@ fn by_length(expr: Expr, schema: &DFSchema) -> Expr {
 fn order_key(expr: Expr, schema: &DFSchema) -> Expr {
     match expr.get_type(schema) {
         Ok(data_type) if is_interval(&data_type) => length(expr),
+        _ if is_jsonb(&expr, schema) => json::order_key(expr),
         _ => expr,
     }
+}
+
+fn is_jsonb(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| ColumnType::json_of(&field) == Some(ColumnType::Jsonb))
 }
 
 /// Text beside a value of a type that the library does not compare with text is of that type.

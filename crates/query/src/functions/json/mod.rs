@@ -3,6 +3,7 @@
 mod build;
 mod change;
 mod operators;
+mod order;
 mod parts;
 mod tree;
 mod value;
@@ -13,6 +14,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(crate) use build::{LINES, LIST, OBJECT, ROW};
 pub(crate) use operators::JsonOperators;
+pub(crate) use order::order_key;
 
 /// All functions.
 pub(super) fn all() -> impl Iterator<Item = Arc<ScalarUDF>> {
