@@ -3,6 +3,7 @@
 //! A statement looks at the keys of all rows, its own included, and its commit fails when rows came to the table since it looked. Whoever
 //! waits to commit to a keyed table takes turns, so that this happens between nodes only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
@@ -10,6 +11,7 @@ use cluster::{Table, TableSnapshot};
 use datafusion::sql::sqlparser::ast::{Ident, Statement as Ast};
 use event::{TableDefinition, TableId, UniqueKey};
 use futures::StreamExt;
+use storage::sequences::OWN_ROW;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::report::{self, Known};
@@ -69,12 +71,42 @@ impl Session {
         let reads = self.all_rows();
         for key in table.definition.keys() {
             if let Some(values) = self.first_of(duplicates(&table.definition, &key), &reads).await? {
+                if self.is_overtaken(table).await? {
+                    return Err(cluster::Error::Conflict.into());
+                }
                 return Err(duplicate(&table.definition, &key, &values));
             }
         }
         let read = self.snapshot_of(&reads, table).await?;
         // A table with keys has one shard.
         Ok(read.shards.iter().map(|shard| shard.index).min().unwrap_or(0))
+    }
+
+    /// Whether somebody else has changed rows that the transaction has changed: the row that took the place of one of them has its key, and it is not
+    /// that key which is wrong.
+    async fn is_overtaken(&self, table: &Arc<Table>) -> Result<bool, Error> {
+        let id = table.definition.id;
+        let mut own = self.own_rows(&self.visible()).remove(&id).unwrap_or_default();
+        let mut changed = 0;
+        for shard in &mut own {
+            shard.batches.clear();
+            shard.segments.clear();
+            changed += shard.deleted.values().map(|numbers| numbers.split_at(OWN_ROW).1.len()).sum::<u64>();
+        }
+        if changed == 0 {
+            return Ok(false);
+        }
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(self.engine.node())));
+        let there = self.count(table, Reads::new(Arc::clone(&snapshots), BTreeMap::new())).await?;
+        let left = self.count(table, Reads::new(snapshots, BTreeMap::from([(id, own)]))).await?;
+        Ok(there.saturating_sub(left) < changed)
+    }
+
+    async fn count(&self, table: &Table, reads: Reads) -> Result<u64, Error> {
+        let query = format!("SELECT count(*)::text AS n FROM {}", table_name(&table.definition));
+        let counted = self.first_of(query, &Arc::new(reads)).await?;
+        let count = counted.as_ref().and_then(|row| row.first()).and_then(|count| count.parse().ok());
+        count.ok_or_else(|| Error::report(Condition::Internal, "a count is a number"))
     }
 
     /// All rows of this moment, with those that the transaction has written, whatever it is to see of others'.
