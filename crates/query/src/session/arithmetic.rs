@@ -28,8 +28,8 @@ impl AnalyzerRule for CheckArithmetic {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
             let keep_apart: fn(Expr, &DFSchema) -> Result<Transformed<Expr>> = match &plan {
-                // The parts of a filter are looked at below, with those before them. What a window is sorted by is looked for in the plan as it is.
-                LogicalPlan::Filter(_) | LogicalPlan::Window(_) => |expr, _| Ok(Transformed::no(expr)),
+                // Its parts are looked at below, with those before them.
+                LogicalPlan::Filter(_) => |expr, _| Ok(Transformed::no(expr)),
                 LogicalPlan::Join(_) => protect::protect_parts,
                 _ => protect::protect,
             };

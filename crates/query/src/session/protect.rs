@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction};
+use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction, Sort};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Operator, cast, lit};
 
@@ -87,6 +87,14 @@ fn of_node(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::IsTrue(inner) => settle(Expr::IsTrue, *inner, schema),
         Expr::IsNotTrue(inner) => settle(Expr::IsNotTrue, *inner, schema),
         Expr::Case(case) => of_case(case, schema),
+        // The library looks for what rows are sorted by in the plan, as it is written.
+        Expr::AggregateFunction(ref call) if sorts(&call.params.order_by, schema) => as_it_is(expr),
+        Expr::WindowFunction(ref call)
+            if sorts(&call.params.order_by, schema)
+                || call.params.partition_by.iter().any(|key| contains(key, schema, Failing::AtAll)) =>
+        {
+            as_it_is(expr)
+        }
         // The library makes a CASE of it.
         Expr::ScalarFunction(ScalarFunction { func, args })
             if func.name() == COALESCE
@@ -99,6 +107,15 @@ fn of_node(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+fn sorts(keys: &[Sort], schema: &DFSchema) -> bool {
+    keys.iter().any(|key| contains(&key.expr, schema, Failing::AtAll))
+}
+
+/// With all that is below it.
+fn as_it_is(expr: Expr) -> Transformed<Expr> {
+    Transformed::new(expr, false, TreeNodeRecursion::Jump)
 }
 
 fn settle(of: fn(Box<Expr>) -> Expr, inner: Expr, schema: &DFSchema) -> Transformed<Expr> {
