@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(settled("'2024-01-01 12:00'").as_deref(), Some("'2024-01-01 11:00:00+00'"));
         assert_eq!(
             settled("timestamptz '2024-07-01' + interval '1 day'").as_deref(),
-            Some("TIMESTAMPTZ '2024-06-30 22:00:00+00' + INTERVAL '1 day'")
+            Some("TIMESTAMPTZ '2024-06-30 22:00:00+00' + CAST('1 day' AS INTERVAL)")
         );
         assert_eq!(settled("'2024-01-01 12:00+00'"), None);
         assert_eq!(settled("now()"), None);

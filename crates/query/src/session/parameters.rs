@@ -38,7 +38,7 @@ impl VisitorMut for Parameters {
     fn post_visit_expr(&mut self, expr: &mut Written) -> ControlFlow<()> {
         match expr {
             Written::AnyOp { left, right, .. } | Written::AllOp { left, right, .. } if number(right).is_some() => {
-                *right = Box::new(call(ARRAY_OF, vec![left.as_ref().clone(), right.as_ref().clone()]));
+                **right = call(ARRAY_OF, vec![left.as_ref().clone(), right.as_ref().clone()]);
             }
             _ => {}
         }
