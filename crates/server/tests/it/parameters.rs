@@ -41,8 +41,11 @@ const TABLE: &str = "CREATE TABLE t (id integer PRIMARY KEY, b bigint, s text, t
         (2, 20, 'b', '2024-02-01 00:00:00+00', '2024-02-01', 2.5, '00000000-0000-0000-0000-000000000002', '[1]'),
         (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL)";
 
-/// Statements, and a value for each parameter. What is behind the value, if anything, is the type that is declared.
-const STATEMENTS: &[(&str, &[(&str, Option<Type>)])] = &[
+/// A value for a parameter, and the type that is declared for it, if any is.
+type Parameter = (&'static str, Option<Type>);
+
+/// Statements, and what their parameters are.
+const STATEMENTS: &[(&str, &[Parameter])] = &[
     ("SELECT id + $1 FROM t ORDER BY 1", &[("5", Some(Type::INT2))]),
     ("SELECT id + $1 FROM t ORDER BY 1", &[("5000000000", Some(Type::INT8))]),
     ("SELECT id + $1 FROM t ORDER BY 1", &[("5.5", Some(Type::FLOAT8))]),
@@ -112,7 +115,7 @@ const STATEMENTS: &[(&str, &[(&str, Option<Type>)])] = &[
 async fn answer(
     (server, postgres): (&Client, &Client),
     sql: &str,
-    parameters: &[(&str, Option<Type>)],
+    parameters: &[Parameter],
 ) -> Result<(Vec<Type>, Vec<Type>, Vec<Vec<Option<Value>>>), tokio_postgres::Error> {
     // An unknown type is the one that leaves it to the server.
     let declared: Vec<Type> =
