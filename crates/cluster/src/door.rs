@@ -3,14 +3,14 @@
 //! Whoever comes with the name of another cluster, or asks for another node, is turned away before anything is done: an address may have
 //! changed hands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use event::{GroupId, NodeId};
 use futures::stream::{self, BoxStream, StreamExt};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use replication::{Group, StateMachine};
 use storage::SegmentMeta;
 
@@ -27,6 +27,9 @@ use crate::peers;
 use crate::proof::Proof;
 use crate::transport::Messages;
 
+/// Kinds of refused messages that are told of.
+const REFUSED_MAX: usize = 64;
+
 /// The receiving side of a node. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Door {
@@ -40,6 +43,8 @@ struct Inner {
     data: RwLock<BTreeMap<GroupId, Arc<Group<DataMachine>>>>,
     copies: OnceLock<Arc<Copies>>,
     node: OnceLock<Weak<Node>>,
+    /// Whose messages were refused, and for whom they were: each is told once.
+    refused: Mutex<BTreeSet<(NodeId, Option<NodeId>)>>,
 }
 
 impl Door {
@@ -133,8 +138,13 @@ impl Door {
     fn admit_member(&self, envelope: &Envelope, proof: &Proof) -> Result<(), Refusal> {
         let Some((cluster, node)) = self.inner.own.get() else { return Err(starting()) };
         if !proof.allows(envelope.from) {
-            tracing::warn!(from = %envelope.from, "refused a message whose sender has the certificate of another node");
-            return Err(Refusal::Misdirected(format!("the certificate shown is not that of node {}", envelope.from)));
+            if self.is_news(envelope) {
+                tracing::warn!(from = %envelope.from, "refusing messages whose sender has the certificate of another node");
+            }
+            return Err(Refusal::NotInState {
+                reason: format!("the certificate shown is not that of node {}", envelope.from),
+                hint: "Give the node the certificate that was made for it.".into(),
+            });
         }
         let stranger = envelope.cluster != Some(*cluster);
         if let (true, Some(_), Some(meant), Some(copies)) =
@@ -143,7 +153,10 @@ impl Door {
             copies.network().note_mistaken(meant);
         }
         if stranger || envelope.to.is_some_and(|to| to != *node) {
-            tracing::warn!(?envelope, %node, "refused a message that is not for this node");
+            if self.is_news(envelope) {
+                let meant = envelope.to.map(|to| to.0);
+                tracing::warn!(from = %envelope.from, meant, stranger, "refusing messages for another node at this address; remove that one if it is gone");
+            }
             return Err(Refusal::Misdirected(format!("this is node {node} of another cluster or of another name")));
         }
         if let Some(copies) = self.inner.copies.get() {
@@ -155,6 +168,13 @@ impl Door {
             network.hears(envelope.from);
         }
         Ok(())
+    }
+
+    /// Whether nothing was said yet of messages of that kind that are refused.
+    fn is_news(&self, envelope: &Envelope) -> bool {
+        let mut refused = self.inner.refused.lock();
+        // Whoever makes numbers up fills no memory.
+        refused.len() < REFUSED_MAX && refused.insert((envelope.from, envelope.to))
     }
 
     /// Whether a node votes in a group of this one, as far as is known. The last voter of a group that is removed must be heard until it has

@@ -5,7 +5,6 @@
 //! second or fourth one would only be one more that must not fail.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -147,6 +146,7 @@ pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining)
 /// Takes a node into the catalog; its groups follow.
 pub(crate) async fn admit(node: &Node, joining: Joining) -> Result<Joined, Error> {
     let token = node.shown_token(&joining)?;
+    node.refuse_copy(&joining).await?;
     let Joining { nonce, address, sql_address, wanted, .. } = joining;
     let record = NodeRecord { nonce, address, sql_address, boot: 0 };
     match node.propose_catalog(CatalogCommand::Join { record: Arc::new(record), wanted, token }).await? {
@@ -246,8 +246,30 @@ fn next_change(status: &GroupStatus, own: NodeId, nodes: &BTreeSet<NodeId>, want
 }
 
 impl Node {
-    /// Tells the others where this node is now, when that is not where they look for it: until they know, nothing reaches it.
-    pub(crate) async fn announce(&self, place: &Place) -> Infallible {
+    /// A node that says it is somewhere else now has moved, unless it is still where it was.
+    async fn refuse_copy(&self, joining: &Joining) -> Result<(), Error> {
+        let catalog = self.catalog();
+        let known = catalog.nodes.iter().find(|(_, known)| known.nonce == joining.nonce);
+        let Some((node, known)) = known.filter(|(_, known)| known.address != joining.address) else { return Ok(()) };
+        let is_there = *node == self.identity.node
+            || self.network.call(*node, Lane::Heartbeat, &Request::Status, STATUS_WAIT).await.is_ok();
+        if !is_there {
+            return Ok(());
+        }
+        let reason = format!("node {node} runs already, at {}", known.address);
+        Err(not_in_state(reason, "If the data directory is a copy, delete it; if the node shall move, stop it first."))
+    }
+
+    /// Tells the others where this node is now, when that is not where they look for it: until they know, nothing reaches it. Completes only with the
+    /// reason why it cannot be there.
+    pub(crate) async fn announce(&self, place: &Place) -> Error {
+        match self.tell_address(place).await {
+            Err(error) => error,
+            Ok(()) => std::future::pending().await,
+        }
+    }
+
+    async fn tell_address(&self, place: &Place) -> Result<(), Error> {
         let known = self.catalog().nodes.get(&self.identity.node).cloned();
         if let Some(known) = known.filter(|known| known.address != place.address) {
             let catalog = self.catalog();
@@ -255,17 +277,16 @@ impl Node {
             let others: Vec<String> = others.map(|(_, record)| record.address.clone()).collect();
             let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
             let joining = Joining { nonce: known.nonce, address, sql_address, wanted: None, token: None };
-            if !others.is_empty()
-                && let Err(error) = join(&self.network, &others, &joining).await
-            {
-                tracing::warn!(%error, "could not tell the others where this node is now");
+            if !others.is_empty() {
+                join(&self.network, &others, &joining).await?;
             }
         }
-        std::future::pending().await
+        Ok(())
     }
 
     /// Tells the catalog that this node has started, and where it is.
     pub(crate) async fn register(&self, place: &Place) -> Result<(), Error> {
+        self.tell_address(place).await?;
         let (node, boot) = (self.identity.node, self.identity.boot);
         let nonce = self.catalog().nodes.get(&node).map_or(self.identity.cluster, |known| known.nonce);
         let (address, sql_address) = (place.address.clone(), place.sql_address.clone());
@@ -280,8 +301,10 @@ impl Node {
     fn tell_of_silence(&self, down: &mut BTreeSet<NodeId>) {
         let is_down = |silent: &Duration| *silent >= Duration::from_millis(limits::NODE_DOWN_AFTER_MS);
         let led = self.statuses().into_values().filter(|status| status.leader == Some(self.identity.node));
-        let now: BTreeSet<NodeId> =
+        let mut now: BTreeSet<NodeId> =
             led.flat_map(|status| status.silent).filter(|(_, silent)| is_down(silent)).map(|(node, _)| node).collect();
+        // Nobody answers himself.
+        now.remove(&self.identity.node);
         for node in now.difference(down) {
             tracing::warn!(%node, "a node does not answer");
         }

@@ -193,10 +193,11 @@ impl Network {
     ) -> Result<Bytes, CallError> {
         let sealed = seal(self.envelope(to), request);
         let answer = self.transport.call(address, lane, sealed, ttl).await?;
-        if let Some(to) = to {
+        let reply: Reply = crate::message::unpack(&answer).map_err(CallError::Lost)?;
+        // Another node may listen there by now.
+        if let (Some(to), false) = (to, matches!(reply, Err(Refusal::Misdirected(_)))) {
             self.hears(to);
         }
-        let reply: Reply = crate::message::unpack(&answer).map_err(CallError::Lost)?;
         if reply == Err(Refusal::Removed) {
             self.note_removed();
         }

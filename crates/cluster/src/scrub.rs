@@ -98,9 +98,11 @@ impl Node {
                     let meta = &segment.meta;
                     scrubbed.segments += 1;
                     scrubbed.bytes += meta.bytes;
+                    // One that was never here is fetched as it would have been sooner or later.
+                    let was_here = self.copies.is_held(&meta.name) || self.store.is_here(&meta.name).await;
                     match self.store.verify_or_mend(meta).await {
-                        Ok(false) => {}
-                        Ok(true) => scrubbed.mended.push(meta.name.clone()),
+                        Ok(true) if was_here => scrubbed.mended.push(meta.name.clone()),
+                        Ok(_) => {}
                         Err(error @ StorageError::Corrupt { .. }) => scrubbed.damaged.push(error.to_string()),
                         Err(error) => return Err(error.into()),
                     }

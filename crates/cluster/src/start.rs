@@ -246,7 +246,7 @@ fn watch_over(node: &Node, task: JoinHandle<()>, reason: String) {
 async fn prepare(node: &Arc<Node>, place: &Place) -> Result<(), Error> {
     tokio::select! {
         ready = node.catalog.ready() => ready?,
-        never = node.announce(place) => match never {},
+        refused = node.announce(place) => return Err(refused),
     }
     // Who leads may change, or fail, in the middle of it: that is no reason to end.
     while let Err(error) = node.register(place).await {

@@ -63,7 +63,7 @@ struct ServerArgs {
     #[arg(long, value_name = "TOKEN", value_parser = join_token)]
     join_token: Option<JoinToken>,
     /// The id that the node must have; a new node asks for it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     node_id: Option<u64>,
     /// Listen beyond loopback although clients are not authenticated.
     #[arg(long)]
@@ -90,15 +90,15 @@ enum ClusterCommand {
 /// Flags of `annal cluster start`.
 #[derive(Debug, Args)]
 struct ClusterStartArgs {
-    /// How many nodes; one, three, or another odd number.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    nodes: usize,
+    /// How many nodes; one, three, or another odd number [default: 3, or as many as there are].
+    #[arg(long, value_name = "N")]
+    nodes: Option<usize>,
     /// The directory of the nodes' data directories; a cluster that is there is started again.
     #[arg(long, value_name = "DIR", default_value = "./annal-cluster")]
     data: PathBuf,
-    /// Where clients of the first node connect; those of the others use the ports after it. 0 takes free ports.
-    #[arg(long, value_name = "PORT", default_value_t = 6432)]
-    port: u16,
+    /// Where clients of the first node connect; those of the others use the ports after it. 0 takes free ports [default: 6432, or where it was].
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
 }
 
 /// Where `annal cluster` finds a node.

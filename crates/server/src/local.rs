@@ -17,6 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{EXIT_CAST_OUT, Error};
 
+/// How many nodes and where, when nothing is said.
+const NODES: usize = 3;
+const PORT: u16 = 6432;
 /// More are a mistake.
 const NODES_MAX: usize = 9;
 /// From a node's SQL port to that for other nodes, and for health and metrics.
@@ -33,12 +36,12 @@ const READY: &str = "ready for PostgreSQL clients";
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct LocalOptions {
-    /// How many nodes.
-    pub nodes: usize,
+    /// How many nodes, when that is said: 3, or as many as there are.
+    pub nodes: Option<usize>,
     /// The directory of their directories.
     pub data: PathBuf,
-    /// The first SQL port; 0 takes free ones.
-    pub port: u16,
+    /// The first SQL port, when that is said: 6432, or what it was; 0 takes free ones.
+    pub port: Option<u16>,
 }
 
 /// Where the nodes of a local cluster are.
@@ -271,17 +274,36 @@ fn layout(options: &LocalOptions) -> Result<Layout, Error> {
     if file.exists() {
         let unreadable =
             |error: serde_json::Error| Error::Cluster(format!("could not read \"{}\": {error}", file.display()));
-        return serde_json::from_str(&fs::read_to_string(&file)?).map_err(unreadable);
+        let layout: Layout = serde_json::from_str(&fs::read_to_string(&file)?).map_err(unreadable)?;
+        check_same(options, &layout)?;
+        return Ok(layout);
     }
-    if options.nodes == 0 || options.nodes > NODES_MAX {
-        return Err(Error::Cluster(format!("a cluster has between 1 and {NODES_MAX} nodes, not {}", options.nodes)));
+    let count = options.nodes.unwrap_or(NODES);
+    if count == 0 || count > NODES_MAX {
+        return Err(Error::Cluster(format!("a cluster has between 1 and {NODES_MAX} nodes, not {count}")));
     }
     let mut held = Vec::new();
-    let nodes = (0..options.nodes as u16).map(|place| node_at(options.port, place, &mut held));
+    let nodes = (0..count as u16).map(|place| node_at(options.port.unwrap_or(PORT), place, &mut held));
     let layout = Layout { nodes: nodes.collect::<Result<_, _>>()?, complete: false };
     drop(held);
     write_layout(&options.data, &layout)?;
     Ok(layout)
+}
+
+/// A cluster that is there stays as it is.
+fn check_same(options: &LocalOptions, layout: &Layout) -> Result<(), Error> {
+    let data = options.data.display();
+    let there = layout.nodes.len();
+    if let Some(nodes) = options.nodes.filter(|nodes| *nodes != there) {
+        return Err(Error::Cluster(format!("the cluster in {data} has {there} nodes, not {nodes}: leave out --nodes")));
+    }
+    let port = layout.nodes.first().map_or(0, |node| node.sql.port());
+    match options.port {
+        Some(wanted) if wanted != 0 && wanted != port => {
+            Err(Error::Cluster(format!("the cluster in {data} uses port {port}, not {wanted}: leave out --port")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the layout beside the data, whole or not at all.

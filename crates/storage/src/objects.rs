@@ -108,6 +108,12 @@ impl DiskObjectStore {
         self.sync_dirs(dirs).await
     }
 
+    /// Reads the object by its name the next time: an open file goes on to be what it was when it is deleted or replaced by somebody else.
+    pub(crate) fn look_again(&self, location: &Path) -> Result<()> {
+        self.inner.open.changed(&self.inner.file(location)?);
+        Ok(())
+    }
+
     async fn sync_dirs(&self, dirs: BTreeSet<String>) -> Result<()> {
         for dir in dirs {
             let synced = self.inner.disk.sync_dir(&dir).await;
@@ -162,7 +168,15 @@ impl Inner {
             self.write(location, &temporary, bytes).await?;
             let named = async {
                 self.make_dir(&dir).await?;
-                self.disk.rename(&temporary, file).await
+                match self.disk.rename(&temporary, file).await {
+                    // Somebody has removed the directory.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.made.lock().remove(&dir);
+                        self.make_dir(&dir).await?;
+                        self.disk.rename(&temporary, file).await
+                    }
+                    renamed => renamed,
+                }
             };
             named.await.map_err(|source| failed("put", location, source))
         };

@@ -552,9 +552,53 @@ async fn a_segment_that_was_cut_off_under_a_reader_is_mended() {
     disk.set_len(file, 30).await.unwrap();
     disk.close(file).await.unwrap();
     let found = three.node(2).scrub(&t).await.unwrap();
-    let mended = found.iter().map(|found| found.scrubbed.as_ref().unwrap().mended.len());
-    assert_eq!(mended.collect::<Vec<_>>(), [0, 1, 0]);
+    let mended = |found: &[cluster::NodeScrub]| {
+        found.iter().map(|found| found.scrubbed.as_ref().unwrap().mended.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(mended(&found), [0, 1, 0]);
     assert_eq!(read(three.node(1), &t).await, once("s", 0..100));
+    // What is open is there as long as it is open, and only so long.
+    disk.remove(&path).await.unwrap();
+    assert_eq!(mended(&three.node(2).scrub(&t).await.unwrap()), [0, 1, 0]);
+    assert!(three.disks[1].len_of(&path).unwrap() > 30);
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copied_data_directory_is_no_second_node() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let copy = Arc::new(three.disks[1].restart(1));
+    let place = Place { transport: three.network.at("copy"), address: "copy".to_owned(), ..Place::alone() };
+    let options = NodeOptions { place, ..options(copy, 1 << 30) };
+    let refused = tokio::time::timeout(Duration::from_secs(60), Node::start(options)).await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("node 2 runs already, at node-2"), "{refused}");
+    assert!(matches!(&refused, Error::NotInState { .. }), "{refused:?}");
+    let t = table(three.node(1), "t");
+    insert(three.node(1), &t, rows("s", 0..20)).await.unwrap();
+    assert_eq!(three.node(0).catalog_linearizable().await.unwrap().nodes[&NodeId(2)].address, address(1));
+    // It may move once it is there no more.
+    three.kill(1).await;
+    let place = Place { transport: three.network.at("moved"), address: "moved".to_owned(), ..Place::alone() };
+    let moved = Node::start(NodeOptions { place, ..crate::support::options(three.disks[1].clone(), 1 << 30) });
+    let moved = tokio::time::timeout(Duration::from_secs(60), moved).await.unwrap().unwrap();
+    assert_eq!(read(&moved, &table(&moved, "t")).await, once("s", 0..20));
+    moved.shutdown().await.unwrap();
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_place_another_has_taken_is_down() {
+    let mut three = Three::start().await;
+    three.kill(2).await;
+    let fourth = three.another(&address(2)).await;
+    assert_eq!(fourth.id(), NodeId(4));
+    let state = async |id: u64| three.node(0).nodes().await.iter().find(|node| node.node == NodeId(id)).unwrap().state;
+    eventually("the fourth answers", || async { state(4).await == cluster::NodeState::Connected }).await;
+    tokio::time::sleep(Duration::from_millis(event::limits::NODE_DOWN_AFTER_MS)).await;
+    assert_eq!(state(3).await, cluster::NodeState::Down);
+    assert_eq!(state(2).await, cluster::NodeState::Connected);
+    fourth.shutdown().await.unwrap();
     three.stop().await;
 }
 

@@ -78,7 +78,8 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
 fn run_on_several(options: &DemoOptions, data: PathBuf) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut local = Local::start(&LocalOptions { nodes: options.nodes, data: data.clone(), port: 0 }).await?;
+        let mut local =
+            Local::start(&LocalOptions { nodes: Some(options.nodes), data: data.clone(), port: Some(0) }).await?;
         let addresses: Vec<SocketAddr> = local.layout().nodes.iter().map(|node| node.sql).collect();
         let own = data.join("node-1");
         let shown = tokio::select! {

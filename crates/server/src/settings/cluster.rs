@@ -68,6 +68,10 @@ impl Cluster {
                 let error = SettingsError::new("a node that joins others must be reached by them");
                 return Err(error.with_hint("say --cluster-listen ADDRESS"));
             }
+            if let Some(node) = overrides.node_id.filter(|node| *node != 1) {
+                let error = SettingsError::new(format!("a node that is alone is node 1, not node {node}"));
+                return Err(error.with_hint("say --cluster-listen ADDRESS and --join HOST:PORT for one of several"));
+            }
             return Ok(None);
         };
         let listen = address("cluster.listen", &listen)?;

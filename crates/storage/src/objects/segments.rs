@@ -106,6 +106,17 @@ impl SegmentStore {
         matches!(self.kind, Kind::Embedded(_))
     }
 
+    /// Whether the object is a file of this node now; one that lies elsewhere always counts.
+    pub async fn is_here(&self, name: &str) -> bool {
+        match &self.kind {
+            Kind::Embedded(files) => {
+                let location = Path::from(name);
+                files.look_again(&location).is_ok() && files.head(&location).await.is_ok()
+            }
+            Kind::Cached(_) => true,
+        }
+    }
+
     /// Gives up the copy here of an object that lies elsewhere, if there is one.
     pub async fn forget_copy(&self, location: &Path) {
         if let Kind::Cached(store) = &self.kind {
@@ -189,7 +200,15 @@ async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result
         error if is_cut_off(&error) => corrupt(0, error.to_string()),
         error => Error::Io { context: format!("could not read file \"{file}\""), source: std::io::Error::other(error) },
     };
-    let mut stream = store.get(&Path::from(meta.name.as_str())).await.map_err(unreadable)?.into_stream();
+    let location = Path::from(meta.name.as_str());
+    let here: &dyn ObjectStore = match &store.kind {
+        Kind::Embedded(files) => {
+            files.look_again(&location).map_err(unreadable)?;
+            files
+        }
+        Kind::Cached(_) => store.objects.as_ref(),
+    };
+    let mut stream = here.get(&location).await.map_err(unreadable)?.into_stream();
     let (mut bytes, mut checksum) = (0u64, 0u32);
     while let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
         bytes += chunk.len() as u64;
