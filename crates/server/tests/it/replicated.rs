@@ -146,7 +146,13 @@ async fn a_local_cluster_takes_in_a_new_node_where_a_disk_was_lost_also_the_firs
         client
     };
     let sql = "CREATE TABLE e (ts timestamptz NOT NULL); INSERT INTO e VALUES (now())";
-    connect().await.batch_execute(sql).await.unwrap();
+    let client = connect().await;
+    client.batch_execute(sql).await.unwrap();
+    // What only one has voted on goes with its disk.
+    let all_vote = "SELECT bool_and(votes AND term IS NOT NULL) AND count(DISTINCT node) = 3 FROM annal.replicas";
+    while !client.query_one(all_vote, &[]).await.unwrap().get::<_, bool>(0) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     stop(process);
     std::fs::remove_dir_all(dir.path().join("node-1")).unwrap();
     let (process, lines) = start();
