@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use storage::objects::SegmentStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::ambiguous::cover_names;
 use crate::functions;
 use crate::interrupt::InterruptibleJoins;
 use crate::memory::QueryMemory;
@@ -216,13 +217,14 @@ fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Fu
         .build()
 }
 
-/// The library's rules and our own: what pruning has answered must be gone before aggregates look for exact statistics, and joins are
-/// wrapped where the library wraps what else would never yield.
+/// The library's rules and our own: what pruning has answered must be gone before aggregates look for exact statistics, joins are
+/// wrapped where the library wraps what else would never yield, and filters are pushed down where names are unique.
 pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let cooperation = rules.iter().position(|rule| rule.name() == "EnsureCooperative");
     rules.insert(cooperation.expect("the library ensures cooperation"), Arc::new(InterruptibleJoins));
     rules.insert(0, Arc::new(DropCoveredFilters));
+    cover_names(&mut rules);
     rules
 }
 

@@ -14,6 +14,8 @@ mod table;
 mod views;
 // Functions beyond DataFusion's.
 mod functions;
+// What is made of the library's plans.
+mod ambiguous;
 mod interrupt;
 mod memory;
 // What clients write: values and COPY data.
