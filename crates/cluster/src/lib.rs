@@ -62,6 +62,7 @@ pub use memory::MemoryBudget;
 pub use node::{ClientId, Node, NodeOptions, NodeStatistics, Place, RemoteSegments, ShardStatus, TableSnapshot};
 pub use proof::{Proof, binding_names};
 pub use reading::{Positions, ReadLevel};
+pub use replication::RAFT_LOG_TARGET;
 pub use scrub::{NodeScrub, Scrubbed};
 pub use tokens::JoinToken;
 pub use transport::{Isolated, SimulatedNetwork, Transport};

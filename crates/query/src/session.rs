@@ -49,6 +49,7 @@ mod rows;
 mod schemas;
 mod select_list;
 mod set_operations;
+mod set_show;
 mod settings;
 mod stated_keys;
 mod statement;

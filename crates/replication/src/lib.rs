@@ -27,3 +27,6 @@ pub use machine::{MachineCheckpoint, StateMachine};
 pub use proposer::Proposed;
 pub use runtime::seed_elections;
 pub use types::{Peer, SnapshotBytes, Types};
+
+/// How the names of the events begin that Raft's library logs.
+pub const RAFT_LOG_TARGET: &str = "openraft";

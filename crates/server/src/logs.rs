@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use cluster::RAFT_LOG_TARGET;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
@@ -31,7 +32,8 @@ pub(crate) fn start(settings: &Settings) {
 fn directives(filter: &str) -> String {
     let Ok(level) = filter.parse::<LevelFilter>() else { return filter.to_owned() };
     let ours = OURS.map(|name| format!("{name}={level}"));
-    format!("{},openraft={},{}", level.min(LevelFilter::WARN), level.min(LevelFilter::ERROR), ours.join(","))
+    let (libraries, raft) = (level.min(LevelFilter::WARN), level.min(LevelFilter::ERROR));
+    format!("{libraries},{RAFT_LOG_TARGET}={raft},{}", ours.join(","))
 }
 
 #[cfg(test)]
@@ -40,9 +42,11 @@ mod tests {
 
     #[test]
     fn a_bare_level_keeps_libraries_quiet() {
-        assert!(directives("info").starts_with("warn,openraft=error,event=info,storage=info,"));
-        assert!(directives("error").starts_with("error,openraft=error,event=error,"));
-        assert!(directives("off").starts_with("off,openraft=off,event=off,"));
+        let begins =
+            |level: &str, begin: String| assert!(directives(level).starts_with(&begin), "{}", directives(level));
+        begins("info", format!("warn,{RAFT_LOG_TARGET}=error,event=info,storage=info,"));
+        begins("error", format!("error,{RAFT_LOG_TARGET}=error,event=error,"));
+        begins("off", format!("off,{RAFT_LOG_TARGET}=off,event=off,"));
         assert_eq!(directives("warn,storage=debug"), "warn,storage=debug");
     }
 }

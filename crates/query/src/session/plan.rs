@@ -241,7 +241,7 @@ impl Session {
             }
             Ast::Fetch { name, .. } if !statement.moves => prepared.columns = self.cursor_columns(&folded(name)),
             Ast::Explain { .. } => prepared.columns = Some(explain_schema()),
-            Ast::ShowVariable { variable } => prepared.columns = Some(super::control::show_schema(variable)),
+            Ast::ShowVariable { variable } => prepared.columns = Some(super::set_show::show_schema(variable)),
             Ast::Execute { name: Some(name), .. } => {
                 prepared.columns = self.named.get(&name.to_string()).and_then(|named| named.columns.clone());
             }
