@@ -251,10 +251,15 @@ impl Node {
         let catalog = self.catalog();
         let known = catalog.nodes.iter().find(|(_, known)| known.nonce == joining.nonce);
         let Some((node, known)) = known.filter(|(_, known)| known.address != joining.address) else { return Ok(()) };
-        let is_there = *node == self.identity.node
-            || self.network.call(*node, Lane::Heartbeat, &Request::Status, STATUS_WAIT).await.is_ok();
-        if !is_there {
-            return Ok(());
+        if *node != self.identity.node {
+            match self.network.call(*node, Lane::Heartbeat, &Request::Status, STATUS_WAIT).await {
+                Ok(_) => {}
+                // Somebody starts there, who may be this node: it is asked again until that is known.
+                Err(CallError::Refused(Refused::NotLeader(_))) => {
+                    return Err(Error::Peer(format!("whoever starts at {} may be node {node}", known.address)));
+                }
+                Err(_) => return Ok(()),
+            }
         }
         let reason = format!("node {node} runs already, at {}", known.address);
         Err(not_in_state(reason, "If the data directory is a copy, delete it; if the node shall move, stop it first."))

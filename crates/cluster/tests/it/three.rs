@@ -595,8 +595,7 @@ async fn a_node_whose_place_another_has_taken_is_down() {
     assert_eq!(fourth.id(), NodeId(4));
     let state = async |id: u64| three.node(0).nodes().await.iter().find(|node| node.node == NodeId(id)).unwrap().state;
     eventually("the fourth answers", || async { state(4).await == cluster::NodeState::Connected }).await;
-    tokio::time::sleep(Duration::from_millis(event::limits::NODE_DOWN_AFTER_MS)).await;
-    assert_eq!(state(3).await, cluster::NodeState::Down);
+    eventually("the third is down", || async { state(3).await == cluster::NodeState::Down }).await;
     assert_eq!(state(2).await, cluster::NodeState::Connected);
     fourth.shutdown().await.unwrap();
     three.stop().await;

@@ -1,5 +1,5 @@
 //! `annal_array_of(element, array)`: the array, which is one of such elements when nothing else is known of it. Statements do not name it; see
-//! `session/declared.rs`.
+//! `session/parameters.rs`.
 
 use std::sync::Arc;
 

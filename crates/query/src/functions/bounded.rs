@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
-use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::functions::string::repeat;
 use datafusion::functions::unicode::{lpad, rpad};
 use datafusion::functions_nested::repeat::array_repeat_udf;
@@ -17,8 +17,9 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
+use super::refused;
 use super::series;
-use crate::error::{Condition, Error};
+use crate::error::Condition;
 
 /// What PostgreSQL can allocate at once.
 const VALUE_BYTES_MAX: u64 = 0x3fff_ffff;
@@ -137,7 +138,7 @@ impl Bounded {
         let is_array = matches!(self.size, Size::Series | Size::Elements);
         if size > BATCH_BYTES_MAX && (rows > 1 || is_array) {
             let message = format!("the results of {} do not fit into memory", self.name());
-            return Err(refused(Condition::OutOfMemory, &message));
+            return Err(refused(Condition::OutOfMemory, message));
         }
         Ok(())
     }
@@ -153,10 +154,6 @@ fn allowed(bytes: u64) -> Result<u64> {
         return Err(refused(Condition::ProgramLimitExceeded, "requested length too large"));
     }
     Ok(bytes)
-}
-
-fn refused(condition: Condition, message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
 }
 
 /// A number for each row; NULL, of which nothing comes, is 0.

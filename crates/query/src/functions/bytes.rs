@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::refused;
 use crate::error::{Condition, Error};
 use crate::text::{base64, escape, parse_escape, parse_hexadecimal, write};
 
@@ -224,7 +225,7 @@ impl Format {
             "hex" => Ok(Format::Hex),
             "base64" => Ok(Format::Base64),
             "escape" => Ok(Format::Escape),
-            _ => Err(refused(Condition::InvalidParameterValue, &format!("unrecognized encoding: \"{name}\""))),
+            _ => Err(refused(Condition::InvalidParameterValue, format!("unrecognized encoding: \"{name}\""))),
         }
     }
 
@@ -327,8 +328,4 @@ fn of_literals(values: &ArrayRef) -> Result<ArrayRef> {
     };
     let bytes = values.as_string::<i32>().iter().map(read).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(bytes.iter().map(Option::as_deref).collect::<BinaryArray>()))
-}
-
-fn refused(condition: Condition, message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
 }

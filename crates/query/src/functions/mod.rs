@@ -73,9 +73,14 @@ pub(crate) struct Functions {
     pub(crate) aggregate: Vec<Arc<AggregateUDF>>,
 }
 
+/// What PostgreSQL says of arguments that a function refuses.
+pub(crate) fn refused(condition: Condition, message: impl Into<String>) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::report(condition, message)))
+}
+
 /// The refusal of a NULL where a function needs a value.
 fn null_refused(message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(Condition::NullValueNotAllowed, message)))
+    refused(Condition::NullValueNotAllowed, message)
 }
 
 /// The refusal of a name that is no table's. What an open block has made is not there for functions that act on the node.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 
-use crate::error::{Condition, Error};
+use super::refused;
+use crate::error::Condition;
 
 /// Digits a format may have, as in PostgreSQL's float8.
 const DIGITS_MAX: usize = 300;
@@ -312,10 +313,6 @@ impl Out<'_> {
             self.text.push(' ');
         }
     }
-}
-
-fn refused(condition: Condition, message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
 }
 
 #[cfg(test)]

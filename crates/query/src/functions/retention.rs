@@ -8,13 +8,13 @@ use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType,
 use async_trait::async_trait;
 use cluster::Node;
 use datafusion::common::{Result, internal_err};
-use datafusion::error::DataFusionError;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use event::{SchemaVersion, TableDefinition, TableKind};
 
+use super::refused;
 use crate::error::{Condition, Error};
 
 const US_PER_DAY: i64 = 86_400_000_000;
@@ -78,20 +78,16 @@ impl Retention {
     }
 }
 
-fn refused(condition: Condition, message: String) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
-}
-
 /// The width of an interval that has one.
 fn width_us(interval: IntervalMonthDayNano) -> Result<i64> {
     let days = i64::from(interval.days).checked_mul(US_PER_DAY);
     let width = days.and_then(|days| days.checked_add(interval.nanoseconds / NS_PER_US));
     match width {
         _ if interval.months != 0 => {
-            Err(refused(Condition::FeatureNotSupported, "an interval of months has no fixed width".to_owned()))
+            Err(refused(Condition::FeatureNotSupported, "an interval of months has no fixed width"))
         }
         Some(width) if width > 0 => Ok(width),
-        _ => Err(refused(Condition::InvalidParameterValue, "drop_after must be a positive interval".to_owned())),
+        _ => Err(refused(Condition::InvalidParameterValue, "drop_after must be a positive interval")),
     }
 }
 

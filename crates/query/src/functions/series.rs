@@ -6,14 +6,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayBuilder, ArrayRef, AsArray, ListBuilder, TimestampMicrosecondBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::Result;
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{DataFusionError, Result};
 use datafusion::functions_nested::range::gen_series_udf;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
 
 use super::interval::length_us;
+use super::refused;
 use super::shift::{moved, out_of_range};
-use crate::error::{Condition, Error};
+use crate::error::Condition;
 use crate::text::Zone;
 
 /// Times of one batch of rows, which are in memory together: 256 MiB.
@@ -90,8 +91,4 @@ fn series(ends: [&ArrayRef; 2], steps: &ArrayRef, zone: &Zone) -> Result<ArrayRe
         lists.append(true);
     }
     Ok(Arc::new(lists.finish()))
-}
-
-fn refused(condition: Condition, message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
 }

@@ -13,7 +13,8 @@ use datafusion::common::utils::take_function_args;
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use crate::error::{Condition, Error};
+use super::refused;
+use crate::error::Condition;
 use crate::text::{US_PER_SECOND, Zone};
 
 const NS_PER_US: i64 = 1_000;
@@ -68,7 +69,7 @@ impl ScalarUDFImpl for Shift {
 }
 
 pub(super) fn out_of_range() -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(Condition::DatetimeOverflow, "timestamp out of range")))
+    refused(Condition::DatetimeOverflow, "timestamp out of range")
 }
 
 /// The instant moved by an interval; `None` beyond what there is.

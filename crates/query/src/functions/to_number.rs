@@ -13,7 +13,8 @@ use datafusion::logical_expr::{
 };
 
 use super::number_format::{Format, Node, Signed};
-use crate::error::{Condition, Error};
+use super::refused;
+use crate::error::Condition;
 
 /// Digits behind the point when planning does not know the format.
 const UNKNOWN_SCALE: i8 = 10;
@@ -178,10 +179,6 @@ impl Reading {
 
 fn overflow() -> DataFusionError {
     refused(Condition::NumericOutOfRange, "numeric field overflow")
-}
-
-fn refused(condition: Condition, message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
 }
 
 #[cfg(test)]

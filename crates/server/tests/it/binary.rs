@@ -1,41 +1,13 @@
 //! Values in binary, and COPY in binary: byte by byte what a real PostgreSQL says.
 
-use std::error::Error;
 use std::pin::pin;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{SinkExt, TryStreamExt};
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::bytes_of::Value;
 use crate::{TestServer, oracle};
-
-/// A value as its bytes, of whatever type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Value(Vec<u8>);
-
-impl<'a> FromSql<'a> for Value {
-    fn from_sql(_: &Type, bytes: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
-        Ok(Value(bytes.to_vec()))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-impl ToSql for Value {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        out.put_slice(&self.0);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
 
 /// The only value of a query: its type, its binary and its text form.
 async fn value(client: &Client, sql: &str) -> (u32, Option<Value>, Option<String>) {

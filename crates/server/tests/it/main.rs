@@ -1,8 +1,9 @@
 //! Tests of the whole product: the built binary, driven from outside. One test binary, one module for each concern.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why on stderr")]
 
-// What the tests stand on: the server as a child process, alone or one of three on a network of their own; a load on them; and a PostgreSQL to
-// compare answers with.
+// What the tests stand on: the server as a child process, alone or one of three on a network of their own; a load on them; a PostgreSQL to
+// compare answers with; and values as they are on the wire.
+mod bytes_of;
 mod load;
 mod network;
 mod oracle;

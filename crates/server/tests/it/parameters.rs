@@ -1,40 +1,11 @@
 //! Types of parameters, those that a driver declares and those that the server finds: what a real PostgreSQL says of the same statement, and gives
 //! for the same values.
 
-use std::error::Error;
-
-use bytes::{BufMut, BytesMut};
 use tokio_postgres::Client;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{ToSql, Type};
 
+use crate::bytes_of::Value;
 use crate::{TestServer, oracle};
-
-/// A value as its bytes, of whatever type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Value(Vec<u8>);
-
-impl<'a> FromSql<'a> for Value {
-    fn from_sql(_: &Type, bytes: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
-        Ok(Value(bytes.to_vec()))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-impl ToSql for Value {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        out.put_slice(&self.0);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
 
 const TABLE: &str = "CREATE TABLE t (id integer PRIMARY KEY, b bigint, s text, ts timestamptz, d date, f double precision, u uuid, j jsonb);
     INSERT INTO t VALUES (1, 10, 'a', '2024-01-01 00:00:00+00', '2024-01-01', 1.5, '00000000-0000-0000-0000-000000000001', '{\"a\": 1}'),

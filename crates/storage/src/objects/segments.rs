@@ -201,6 +201,7 @@ async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result
         error => Error::Io { context: format!("could not read file \"{file}\""), source: std::io::Error::other(error) },
     };
     let location = Path::from(meta.name.as_str());
+    // What is missing or cut off here is damage, also where another node would give the object.
     let here: &dyn ObjectStore = match &store.kind {
         Kind::Embedded(files) => {
             files.look_again(&location).map_err(unreadable)?;

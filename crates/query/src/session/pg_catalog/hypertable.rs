@@ -13,6 +13,7 @@ use datafusion::logical_expr::ScalarUDF;
 use super::super::changing::Visible;
 use super::functions::udf;
 use crate::error::{Condition, Error};
+use crate::functions::refused;
 use crate::text::parse_interval;
 
 /// What statements that say `create_hypertable` call, with all arguments in their places.
@@ -53,7 +54,7 @@ fn described(catalog: &Catalog, name: &str, column: &str, width_us: Option<i64>)
 fn check(table: &Table, column: &str, width_us: Option<i64>) -> Result<()> {
     let definition = &table.definition;
     let Some(at) = definition.position(column) else {
-        return Err(refused(Condition::UndefinedColumn, &format!("column \"{column}\" does not exist")));
+        return Err(refused(Condition::UndefinedColumn, format!("column \"{column}\" does not exist")));
     };
     let name = &definition.name;
     let Some(options) = definition.event().filter(|options| options.time_column == at) else {
@@ -86,10 +87,6 @@ fn width_us(widths: &Arc<dyn Array>, row: usize) -> Result<Option<i64>> {
         return Err(hinted("an interval of months has no fixed width", "Use days or weeks."));
     }
     Ok(Some(i64::from(interval.days) * DAY_US + interval.nanoseconds / NS_PER_US))
-}
-
-fn refused(condition: Condition, message: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::report(condition, message)))
 }
 
 fn hinted(message: &str, hint: &str) -> DataFusionError {
