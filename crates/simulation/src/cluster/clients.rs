@@ -22,6 +22,8 @@ use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec, spread};
 
 /// Between two statements, at most.
 const THINK_MS: u64 = 400;
+/// Between two reads of one who does nothing else, at most.
+const READ_EVERY_MS: u64 = 20;
 /// The largest bound of a bounded read.
 const STALENESS_MS: u64 = 5_000;
 /// Tables there are at once, at most.
@@ -56,6 +58,19 @@ impl Client {
             let outcome = self.statement(&seat).await;
             self.does("nothing");
             if let Err(reason) = outcome {
+                self.world.violated(reason);
+            }
+        }
+    }
+
+    /// Reads at one node, a little later each time, for so long.
+    pub(super) async fn keep_reading(mut self, seat: Seat, during: Duration) {
+        let end = Instant::now() + during;
+        while Instant::now() < end && !self.world.is_violated() {
+            let wait = self.rng.random_range(1..=READ_EVERY_MS);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            let outcome = tokio::time::timeout_at(end, self.read_strongly(&seat)).await;
+            if let Ok(Err(reason)) = outcome {
                 self.world.violated(reason);
             }
         }

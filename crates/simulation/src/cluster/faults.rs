@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use event::GroupId;
 use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use storage::disk::Frozen;
 
-use super::machine::address;
-use super::{NODES, PATIENCE, Run};
+use super::clients::Client;
+use super::machine::{Machine, address};
+use super::{BETWEEN_MS, CLIENTS, NODES, PATIENCE, READERS, Run};
 
 /// The group that holds the rows.
 const DATA: GroupId = GroupId(1);
@@ -16,6 +17,8 @@ const DATA: GroupId = GroupId(1);
 const SYNCS: u64 = 30;
 /// Bytes that a full disk still takes.
 const SPACE_BYTES: u64 = 40_000;
+/// For how long at most a node votes for nobody else once it has answered a leader.
+const PROMISED: Duration = Duration::from_millis(1_300);
 /// One hour.
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -54,6 +57,8 @@ enum Fault {
     Mute,
     /// The link between two nodes is cut.
     CutLink,
+    /// A leader is cut off from one node after the other; the last dies at that moment and starts again at once.
+    CutOffLeader,
     /// Messages between two nodes take longer.
     Delay,
     /// The clock of one machine jumps.
@@ -68,7 +73,7 @@ enum Fault {
     Move,
 }
 
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 23] = [
     Fault::Kill,
     Fault::KillAll,
     Fault::Power,
@@ -85,6 +90,7 @@ const FAULTS: [Fault; 22] = [
     Fault::Deaf,
     Fault::Mute,
     Fault::CutLink,
+    Fault::CutOffLeader,
     Fault::Delay,
     Fault::ClockJumps,
     Fault::Transfer,
@@ -112,6 +118,7 @@ impl Fault {
             Fault::Deaf => "deaf node",
             Fault::Mute => "mute node",
             Fault::CutLink => "cut link",
+            Fault::CutOffLeader => "cut-off leader",
             Fault::Delay => "delayed messages",
             Fault::ClockJumps => "clock jump",
             Fault::Transfer => "leader transfer",
@@ -165,6 +172,7 @@ impl Run {
             Fault::Transfer => self.transfer(place, other),
             Fault::Move => self.move_replica(place, other),
             Fault::Restart => self.restart(place).await?,
+            Fault::CutOffLeader => self.cut_off_leader().await?,
             Fault::Mend => {
                 self.network.mend();
                 self.machines.iter().for_each(|machine| machine.disk.set_space(None));
@@ -232,6 +240,38 @@ impl Run {
                 world.note(format_args!("the vote of {from} in group {group} goes to {to}: {moved:?}"));
             });
         }
+    }
+
+    /// What the others have promised to a leader ends at one after the other, and at the last by forgetting. Somebody reads at the leader as long as
+    /// that may believe in what it was promised.
+    async fn cut_off_leader(&mut self) -> Result<(), String> {
+        let group = self.some_group();
+        let leads = |machine: &Machine| {
+            let node = machine.node()?;
+            let own = |replica: &cluster::ReplicaStatus| replica.group == group && replica.leader == Some(node.id());
+            node.replica_status().iter().any(own).then_some(())
+        };
+        let Some(leader) = self.places().find(|place| leads(&self.machines[*place]).is_some()) else { return Ok(()) };
+        let mut others: Vec<usize> = self.places().filter(|place| *place != leader).collect();
+        others.shuffle(&mut self.rng);
+        let last = others.pop().expect("there are more than one");
+        for other in others {
+            self.network.cut(&address(leader), &address(other));
+        }
+        let longer = self.rng_ms(BETWEEN_MS);
+        self.pass(PROMISED + longer).await?;
+        if self.machines[last].is_down() {
+            return Ok(());
+        }
+        self.network.cut(&address(leader), &address(last));
+        self.kill(last, false).await?;
+        self.machines[last].hurry();
+        let seat = self.world.seats.lock()[leader].clone();
+        if let Some(seat) = seat {
+            let reader = Client::new(CLIENTS + READERS, self.world.clone(), self.rng.random(), true);
+            tokio::spawn(reader.keep_reading(seat, PROMISED));
+        }
+        self.tend().await
     }
 
     async fn restart(&mut self, place: usize) -> Result<(), String> {
