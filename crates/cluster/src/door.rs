@@ -269,6 +269,19 @@ impl Door {
             }
             Request::Status => Ok(to_json(&self.node()?.replica_status())),
             Request::Host => Ok(to_json(&self.node()?.host_status())),
+            Request::LostEntries { group, acknowledged } => {
+                let here = match group {
+                    GroupId::CATALOG => self.inner.catalog.get().map(|catalog| catalog.status().last),
+                    _ => self.data(group).map(|group| group.status().last),
+                };
+                // Whoever says so may be one that leads no longer.
+                if let (Some(here), Some(copies)) = (here, self.inner.copies.get())
+                    && here < acknowledged
+                {
+                    copies.network().note_put_back(group, acknowledged, here);
+                }
+                Ok(Bytes::new())
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can go wrong in a cluster.
 
-use event::NodeId;
+use event::{GroupId, NodeId};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,19 @@ pub enum Error {
     /// This node has founded an empty cluster where another cluster has a node, whose data directory is not there.
     #[error("another cluster has its node {0} at this address, and the data directory is not that node's")]
     Mistaken(NodeId),
+    /// The data directory is an older one of this node, as of a restored backup: it may not vote with it, nor be counted on.
+    #[error(
+        "the data directory is older than what this node has acknowledged: of group {group} it holds entries up to {here}, and has \
+         acknowledged {acknowledged}"
+    )]
+    PutBack {
+        /// The group that told.
+        group: GroupId,
+        /// Up to which entry the node had said that it holds the log.
+        acknowledged: u64,
+        /// Up to which it does.
+        here: u64,
+    },
     /// The node is stopping, or has stopped after a failed sync.
     #[error("the node is shutting down: {0}")]
     ShuttingDown(String),
@@ -95,6 +108,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this node has no place in its cluster with the data directory that it has, so that it is of no use to start it again.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Error::Removed(_) | Error::Mistaken(_) | Error::PutBack { .. })
+    }
+
     /// Whether the same may work a moment later, with this node as it is.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
@@ -118,6 +136,7 @@ impl Error {
             | Error::NotInState { .. }
             | Error::Removed(_)
             | Error::Mistaken(_)
+            | Error::PutBack { .. }
             | Error::ShuttingDown(_)
             | Error::DataDirectory(_)
             | Error::Replication(_)

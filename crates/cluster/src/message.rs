@@ -69,6 +69,8 @@ pub(crate) enum Request {
     Needs { group: GroupId, applied: u64, names: Bytes },
     /// The state of the node's machine.
     Host,
+    /// The leader of a group was told by the node, in another life, that it holds all entries up to `acknowledged`, and now it lacks some.
+    LostEntries { group: GroupId, acknowledged: u64 },
 }
 
 /// The first message of a stream.

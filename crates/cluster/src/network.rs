@@ -1,12 +1,12 @@
 //! What a node says to others: who they are, where they are, and the envelopes around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use event::NodeId;
+use event::{GroupId, NodeId};
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,9 @@ use crate::catalog::machine::PublishedCatalog;
 use crate::error::Error;
 use crate::message::{Envelope, Opening, Refusal, Reply, Request, seal};
 use crate::transport::{Lane, Messages, Transport, TransportError};
+
+/// How long a node may take to hear that it was put back.
+const TELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Speaks to other nodes in the name of this one.
 pub(crate) struct Network {
@@ -29,6 +32,8 @@ pub(crate) struct Network {
     since: Instant,
     /// Why this node has no place in a cluster, once that is known.
     outcast: watch::Sender<Option<Outcast>>,
+    /// Who has lost entries of which group, as far as this node has led it.
+    put_back: Mutex<BTreeSet<(NodeId, GroupId)>>,
     /// Somebody waits to hear what is committed in a group that this node leads.
     pub(crate) commits_wanted: Arc<Notify>,
 }
@@ -40,6 +45,8 @@ enum Outcast {
     Removed,
     /// It has founded a cluster of its own where another cluster has a node of this id.
     Mistaken(NodeId),
+    /// Its data directory is an older one of this node: of a group it holds entries up to `here`, and has acknowledged more.
+    PutBack { group: GroupId, acknowledged: u64, here: u64 },
 }
 
 /// Why a request has no answer.
@@ -68,8 +75,8 @@ impl From<TransportError> for CallError {
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, catalog: PublishedCatalog) -> Network {
         let (since, outcast) = (Instant::now(), watch::Sender::new(None));
-        let (own, heard, commits_wanted) = (OnceLock::new(), Mutex::default(), Arc::default());
-        Network { transport, own, catalog, heard, since, outcast, commits_wanted }
+        let (own, heard, put_back) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Network { transport, own, catalog, heard, since, outcast, put_back, commits_wanted: Arc::default() }
     }
 
     /// The node has just said something.
@@ -107,6 +114,24 @@ impl Network {
         }
     }
 
+    /// The log of a group ends at `here` on this node, which has acknowledged more: whatever it says of its groups may be old.
+    pub(crate) fn note_put_back(&self, group: GroupId, acknowledged: u64, here: u64) {
+        let put_back = Outcast::PutBack { group, acknowledged, here };
+        if self.outcast.send_replace(Some(put_back)).is_none() {
+            tracing::warn!(%group, acknowledged, here, "the data directory is older than what this node has acknowledged");
+        }
+    }
+
+    /// Tells a node that it lacks what it had acknowledged to this one.
+    pub(crate) async fn tell_of_lost_entries(&self, to: NodeId, address: &str, group: GroupId, acknowledged: u64) {
+        if self.put_back.lock().insert((to, group)) {
+            tracing::error!(node = %to, %group, acknowledged, "a node has lost entries that it had acknowledged; replace it");
+        }
+        let request = Request::LostEntries { group, acknowledged };
+        // It is told again with its next answer.
+        let _ = self.call_at(to, address, Lane::Heartbeat, &request, TELL_WAIT).await;
+    }
+
     pub(crate) fn is_outcast(&self) -> bool {
         self.outcast.borrow().is_some()
     }
@@ -117,6 +142,7 @@ impl Network {
         let known = outcast.wait_for(Option::is_some).await.expect("the sender is held");
         match *known {
             Some(Outcast::Mistaken(meant)) => Error::Mistaken(meant),
+            Some(Outcast::PutBack { group, acknowledged, here }) => Error::PutBack { group, acknowledged, here },
             Some(Outcast::Removed) | None => Error::Removed(self.own.get().map_or(NodeId(0), |(_, node)| *node)),
         }
     }

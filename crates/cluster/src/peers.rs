@@ -15,8 +15,8 @@ use openraft::base::{BoxFuture, BoxStream as RaftStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
@@ -92,6 +92,18 @@ impl PeerConnection {
     }
 }
 
+impl PeerConnection {
+    /// A peer that lacks the entry at `index` may never have had it. One that said that it has it was put back to an older state: what it has
+    /// acknowledged and voted is not what it knows. It is told, and counts as gone; Raft takes that for a defect of its own.
+    fn check_lost<M: StateMachine>(&self, term: u64, index: u64) -> Result<(), RPCError<Types<M>>> {
+        let Some(held) = self.confirmed.lost(self.node, term, index) else { return Ok(()) };
+        let (network, node, address, group) = (self.network.clone(), self.node, self.address.clone(), self.group);
+        tokio::spawn(async move { network.tell_of_lost_entries(node, &address, group, held).await });
+        let reason = format!("node {node} lacks entry {index} of group {group}, and has acknowledged {held}");
+        Err(Unreachable::from_string(reason).into())
+    }
+}
+
 /// When each request of a stream was sent that has no answer yet, oldest first.
 type Unanswered = Arc<Mutex<VecDeque<Instant>>>;
 
@@ -112,8 +124,16 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
     ) -> Result<AppendEntriesResponse<Types<M>>, RPCError<Types<M>>> {
         let sent = Instant::now();
         let answer = self.call(self.lane, RaftCall::Append, &rpc, option.soft_ttl()).await?;
-        if matches!(answer, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) {
-            self.confirmed.note(self.node, rpc.vote.leader_id.term, sent);
+        let term = rpc.vote.leader_id.term;
+        match &answer {
+            AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
+                self.confirmed.note(self.node, term, sent);
+            }
+            AppendEntriesResponse::Conflict => {
+                let lacking = rpc.prev_log_id.map_or(0, |before| before.index);
+                self.check_lost(term, lacking)?;
+            }
+            AppendEntriesResponse::HigherVote(_) => {}
         }
         Ok(answer)
     }
@@ -161,8 +181,13 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
                 let (sent, bytes) = answer.map_err(|error| unreachable::<M>(&error))?;
                 let answer = unpack::<StreamAppendResult<Types<M>>>(&bytes);
                 let answer = answer.map_err(|reason| RPCError::Unreachable(Unreachable::from_string(reason)))?;
-                if answer.is_ok() {
-                    self.confirmed.note(self.node, term, sent);
+                match &answer {
+                    Ok(held) => {
+                        self.confirmed.note(self.node, term, sent);
+                        self.confirmed.note_held(self.node, term, held.as_ref().map_or(0, |held| held.index));
+                    }
+                    Err(StreamAppendError::Conflict(lacking)) => self.check_lost(term, lacking.index)?,
+                    Err(_) => {}
                 }
                 Ok(answer)
             });

@@ -62,7 +62,7 @@ impl Node {
 
     /// Completes once this node is known to have been taken out of the cluster, with [`Error::Removed`]: it then gets nothing any more, and has to
     /// end; what it acknowledged is with the others. Or with [`Error::Mistaken`], when it holds nothing and another cluster looks for a node
-    /// of its own here.
+    /// of its own here; or with [`Error::PutBack`], when its data directory is an older one.
     pub async fn cast_out(&self) -> Error {
         self.network.cast_out().await
     }

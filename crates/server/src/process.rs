@@ -254,7 +254,7 @@ async fn open(settings: &Settings, runtimes: &Runtimes, place: Place) -> Result<
     };
     match runtimes.consensus().spawn(Node::start(options)).await {
         Ok(Ok(node)) => Ok(node),
-        Ok(Err(cast_out @ (cluster::Error::Removed(_) | cluster::Error::Mistaken(_)))) => Err(Error::CastOut(cast_out)),
+        Ok(Err(cast_out)) if cast_out.is_final() => Err(Error::CastOut(cast_out)),
         Ok(Err(cluster::Error::NotInState { reason, hint })) => Err(Error::NotTakenIn { reason, hint }),
         Ok(Err(source)) => Err(Error::Open { data_dir: settings.data_dir.display().to_string(), source }),
         Err(error) => Err(Error::Start(std::io::Error::other(error))),

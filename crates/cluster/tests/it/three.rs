@@ -724,3 +724,35 @@ async fn what_nothing_names_after_a_restart_stays_as_long_as_another_node_may_co
     .await;
     three.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_disk_was_put_back_to_an_older_state_is_counted_no_more() {
+    let mut three = Three::start().await;
+    three.node(0).create_table(events("t")).await.unwrap();
+    let t = table(three.node(0), "t");
+    insert(three.node(0), &t, rows("before", 0..10)).await.unwrap();
+    let older = three.disks[1].restart(1);
+    insert(three.node(0), &t, rows("since", 0..10)).await.unwrap();
+    let replica = |node: &Arc<Node>| node.replica_status().into_iter().find(|replica| replica.group == DATA).unwrap();
+    let leader = replica(three.node(0)).leader;
+    assert_eq!(leader, Some(NodeId(1)));
+    let term = replica(three.node(0)).term;
+    let has_all = || async { replica(three.node(1)).applied == replica(three.node(0)).applied };
+    eventually("the second has acknowledged them", has_all).await;
+    three.kill(1).await;
+    three.disks[1] = Arc::new(older);
+    // It may be up before its leader has called.
+    let reason = match three.open(1).await {
+        Ok(put_back) => {
+            let reason = tokio::time::timeout(Duration::from_secs(20), put_back.cast_out()).await;
+            put_back.shutdown().await.unwrap();
+            reason.expect("its leader knows what it had acknowledged")
+        }
+        Err(reason) => reason,
+    };
+    assert!(matches!(&reason, Error::PutBack { acknowledged, here, .. } if here < acknowledged), "{reason:?}");
+    assert_eq!(replica(three.node(0)).term, term, "its leader goes on");
+    insert(three.node(2), &t, rows("after", 0..10)).await.unwrap();
+    assert_eq!(read(three.node(2), &t).await.len(), 30);
+    three.stop().await;
+}
