@@ -137,8 +137,8 @@ pub const COPY_QUEUE_LEN: usize = 8;
 pub const COPY_BLOCKS_MAX: usize = 4;
 /// Manifests given to readers outside whose files are kept at once.
 pub const HOLDS_MAX: usize = 64;
-/// Segments whose checksum this process remembers to have verified.
-pub const VERIFIED_SEGMENTS_MAX: usize = 1 << 16;
+/// Blocks of segments whose checksum this process remembers: four bytes each, for 256 GiB of segments.
+pub const PROVEN_BLOCKS_MAX: u64 = 1 << 24;
 /// Decoded Parquet footers kept for the next query.
 pub const SEGMENT_FOOTER_CACHE_BYTES: usize = 64 << 20;
 /// Bytes of the rows that RETURNING gives back.

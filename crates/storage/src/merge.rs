@@ -1,13 +1,14 @@
 //! Segments of one split merged into one: a k-way merge of sorted streams, which holds one batch of each input and one row group
 //! of the output decoded, and the output encoded.
 //!
-//! Inputs are read only after their checksums were verified, so that damage is never copied into a segment that looks sound. Columns are
+//! Inputs are read with their checksums verified, so that damage is never copied into a segment that looks sound. Columns are
 //! matched by id: those an input lacks get what older rows hold there.
 
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,8 +20,6 @@ use bytes::Bytes;
 use event::{EventOptions, TableDefinition};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
@@ -32,7 +31,7 @@ use crate::dedup::Survivors;
 use crate::encode::stored::read;
 use crate::encode::streamed::SegmentWriter;
 use crate::encode::{SORT_ORDER, SegmentPlace, columns_error, sort_columns};
-use crate::objects::SegmentStore;
+use crate::objects::{Proofs, ProvenSegment, SegmentStore};
 use crate::segment::{SegmentMeta, SegmentRef};
 use crate::sequence::sequenced_schema;
 use crate::sequences::SequenceSet;
@@ -57,10 +56,10 @@ pub async fn merge_segments(
     turns: &Semaphore,
 ) -> Result<(Option<(SegmentMeta, Bytes)>, SequenceSet), Error> {
     let schema = sequenced_schema(table);
-    let mut cursors = Vec::with_capacity(inputs.len());
+    let (proofs, mut cursors) = (Proofs::new(store.clone()), Vec::with_capacity(inputs.len()));
     for input in inputs {
-        store.verify(&input.meta).await?;
-        cursors.push(Cursor::open(store, &input.meta, table, &schema, deleted).await?);
+        let object = ObjectReader { object: proofs.segment(Arc::clone(input)) };
+        cursors.push(Cursor::open(object, &input.meta, table, &schema, deleted).await?);
     }
     let mut merge = Merge { cursors, pieces: Vec::new(), rows: Vec::new() };
     let mut writer = SegmentWriter::new(table, place);
@@ -171,15 +170,14 @@ struct Cursor {
 
 impl Cursor {
     async fn open(
-        store: &SegmentStore,
+        object: ObjectReader,
         meta: &SegmentMeta,
         table: &TableDefinition,
         schema: &SchemaRef,
         deleted: &Arc<SequenceSet>,
     ) -> Result<Cursor, Error> {
-        let reader = ObjectReader { store: store.clone(), path: Path::from(meta.name.as_str()), len: meta.bytes };
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| unreadable(&meta.name, &e))?;
-        let stream = builder.with_batch_size(INPUT_ROWS).build().map_err(|e| unreadable(&meta.name, &e))?;
+        let builder = ParquetRecordBatchStreamBuilder::new(object).await.map_err(|e| unreadable(&meta.name, e))?;
+        let stream = builder.with_batch_size(INPUT_ROWS).build().map_err(|e| unreadable(&meta.name, e))?;
         let fields = sort_columns(table).into_iter().map(|position| schema.field(position).data_type().clone());
         let fields = fields.map(|data_type| SortField::new_with_options(data_type, SORT_ORDER)).collect();
         let converter = RowConverter::new(fields).map_err(columns_error)?;
@@ -217,7 +215,7 @@ impl Cursor {
     /// Goes on to the next batch with rows, if there is one.
     async fn advance(&mut self) -> Result<(), Error> {
         while let Some(batch) = self.stream.next().await {
-            let batch = self.columns.adapt(&self.name, &batch.map_err(|e| unreadable(&self.name, &e))?)?;
+            let batch = self.columns.adapt(&self.name, &batch.map_err(|e| unreadable(&self.name, e))?)?;
             let batch = self.without_deleted(batch)?;
             if batch.num_rows() == 0 {
                 continue;
@@ -291,17 +289,19 @@ impl Columns {
     }
 }
 
-/// Reads ranges of one object.
+/// Reads ranges of one input.
 struct ObjectReader {
-    store: SegmentStore,
-    path: Path,
-    len: u64,
+    object: ProvenSegment,
 }
 
 impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        let read = async move { self.store.get_range(&self.path, range).await };
-        read.map(|read| read.map_err(|error| ParquetError::External(Box::new(error)))).boxed()
+        async move {
+            let read = self.object.read(std::slice::from_ref(&range)).await;
+            let read = read.map_err(|error| ParquetError::External(Box::new(error)))?;
+            Ok(read.into_iter().next().expect("one range was asked for"))
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
@@ -309,13 +309,20 @@ impl AsyncFileReader for ObjectReader {
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
-            let len = self.len;
+            let len = self.object.len();
             ParquetMetaDataReader::new().load_and_finish(self, len).await.map(Arc::new)
         }
         .boxed()
     }
 }
 
-fn unreadable(name: &str, error: &ParquetError) -> Error {
-    Error::Columns(format!("file \"segments/{name}\": {error}"))
+fn unreadable(name: &str, error: ParquetError) -> Error {
+    let other = |error: &dyn fmt::Display| Error::Columns(format!("file \"segments/{name}\": {error}"));
+    match error {
+        ParquetError::External(source) => match source.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(source) => other(&source),
+        },
+        error => other(&error),
+    }
 }

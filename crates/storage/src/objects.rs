@@ -7,6 +7,7 @@
 mod cached;
 mod filled;
 mod open;
+mod proven;
 mod segments;
 mod turns;
 
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 pub use self::cached::CachedObjectStore;
 pub use self::filled::Fetch;
 use self::open::{OpenObject, OpenObjects};
+pub use self::proven::{Blocks, Proofs, ProvenSegment, into_own};
 pub use self::segments::SegmentStore;
 pub use self::turns::Taken;
 use crate::Disk;

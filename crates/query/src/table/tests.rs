@@ -495,14 +495,22 @@ async fn flipped_bytes_are_an_error_that_names_the_file() {
     let path = Path::from(world.segments[0].meta.name.as_str());
     let mut bytes = world.store.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
     bytes[20] ^= 1;
-    world.store.put(&path, bytes.into()).await.unwrap();
-    let error = world.sql("SELECT v FROM m").await.unwrap_err();
-    let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
-    let corrupt = causes.find_map(|cause| cause.downcast_ref::<storage::Error>()).expect("the cause is kept");
-    assert!(
-        matches!(corrupt, storage::Error::Corrupt { file, .. } if *file == format!("segments/{path}")),
-        "{corrupt}"
-    );
+    // Once before anybody has read the segment, and once after it was read and found sound.
+    let mut sound = world.store.get(&path).await.unwrap().bytes().await.unwrap();
+    for found_sound in [false, true] {
+        if found_sound {
+            world.store.put(&path, std::mem::take(&mut sound).into()).await.unwrap();
+            assert_eq!(world.sql("SELECT v FROM m").await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+        }
+        world.store.put(&path, bytes.clone().into()).await.unwrap();
+        let error = world.sql("SELECT v FROM m").await.unwrap_err();
+        let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+        let corrupt = causes.find_map(|cause| cause.downcast_ref::<storage::Error>()).expect("the cause is kept");
+        assert!(
+            matches!(corrupt, storage::Error::Corrupt { file, .. } if *file == format!("segments/{path}")),
+            "{found_sound}: {corrupt}"
+        );
+    }
 
     world.store.delete(&path).await.unwrap();
     let error = world.sql("SELECT n FROM m").await.unwrap_err().to_string();

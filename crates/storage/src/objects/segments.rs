@@ -11,6 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, Result};
 use event::limits::PUTS_MAX;
 
 use super::filled::{Fetch, FilledObjectStore};
+use super::proven::{BlockSums, Blocks};
 use super::turns::Taken;
 use super::{CachedObjectStore, DiskObjectStore};
 use crate::Error;
@@ -145,7 +146,18 @@ impl SegmentStore {
     /// # Errors
     /// [`Error::Corrupt`] naming the file.
     pub async fn verify(&self, meta: &SegmentMeta) -> std::result::Result<(), Error> {
-        self.verify_or_mend(meta).await.map(drop)
+        self.blocks(meta).await.map(drop)
+    }
+
+    /// The same, with checksums of its blocks.
+    ///
+    /// # Errors
+    /// As [`SegmentStore::verify`].
+    pub async fn blocks(&self, meta: &SegmentMeta) -> std::result::Result<Blocks, Error> {
+        match verify(self, meta).await {
+            Ok(blocks) => Ok(blocks),
+            Err(error) => self.fetch_again(meta, error).await,
+        }
     }
 
     /// The same, and whether something had to be fetched again.
@@ -154,52 +166,48 @@ impl SegmentStore {
     /// As [`SegmentStore::verify`].
     pub async fn verify_or_mend(&self, meta: &SegmentMeta) -> std::result::Result<bool, Error> {
         match verify(self, meta).await {
-            Ok(()) => Ok(false),
-            damaged => self.fetch_again(meta, damaged).await.map(|()| true),
+            Ok(_) => Ok(false),
+            Err(error) => self.fetch_again(meta, error).await.map(|_| true),
         }
     }
 
-    async fn fetch_again(
-        &self,
-        meta: &SegmentMeta,
-        verified: std::result::Result<(), Error>,
-    ) -> std::result::Result<(), Error> {
-        match (&verified, &self.kind) {
-            (Err(Error::Corrupt { .. }), Kind::Cached(store))
-                if store.forget(&Path::from(meta.name.as_str())).await =>
-            {
+    async fn fetch_again(&self, meta: &SegmentMeta, error: Error) -> std::result::Result<Blocks, Error> {
+        match (&error, &self.kind) {
+            (Error::Corrupt { .. }, Kind::Cached(store)) if store.forget(&Path::from(meta.name.as_str())).await => {
                 tracing::warn!(segment = %meta.name, "the copy of a segment was damaged and is fetched again");
                 verify(self, meta).await
             }
-            _ => self.mend(meta, verified).await,
+            _ => self.mend(meta, error).await,
         }
     }
 
     /// Puts another node's object in the place of a damaged one.
-    async fn mend(
-        &self,
-        meta: &SegmentMeta,
-        verified: std::result::Result<(), Error>,
-    ) -> std::result::Result<(), Error> {
-        let (Err(Error::Corrupt { .. }), Some(filled)) = (&verified, &self.filled) else { return verified };
-        if let Err(error) = filled.replace(&Path::from(meta.name.as_str())).await {
-            tracing::error!(segment = %meta.name, %error, "a segment is damaged, and no other node has it sound");
-            return verified;
+    async fn mend(&self, meta: &SegmentMeta, error: Error) -> std::result::Result<Blocks, Error> {
+        let (Error::Corrupt { .. }, Some(filled)) = (&error, &self.filled) else { return Err(error) };
+        if let Err(error_there) = filled.replace(&Path::from(meta.name.as_str())).await {
+            tracing::error!(segment = %meta.name, error = %error_there, "a segment is damaged, and no other node has it sound");
+            return Err(error);
         }
         tracing::warn!(segment = %meta.name, "a segment was damaged and is replaced by another node's");
         verify(self, meta).await
     }
 }
 
-async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result<(), Error> {
+/// What a store that could not read a segment means.
+pub(super) fn unreadable(meta: &SegmentMeta, error: object_store::Error) -> Error {
     let file = format!("segments/{}", meta.name);
-    let corrupt = |offset, reason| Error::Corrupt { file: file.clone(), offset, reason };
-    let unreadable = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => corrupt(0, "the file is missing".to_owned()),
+    let corrupt = |reason| Error::Corrupt { file: file.clone(), offset: 0, reason };
+    match error {
+        object_store::Error::NotFound { .. } => corrupt("the file is missing".to_owned()),
         // The file ends while it is read: shorter than its own length says, or than that was when it was opened.
-        error if is_cut_off(&error) => corrupt(0, error.to_string()),
+        error if is_cut_off(&error) => corrupt(error.to_string()),
         error => Error::Io { context: format!("could not read file \"{file}\""), source: std::io::Error::other(error) },
-    };
+    }
+}
+
+async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result<Blocks, Error> {
+    let corrupt = |offset, reason| Error::Corrupt { file: format!("segments/{}", meta.name), offset, reason };
+    let unreadable = |error| unreadable(meta, error);
     let location = Path::from(meta.name.as_str());
     // What is missing or cut off here is damage, also where another node would give the object.
     let here: &dyn ObjectStore = match &store.kind {
@@ -210,10 +218,11 @@ async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result
         Kind::Cached(_) => store.objects.as_ref(),
     };
     let mut stream = here.get(&location).await.map_err(unreadable)?.into_stream();
-    let (mut bytes, mut checksum) = (0u64, 0u32);
+    let (mut bytes, mut checksum, mut blocks) = (0u64, 0u32, BlockSums::default());
     while let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
         bytes += chunk.len() as u64;
         checksum = crc32c::crc32c_append(checksum, &chunk);
+        blocks.push(&chunk);
     }
     if bytes != meta.bytes {
         return Err(corrupt(bytes.min(meta.bytes), format!("{} bytes expected, {bytes} there", meta.bytes)));
@@ -221,11 +230,11 @@ async fn verify(store: &SegmentStore, meta: &SegmentMeta) -> std::result::Result
     if checksum != meta.checksum {
         return Err(corrupt(0, format!("checksum {:08x} expected, {checksum:08x} found", meta.checksum)));
     }
-    Ok(())
+    Ok(blocks.finish())
 }
 
 /// Whether a file ended before what was read of it.
-fn is_cut_off(error: &object_store::Error) -> bool {
+pub(super) fn is_cut_off(error: &object_store::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
