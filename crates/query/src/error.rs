@@ -1,6 +1,7 @@
 //! What can go wrong with a statement, in PostgreSQL's terms.
 
 use datafusion::error::DataFusionError;
+use event::TableDefinition;
 
 /// What kind of error a client is told. `wire` gives each its SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +155,51 @@ pub struct Report {
     pub position: Option<usize>,
     /// Where, for COPY: `COPY flights, line 7, column dep_delay: "x"`.
     pub context: Option<String>,
+    /// What of which table refused a row, for drivers that look at more than the message.
+    pub subject: Option<Box<Subject>>,
+}
+
+/// The part of a table whose rule a row breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The schema of the table.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// The column, when it is that which takes no NULL.
+    pub column: Option<String>,
+    /// The constraint, when it has a name.
+    pub constraint: Option<String>,
+}
+
+impl Report {
+    /// One with nothing but its kind and message.
+    pub(crate) fn new(condition: Condition, message: impl Into<String>) -> Report {
+        let message = message.into();
+        Report { condition, message, detail: None, hint: None, position: None, context: None, subject: None }
+    }
+
+    /// The same about a column.
+    pub(crate) fn of_column(mut self, table: &TableDefinition, column: &str) -> Report {
+        let (schema, name) = (table.namespace.clone(), table.name.clone());
+        let subject = Subject { schema, table: name, column: Some(column.to_owned()), constraint: None };
+        self.subject = Some(Box::new(subject));
+        self
+    }
+
+    /// The same about a constraint of the table `name` in `schema`.
+    pub(crate) fn of_constraint(mut self, (schema, name): (&str, &str), constraint: &str) -> Report {
+        let (schema, table) = (schema.to_owned(), name.to_owned());
+        let subject = Subject { schema, table, column: None, constraint: Some(constraint.to_owned()) };
+        self.subject = Some(Box::new(subject));
+        self
+    }
+
+    /// The same with more facts.
+    pub(crate) fn detailed(mut self, detail: impl Into<String>) -> Report {
+        self.detail = Some(detail.into());
+        self
+    }
 }
 
 /// What to do about a node that is behind.
@@ -180,15 +226,7 @@ pub enum Error {
 impl Error {
     /// An error with nothing but its kind and message.
     pub(crate) fn report(condition: Condition, message: impl Into<String>) -> Error {
-        let message = message.into();
-        Error::Reported(Box::new(Report {
-            condition,
-            message,
-            detail: None,
-            hint: None,
-            position: None,
-            context: None,
-        }))
+        Report::new(condition, message).into()
     }
 
     /// What the client is told.
@@ -210,9 +248,10 @@ impl Error {
             cluster::Error::DiskFull(_) => Condition::DiskFull,
             cluster::Error::Limit(_) | cluster::Error::Excess { .. } => Condition::LimitExceeded,
             cluster::Error::NotInState { .. } => Condition::ObjectNotInPrerequisiteState,
-            cluster::Error::ShuttingDown(_) | cluster::Error::Removed(_) | cluster::Error::Mistaken(_) => {
-                Condition::AdminShutdown
-            }
+            cluster::Error::ShuttingDown(_)
+            | cluster::Error::Removed(_)
+            | cluster::Error::Mistaken(_)
+            | cluster::Error::PutBack { .. } => Condition::AdminShutdown,
             cluster::Error::Unknown(_) => Condition::TransactionResolutionUnknown,
             cluster::Error::Storage(storage::Error::Corrupt { .. }) => Condition::DataCorrupted,
             cluster::Error::DataDirectory(_) | cluster::Error::Storage(_) => Condition::Io,
@@ -229,7 +268,7 @@ impl Error {
             cluster::Error::Unknown(_) => Some(UNKNOWN_HINT.to_owned()),
             _ => (condition == Condition::DiskFull).then(|| DISK_FULL_HINT.to_owned()),
         };
-        Report { condition, message, detail: None, hint, position: None, context: None }
+        Report { hint, ..Report::new(condition, message) }
     }
 
     /// The error inside a plan. Operators may share it between their outputs, where only a report survives.
@@ -247,9 +286,13 @@ impl Error {
 
     /// An error with a hint.
     pub(crate) fn hinted(condition: Condition, message: impl Into<String>, hint: impl Into<String>) -> Error {
-        let hint = Some(hint.into());
-        let message = message.into();
-        Error::Reported(Box::new(Report { condition, message, detail: None, hint, position: None, context: None }))
+        Report { hint: Some(hint.into()), ..Report::new(condition, message) }.into()
+    }
+}
+
+impl From<Report> for Error {
+    fn from(report: Report) -> Error {
+        Error::Reported(Box::new(report))
     }
 }
 

@@ -32,7 +32,7 @@ pub mod fuzz;
 
 pub use datafusion::common::ScalarValue;
 pub use engine::{Engine, EngineOptions};
-pub use error::{Condition, Error, Report};
+pub use error::{Condition, Error, Report, Subject};
 pub use session::{
     CopyEncoding, CopyFormat, CopyIn, CopyOptions, CopyOut, Notice, Outcome, Prepared, Rows, Session, Statement,
     TransactionStatus, modifier_of, split_statements,

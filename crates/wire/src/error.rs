@@ -1,7 +1,7 @@
 //! What a client is told of an error: SQLSTATE, decided here in one match, and the fields of ErrorResponse.
 
 use pgwire::messages::response::{ErrorResponse, NoticeResponse};
-use query::{Condition, Notice, Report};
+use query::{Condition, Notice, Report, Subject};
 
 /// Bytes of a text in an error; clients and pgwire bound the whole message.
 const TEXT_BYTES_MAX: usize = 6_000;
@@ -97,6 +97,7 @@ pub(crate) struct Failure {
     hint: Option<String>,
     position: Option<usize>,
     context: Option<String>,
+    subject: Option<Box<Subject>>,
 }
 
 impl Failure {
@@ -110,6 +111,7 @@ impl Failure {
             hint: None,
             position: None,
             context: None,
+            subject: None,
         }
     }
 
@@ -173,14 +175,20 @@ impl Failure {
         let optional = [(b'D', &self.detail), (b'H', &self.hint), (b'W', &self.context)];
         fields.extend(optional.into_iter().filter_map(|(key, text)| Some((key, bounded(text.as_ref()?)))));
         fields.extend(self.position.map(|position| (b'P', position.to_string())));
+        if let Some(subject) = self.subject.as_deref() {
+            let Subject { schema, table, column, constraint } = subject;
+            let named =
+                [(b's', Some(schema)), (b't', Some(table)), (b'c', column.as_ref()), (b'n', constraint.as_ref())];
+            fields.extend(named.into_iter().filter_map(|(key, name)| Some((key, bounded(name?)))));
+        }
         ErrorResponse::new(fields)
     }
 }
 
 impl From<query::Error> for Failure {
     fn from(error: query::Error) -> Self {
-        let Report { condition, message, detail, hint, position, context } = error.into_report();
-        Self { severity: Severity::Error, code: sqlstate(condition), message, detail, hint, position, context }
+        let Report { condition, message, detail, hint, position, context, subject } = error.into_report();
+        Self { severity: Severity::Error, code: sqlstate(condition), message, detail, hint, position, context, subject }
     }
 }
 

@@ -7,7 +7,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use event::TableDefinition;
 
 use super::fields::{Boundary, Fields};
-use crate::error::{Condition, Error};
+use crate::error::{Condition, Error, Report};
 use crate::session::{CopyFormat, CopyOptions};
 use crate::text::{ColumnBuilder, Refused, Zone, refused};
 
@@ -212,10 +212,10 @@ impl Decoder {
             "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
             column.name, self.table.name
         );
-        let mut report = refused(Condition::NotNullViolation, message);
+        let report = Report::new(Condition::NotNullViolation, message).of_column(&self.table, &column.name);
         let shown: Vec<String> = (0..self.table.columns.len()).map(|column| self.field_shown(column, fields)).collect();
-        report.detail = Some(format!("Failing row contains ({}).", shown.join(", ")));
-        Err(self.locate_record(report, record))
+        let report = report.detailed(format!("Failing row contains ({}).", shown.join(", ")));
+        Err(self.locate_record(Box::new(report), record))
     }
 
     /// The field for a column as the client wrote it.

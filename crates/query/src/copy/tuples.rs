@@ -7,7 +7,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use event::TableDefinition;
 
 use super::decoder::{BATCH_BYTES, BATCH_ROWS, RECORD_BYTES_MAX};
-use crate::error::{Condition, Error};
+use crate::error::{Condition, Error, Report};
 use crate::text::{ColumnBuilder, Refused, Zone, refused};
 
 /// What binary COPY data begin with.
@@ -174,7 +174,8 @@ impl TupleDecoder {
             "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
             column.name, self.table.name
         );
-        Err(self.located(refused(Condition::NotNullViolation, message), None))
+        let report = Report::new(Condition::NotNullViolation, message).of_column(&self.table, &column.name);
+        Err(self.located(Box::new(report), None))
     }
 
     fn batch(&mut self) -> RecordBatch {

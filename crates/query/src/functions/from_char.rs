@@ -352,14 +352,8 @@ fn number<'t>(text: &'t str, pattern: &str, most: usize) -> Result<(i64, &'t str
 
 /// PostgreSQL's refusal of a field.
 fn invalid(found: &str, pattern: &str, detail: &str) -> Error {
-    Error::Reported(Box::new(Report {
-        condition: Condition::InvalidDatetimeFormat,
-        message: format!("invalid value \"{found}\" for \"{pattern}\""),
-        detail: Some(detail.to_owned()),
-        hint: None,
-        position: None,
-        context: None,
-    }))
+    let message = format!("invalid value \"{found}\" for \"{pattern}\"");
+    Report::new(Condition::InvalidDatetimeFormat, message).detailed(detail).into()
 }
 
 fn refusal(condition: Condition, message: String) -> DataFusionError {

@@ -298,7 +298,7 @@ impl Session {
         column.column_type = column_type;
         column.modifier = modifier;
         self.settle_default(&mut table.columns[at]).await?;
-        self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)
+        self.ready_checks((&table.namespace, &table.name), &table.columns, &table.checks).await.map(drop)
     }
 }
 

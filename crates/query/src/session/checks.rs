@@ -31,6 +31,7 @@ use crate::error::{Condition, Error, Report};
 /// The constraints of one table, ready to judge rows.
 #[derive(Debug)]
 pub(crate) struct Checks {
+    schema: String,
     table: String,
     /// In the order of their names, as PostgreSQL goes through them.
     ready: Vec<(String, Arc<dyn PhysicalExpr>)>,
@@ -62,14 +63,10 @@ impl Checks {
             }
         }
         let Some((row, name)) = first else { return Ok(()) };
-        Err(Error::Reported(Box::new(Report {
-            condition: Condition::CheckViolation,
-            message: format!("new row for relation \"{}\" violates check constraint \"{name}\"", self.table),
-            detail: Some(failing_row(rows.columns(), row)),
-            hint: None,
-            position: None,
-            context: None,
-        })))
+        let (schema, table) = (&self.schema, &self.table);
+        let message = format!("new row for relation \"{table}\" violates check constraint \"{name}\"");
+        let report = Report::new(Condition::CheckViolation, message).of_constraint((schema, table), name);
+        Err(report.detailed(failing_row(rows.columns(), row)).into())
     }
 }
 
@@ -88,7 +85,7 @@ impl Session {
         {
             return Ok(Some(Arc::clone(checks)));
         }
-        let checks = Arc::new(self.ready_checks(&table.name, &table.columns, &table.checks).await?);
+        let checks = Arc::new(self.ready_checks((&table.namespace, &table.name), &table.columns, &table.checks).await?);
         if checks.lasting {
             self.known_checks = Some((table.id, table.version, settings, Arc::clone(&checks)));
         }
@@ -101,7 +98,7 @@ impl Session {
     /// 42703, 42883, 42804, 42803, 0A000 as PostgreSQL.
     pub(super) async fn ready_checks(
         &self,
-        table: &str,
+        (schema, table): (&str, &str),
         columns: &[Column],
         checks: &[Check],
     ) -> Result<Checks, Error> {
@@ -117,19 +114,19 @@ impl Session {
         }
         expressions.sort_by(|a, b| a.0.cmp(&b.0));
         let fields = columns.iter().map(|c| c.column_type.field(&c.name, true));
-        let schema = Schema::new(fields.collect::<Vec<_>>());
+        let rows = Schema::new(fields.collect::<Vec<_>>());
         let state = self.begun(self.planning_state());
-        let name = table.to_owned();
+        let (schema, table) = (schema.to_owned(), table.to_owned());
         let ready = self.engine().work(async move {
-            let schema = Arc::new(DFSchema::try_from_qualified_schema(name.as_str(), &schema)?);
+            let rows = Arc::new(DFSchema::try_from_qualified_schema(table.as_str(), &rows)?);
             let mut ready = Vec::with_capacity(expressions.len());
             let mut lasting = true;
             for (check, expression) in expressions {
-                let expr = settled(&state, expression, &schema)?;
+                let expr = settled(&state, expression, &rows)?;
                 lasting &= is_lasting(&expr);
-                ready.push((check, state.create_physical_expr(expr, &schema)?));
+                ready.push((check, state.create_physical_expr(expr, &rows)?));
             }
-            Ok(Checks { table: name, ready, lasting })
+            Ok(Checks { schema, table, ready, lasting })
         });
         ready.await.map_err(worded)
     }

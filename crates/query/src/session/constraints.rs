@@ -57,7 +57,7 @@ impl Session {
         let mut check = checks::added(table, name, expr)?;
         check.validated = !not_valid;
         table.checks.push(check);
-        self.ready_checks(&table.name, &table.columns, &table.checks).await.map(drop)
+        self.ready_checks((&table.namespace, &table.name), &table.columns, &table.checks).await.map(drop)
     }
 
     /// DROP CONSTRAINT.

@@ -189,7 +189,7 @@ impl Session {
         for column in &mut spec.columns {
             self.settle_default(column).await?;
         }
-        self.ready_checks(&spec.name, &spec.columns, &spec.checks).await?;
+        self.ready_checks((&spec.namespace, &spec.name), &spec.columns, &spec.checks).await?;
         let (name, replicas) = (spec.name.clone(), spec.replicas);
         let unchecked_key =
             matches!(&spec.kind, TableKind::Event(options) if options.dedup.is_none()) && !spec.primary_key.is_empty();

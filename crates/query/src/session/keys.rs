@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::report::{self, Known};
 use super::{Block, Session, Statement, statement};
-use crate::error::{Condition, Error};
+use crate::error::{Condition, Error, Report};
 use crate::table::{Reads, Snapshots};
 
 impl Session {
@@ -176,7 +176,8 @@ pub(super) fn quoted(name: &str) -> String {
 fn duplicate(definition: &TableDefinition, key: &UniqueKey, values: &[String]) -> Error {
     let message = format!("duplicate key value violates unique constraint \"{}\"", key.name);
     let detail = format!("Key ({})=({}) already exists.", columns_of(definition, key), values.join(", "));
-    Error::report(Condition::UniqueViolation, message).detailed(detail)
+    let report = Report::new(Condition::UniqueViolation, message).detailed(detail);
+    report.of_constraint((&definition.namespace, &definition.name), &key.name).into()
 }
 
 /// The names of a key's columns.

@@ -153,7 +153,7 @@ fn unwrap_shared(error: &DataFusionError) -> Unwrapped {
 }
 
 fn plain(condition: Condition, message: impl Into<String>) -> Report {
-    Report { condition, message: message.into(), detail: None, hint: None, position: None, context: None }
+    Report::new(condition, message)
 }
 
 fn word(error: DataFusionError, known: &Known) -> Report {

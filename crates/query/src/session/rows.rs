@@ -151,7 +151,7 @@ fn assign_elements(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Arra
 
 fn out_of_range(column: &Column) -> Report {
     let message = format!("{} out of range", column.column_type);
-    Report { condition: Condition::NumericOutOfRange, message, detail: None, hint: None, position: None, context: None }
+    Report::new(Condition::NumericOutOfRange, message)
 }
 
 fn read_text<'a>(texts: impl Iterator<Item = Option<&'a str>>, column: &Column, zone: Zone) -> Result<ArrayRef, Error> {
@@ -243,14 +243,8 @@ pub(crate) fn check_not_null(table: &TableDefinition, columns: &[ArrayRef]) -> R
             "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
             column.name, table.name
         );
-        return Err(Error::Reported(Box::new(Report {
-            condition: Condition::NotNullViolation,
-            message,
-            detail: Some(failing_row(columns, row)),
-            hint: None,
-            position: None,
-            context: None,
-        })));
+        let report = Report::new(Condition::NotNullViolation, message).of_column(table, &column.name);
+        return Err(report.detailed(failing_row(columns, row)).into());
     }
     Ok(())
 }

@@ -393,25 +393,12 @@ fn syntax_error(sql: &str, message: &str, location: Option<Location>) -> Error {
     } else {
         format!("syntax error at or near \"{near}\"")
     };
-    Error::Reported(Box::new(Report {
-        condition: Condition::SyntaxError,
-        message: text,
-        detail: None,
-        hint: None,
-        position: Some(sql[..at].chars().count() + 1),
-        context: None,
-    }))
+    Report { position: Some(sql[..at].chars().count() + 1), ..Report::new(Condition::SyntaxError, text) }.into()
 }
 
 fn end_of_input(sql: &str, _message: &str) -> Error {
-    Error::Reported(Box::new(Report {
-        condition: Condition::SyntaxError,
-        message: "syntax error at end of input".to_owned(),
-        detail: None,
-        hint: None,
-        position: Some(sql.trim_end().chars().count() + 1),
-        context: None,
-    }))
+    let report = Report::new(Condition::SyntaxError, "syntax error at end of input");
+    Report { position: Some(sql.trim_end().chars().count() + 1), ..report }.into()
 }
 
 fn first_word(text: &str) -> &str {

@@ -319,9 +319,8 @@ impl Session {
         self.written += 1;
         match self.block {
             Block::None => self.commit_writes().await,
-            Block::Explicit { .. } => Box::pin(self.check_keys()).await,
-            // What comes next comes at once: COMMIT looks.
-            Block::Implicit => Ok(()),
+            // Drivers take an error that only COMMIT finds, which is Sync for them, for the end of the connection.
+            Block::Explicit { .. } | Block::Implicit => Box::pin(self.check_keys()).await,
         }
     }
 

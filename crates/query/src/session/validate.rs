@@ -14,7 +14,7 @@ use event::{Check, ColumnId, SchemaVersion, TableDefinition, TableId, UniqueKey}
 
 use super::keys::{columns_of, duplicates, quoted, table_name};
 use super::{Session, checks};
-use crate::error::{Condition, Error};
+use crate::error::{Condition, Error, Report};
 
 /// Attempts at a step while others change the same table.
 const ATTEMPTS_MAX: u32 = 16;
@@ -124,11 +124,12 @@ impl Session {
     ) -> Result<Arc<TableSnapshot>, Error> {
         let reads = self.all_rows();
         let definition = &table.definition;
+        let named = (definition.namespace.as_str(), definition.name.as_str());
         for (_, column) in &demands.columns {
             let query = format!("SELECT '' FROM {} WHERE {} IS NULL LIMIT 1", table_name(definition), quoted(column));
             if self.first_of(query, &reads).await?.is_some() {
                 let message = format!("column \"{column}\" of relation \"{}\" contains null values", definition.name);
-                return Err(Error::report(Condition::NotNullViolation, message));
+                return Err(Report::new(Condition::NotNullViolation, message).of_column(definition, column).into());
             }
         }
         for check in &demands.checks {
@@ -137,14 +138,15 @@ impl Session {
             if self.first_of(query, &reads).await?.is_some() {
                 let message =
                     format!("check constraint \"{name}\" of relation \"{}\" is violated by some row", definition.name);
-                return Err(Error::report(Condition::CheckViolation, message));
+                return Err(Report::new(Condition::CheckViolation, message).of_constraint(named, name).into());
             }
         }
         for key in &demands.keys {
             if let Some(values) = self.first_of(duplicates(definition, key), &reads).await? {
                 let detail = format!("Key ({})=({}) is duplicated.", columns_of(definition, key), values.join(", "));
                 let message = format!("could not create unique index \"{}\"", key.name);
-                return Err(Error::report(Condition::UniqueViolation, message).detailed(detail));
+                let report = Report::new(Condition::UniqueViolation, message).detailed(detail);
+                return Err(report.of_constraint(named, &key.name).into());
             }
         }
         self.snapshot_of(&reads, table).await

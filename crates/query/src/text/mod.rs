@@ -28,7 +28,7 @@ use crate::error::{Condition, Report};
 pub(crate) type Refused = Box<Report>;
 
 pub(crate) fn refused(condition: Condition, message: String) -> Refused {
-    Box::new(Report { condition, message, detail: None, hint: None, position: None, context: None })
+    Box::new(Report::new(condition, message))
 }
 
 /// `invalid input syntax for type integer: "x"`

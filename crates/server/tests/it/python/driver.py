@@ -49,6 +49,38 @@ with psycopg.connect(sys.argv[1]) as connection:
             expected = (datetime.date(2026, 2, 3), decimal.Decimal("1.50"), 7, 8, None, "ä", 1.5)
             assert cursor.fetchone() == expected, binary
 
+    connection.commit()
+
+    # Outside a block many statements are one transaction, and what is wrong with one of them is told in its place.
+    connection.autocommit = True
+    connection.execute("CREATE TABLE keyed (id integer PRIMARY KEY)")
+    with connection.cursor() as cursor:
+        try:
+            cursor.executemany("INSERT INTO keyed VALUES (%s)", [(1,), (2,), (1,), (3,)])
+            raise AssertionError("two rows of one key")
+        except psycopg.errors.UniqueViolation as refused:
+            told = refused.diag
+            assert (told.schema_name, told.table_name, told.constraint_name) == ("public", "keyed", "keyed_pkey")
+        assert connection.execute("SELECT count(*) FROM keyed").fetchone() == (0,)
+        cursor.executemany("INSERT INTO keyed VALUES (%s)", [(n,) for n in range(50)])
+    assert connection.execute("SELECT count(*) FROM keyed").fetchone() == (50,)
+    connection.autocommit = False
+
+    # What refuses a row has fields of its own.
+    connection.autocommit = True
+    connection.execute("CREATE TABLE ruled (id integer PRIMARY KEY, n integer NOT NULL CONSTRAINT positive CHECK (n > 0))")
+    for statement, subject in [
+        ("INSERT INTO ruled VALUES (1, NULL)", ("ruled", "n", None)),
+        ("INSERT INTO ruled VALUES (1, 0)", ("ruled", None, "positive")),
+    ]:
+        try:
+            connection.execute(statement)
+            raise AssertionError(statement)
+        except psycopg.errors.IntegrityError as refused:
+            told = refused.diag
+            assert (told.table_name, told.column_name, told.constraint_name) == subject, statement
+    connection.autocommit = False
+
     # A prepared statement is used again and again.
     for n in range(10):
         query = "SELECT v FROM m WHERE n = %s"
