@@ -139,6 +139,9 @@ impl ScalarUDFImpl for OfBytes {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         if !arguments.args.first().is_some_and(|bytes| is_binary(&bytes.data_type())) {
+            if self.operation == Operation::Substring && arguments.args.len() == 3 {
+                refuse_negative(&arguments.args)?;
+            }
             return self.others.invoke_with_args(arguments);
         }
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
@@ -153,6 +156,19 @@ impl ScalarUDFImpl for OfBytes {
     fn documentation(&self) -> Option<&Documentation> {
         self.others.documentation()
     }
+}
+
+/// Of the arguments of a function that is NULL where one of them is.
+fn refuse_negative(arguments: &[ColumnarValue]) -> Result<()> {
+    let arrays = ColumnarValue::values_to_arrays(arguments)?;
+    let counts = cast(&arrays[2], &DataType::Int64)?;
+    let counts = counts.as_primitive::<Int64Type>();
+    let is_negative = |row: usize| arrays.iter().all(|array| array.is_valid(row)) && counts.value(row) < 0;
+    if (0..counts.len()).any(is_negative) { Err(negative_length()) } else { Ok(()) }
+}
+
+fn negative_length() -> DataFusionError {
+    refused(Condition::Substring, "negative substring length not allowed")
 }
 
 fn lengths(bytes: &BinaryArray, measure: Measure) -> Result<Int32Array> {
@@ -186,7 +202,7 @@ fn parts(bytes: &BinaryArray, bounds: &[ArrayRef]) -> Result<BinaryArray> {
                 continue;
             }
             (_, Some(count)) if count < 0 => {
-                return Err(refused(Condition::Substring, "negative substring length not allowed"));
+                return Err(negative_length());
             }
             (_, Some(count)) => from.saturating_add(count),
         };

@@ -163,6 +163,14 @@ impl ScalarUDFImpl for DateTrunc {
     }
 }
 
+/// Whether a field, by any of its names, is shorter than a day.
+pub(crate) fn is_within_day(name: &str) -> bool {
+    matches!(
+        Field::named(name, &DataType::Timestamp(TimeUnit::Microsecond, None)),
+        Ok(Field::Microsecond | Field::Millisecond | Field::Second | Field::Minute | Field::Hour)
+    )
+}
+
 /// Whether all days of a type's times are equally long.
 fn is_even(data_type: &DataType) -> bool {
     match data_type {

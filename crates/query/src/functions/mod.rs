@@ -37,9 +37,12 @@ mod manifest;
 mod maybe;
 mod now;
 mod number_format;
+mod only;
 mod operate;
+mod or_empty;
 mod ordered;
 mod other_names;
+mod quantified;
 mod quote;
 mod random_uuid;
 pub(crate) mod regexp;
@@ -57,9 +60,13 @@ mod width_bucket;
 pub(crate) use array_of::ARRAY_OF;
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
+pub(crate) use date_trunc::is_within_day;
 pub(crate) use extract::EXTRACT;
 pub(crate) use maybe::MAYBE;
+pub(crate) use only::only;
+pub(crate) use or_empty::OR_EMPTY;
 pub(crate) use ordered::{FRACTION, MODE};
+pub(crate) use quantified::{ALL, ANY, knows as knows_quantified};
 pub(crate) use round_time::ROUND_TIME;
 pub(crate) use shift::shift;
 pub(crate) use show_chunks::CHUNKS;
@@ -103,6 +110,7 @@ impl Functions {
                 Arc::new(array_of::array_of()),
                 Arc::new(cast_named::cast_named()),
                 Arc::new(maybe::maybe()),
+                Arc::new(or_empty::or_empty()),
                 Arc::new(round_time::round_time()),
                 Arc::new(age::age()),
                 Arc::new(now::now()),
@@ -118,6 +126,7 @@ impl Functions {
             .chain(json::all())
             .chain(from_char::all())
             .chain(ordered::all())
+            .chain(quantified::all())
             .chain(quote::all())
             .chain(regexp::all())
             .chain(justify::all())

@@ -15,7 +15,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::protect;
+use super::{protect, truth};
 use crate::functions::arithmetic;
 
 /// Integers and floats refuse what they cannot hold; casts of floats and numerics to integers round.
@@ -31,6 +31,9 @@ impl AnalyzerRule for CheckArithmetic {
                 // Its parts are looked at below, with those before them.
                 LogicalPlan::Filter(_) => |expr, _| Ok(Transformed::no(expr)),
                 LogicalPlan::Join(_) => protect::protect_parts,
+                LogicalPlan::Projection(_) => {
+                    |expr, schema| protect::protect(expr, schema)?.transform_data(truth::as_computed)
+                }
                 _ => protect::protect,
             };
             let changed = plan.map_expressions(|expr| {

@@ -1,5 +1,5 @@
-//! Rows beside each other: `(a, b) = (1, 2)`, `(a, b) < (1, 2)`, `(a, b) IN ((1, 2), (3, 4))` are comparisons of their columns, one after the other.
-//! The planner would make values of them, which are equal where both have NULL.
+//! Rows beside each other: `(a, b) = (1, 2)`, `(a, b) < (1, 2)`, `(a, b) IN ((1, 2), (3, 4))` are comparisons of their columns, one after the other,
+//! and `(a, b) IS NOT NULL` is said of each column. The planner would make values of them, which are equal where both have NULL, and never NULL.
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart,
@@ -25,12 +25,16 @@ pub(super) fn spelled_out(expr: &Expr) -> Result<Option<Expr>, Error> {
             let equal = list.iter().map(|one| all_equal(&row, one)).collect::<Result<Vec<_>, _>>()?;
             Ok(any(equal).map(|found| if *negated { not(found) } else { found }))
         }
+        Expr::IsNull(tested) => Ok(row(tested).and_then(|columns| all(columns, Expr::IsNull))),
+        Expr::IsNotNull(tested) => Ok(row(tested).and_then(|columns| all(columns, Expr::IsNotNull))),
+        Expr::IsDistinctFrom(left, right) => distinct(left, right),
+        Expr::IsNotDistinctFrom(left, right) => Ok(distinct(left, right)?.map(not)),
         _ => Ok(None),
     }
 }
 
 /// The columns of `(a, b)` and `row(a, b)`.
-fn row(expr: &Expr) -> Option<Vec<Expr>> {
+pub(super) fn row(expr: &Expr) -> Option<Vec<Expr>> {
     match expr {
         Expr::Nested(inner) => row(inner),
         Expr::Tuple(columns) => Some(columns.clone()),
@@ -76,6 +80,21 @@ fn all_equal(left: &[Expr], right: &[Expr]) -> Result<Expr, Error> {
     equal.ok_or_else(|| Error::report(Condition::FeatureNotSupported, "cannot compare rows of zero length"))
 }
 
+/// Whether two rows differ in any column.
+fn distinct(left: &Expr, right: &Expr) -> Result<Option<Expr>, Error> {
+    let (Some(left), Some(right)) = (row(left), row(right)) else { return Ok(None) };
+    check_length(&left, &right)?;
+    let pairs = left.into_iter().zip(right);
+    let differ = |(left, right)| Expr::Nested(Box::new(Expr::IsDistinctFrom(Box::new(left), Box::new(right))));
+    Ok(any(pairs.map(differ).collect()))
+}
+
+/// Whether something is true of all columns of a row.
+fn all(columns: Vec<Expr>, what: fn(Box<Expr>) -> Expr) -> Option<Expr> {
+    let tests = columns.into_iter().map(|column| Expr::Nested(Box::new(what(Box::new(column)))));
+    tests.reduce(|all, one| binary(all, BinaryOperator::And, one))
+}
+
 fn check_length(left: &[Expr], right: &[Expr]) -> Result<(), Error> {
     if left.len() == right.len() {
         return Ok(());
@@ -117,6 +136,9 @@ mod tests {
         check("row(a, b) <> (1, 2)", "(NOT ((a = 1) AND (b = 2)))");
         check("(a, b) < (1, 2)", "((a < 1) OR ((a = 1) AND (b < 2)))");
         check("(a, b) >= (1, 2)", "((a > 1) OR ((a = 1) AND (b >= 2)))");
+        check("row(a, b) IS NOT NULL", "((a IS NOT NULL) AND (b IS NOT NULL))");
+        check("(a, b) IS NULL", "((a IS NULL) AND (b IS NULL))");
+        check("(a, b) IS DISTINCT FROM (1, 2)", "((a IS DISTINCT FROM 1) OR (b IS DISTINCT FROM 2))");
         check("(a, b) IN ((1, 2), (3, 4))", "(((a = 1) AND (b = 2)) OR ((a = 3) AND (b = 4)))");
         assert!(spelled_out(&parse_expression("(a, b) = (1, 2, 3)").unwrap()).is_err());
         assert!(spelled_out(&parse_expression("a = 1").unwrap()).unwrap().is_none());

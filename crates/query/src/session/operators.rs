@@ -3,18 +3,22 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType as SqlType, Expr, Query, UnaryOperator, Value, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, DataType as SqlType, Expr, Query, Subscript, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use super::compared_rows;
 use super::insert::{call, parse_expression};
 use crate::error::{Condition, Error};
+use crate::functions::{ALL, ANY, knows_quantified};
 
-/// Rewrites `~x`, `|/ x`, `||/ x`, `@ x`, `a && b` of arrays, `(a, b) OVERLAPS (c, d)`, `SIMILAR TO`, `(a, b) IN (SELECT ...)`, and
-/// comparisons of rows.
+/// The rows of a subquery that rows are compared with.
+const ROWS_OF_IN: &str = "annal_in";
+
+/// Rewrites `~x`, `|/ x`, `||/ x`, `@ x`, `a && b` of arrays, `a[2:]`, `(a, b) OVERLAPS (c, d)`, `SIMILAR TO`, ANY and ALL of arrays,
+/// `(a, b) IN (SELECT ...)`, and comparisons of rows.
 ///
 /// # Errors
-/// 0A000 for a pattern that is no literal, for rows NOT IN a subquery, and for OVERLAPS in an end of another.
+/// 0A000 for a pattern that is no literal, for rows IN a subquery inside of others, and for OVERLAPS in an end of another.
 pub(super) fn rewrite(part: &mut impl VisitMut) -> Result<(), Error> {
     match part.visit(&mut Operators::default()) {
         ControlFlow::Break(error) => Err(error),
@@ -56,10 +60,21 @@ impl VisitorMut for Operators {
                 let escape = escape_char.as_ref().map(|value| &value.value);
                 similar(*negated, expr, pattern, escape).map(Some)
             }
-            Expr::InSubquery { expr, subquery, negated } => match expr.as_ref() {
-                Expr::Tuple(columns) => row_in(columns, subquery, *negated),
-                _ => Ok(None),
+            Expr::InSubquery { expr, subquery, negated } => row_in(expr, subquery, *negated),
+            Expr::AnyOp { left, compare_op, right, .. } => match (in_parentheses(right), &*compare_op) {
+                (Expr::Subquery(subquery), BinaryOperator::Eq) => row_in(left, subquery, false),
+                (Expr::Subquery(_), _) => Ok(None),
+                (array, op) => Ok(quantified(ANY, left, op, array)),
             },
+            Expr::AllOp { left, compare_op, right } => match (in_parentheses(right), &*compare_op) {
+                (Expr::Subquery(subquery), BinaryOperator::NotEq) => row_in(left, subquery, true),
+                (Expr::Subquery(_), _) => Ok(None),
+                (array, op) => Ok(quantified(ALL, left, op, array)),
+            },
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                close_slice(root, access_chain);
+                Ok(None)
+            }
             _ => compared_rows::spelled_out(expr),
         };
         match rewritten {
@@ -178,18 +193,48 @@ fn regex_of(pattern: &str, escape: Option<char>) -> String {
     regex
 }
 
-/// In a condition, where NULL counts as false.
-fn row_in(columns: &[Expr], subquery: &Query, negated: bool) -> Result<Option<Expr>, Error> {
-    if negated {
-        let message = "NOT IN with rows and a subquery is not supported";
-        return Err(Error::hinted(Condition::FeatureNotSupported, message, "Use NOT EXISTS."));
+fn in_parentheses(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Nested(inner) => in_parentheses(inner),
+        other => other,
+    }
+}
+
+/// `value op ANY (array)` as a call; nothing for an operator that it does not know.
+fn quantified(function: &str, value: &Expr, op: &BinaryOperator, array: &Expr) -> Option<Expr> {
+    let op = op.to_string();
+    knows_quantified(&op).then(|| {
+        let op = Expr::Value(Value::SingleQuotedString(op).into());
+        call(function, vec![op, value.clone(), array.clone()])
+    })
+}
+
+/// `a[2:]` goes to the end, `a[:2]` begins at the first.
+fn close_slice(array: &Expr, chain: &mut [AccessExpr]) {
+    let [AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. })] = chain else { return };
+    lower_bound.get_or_insert_with(|| Expr::Value(Value::Number("1".to_owned(), false).into()));
+    if upper_bound.is_none() {
+        *upper_bound = parse_expression(&format!("CAST(cardinality({array}) AS bigint)")).ok();
+    }
+}
+
+/// True when one of the rows is equal; unknown when none is, but one might be.
+fn row_in(row: &Expr, subquery: &Query, negated: bool) -> Result<Option<Expr>, Error> {
+    let Some(columns) = compared_rows::row(row) else { return Ok(None) };
+    let subquery = subquery.to_string();
+    // It is named twice, so that the statement would grow without bound.
+    if subquery.contains(ROWS_OF_IN) {
+        let message = "IN with rows and a subquery inside of another is not supported";
+        return Err(Error::hinted(Condition::FeatureNotSupported, message, "Use EXISTS."));
     }
     let names: Vec<String> = (1..=columns.len()).map(|at| format!("annal_{at}")).collect();
-    let equal: Vec<String> =
-        columns.iter().zip(&names).map(|(column, name)| format!("annal_in.{name} = ({column})")).collect();
-    let text =
-        format!("EXISTS (SELECT 1 FROM ({subquery}) AS annal_in ({}) WHERE {})", names.join(", "), equal.join(" AND "));
-    parse_expression(&text).map(Some)
+    let equal = columns.iter().zip(&names).map(|(column, name)| format!("{ROWS_OF_IN}.{name} = ({column})"));
+    let equal = equal.collect::<Vec<_>>().join(" AND ");
+    let names = names.join(", ");
+    let any = |what: &str| format!("EXISTS (SELECT 1 FROM ({subquery}) AS {ROWS_OF_IN} ({names}) WHERE {what})");
+    let (found, unknown) = (any(&equal), any(&format!("({equal}) IS NULL")));
+    parse_expression(&format!("(CASE WHEN {found} THEN {} WHEN {unknown} THEN NULL ELSE {negated} END)", !negated))
+        .map(Some)
 }
 
 #[cfg(test)]

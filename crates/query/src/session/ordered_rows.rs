@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArgumentClause, FunctionArguments, Ident, ObjectNamePart, OrderBy, OrderByExpr,
-    OrderByKind, Query, Select, SelectItem, SetExpr, Statement as Ast, TableFactor, Value, VisitMut, VisitorMut,
+    OrderByKind, Query, Select, SelectItem, SetExpr, Statement as Ast, TableAliasColumnDef, TableFactor, Value,
+    VisitMut, VisitorMut,
 };
 
 use super::names::{folded, name_of};
@@ -74,10 +75,11 @@ fn order_below(select: &mut Select) -> Option<Vec<OrderByExpr>> {
     else {
         return None;
     };
-    let SetExpr::Select(inner) = body.as_mut() else { return None };
     if !from.joins.is_empty() || keys.is_empty() {
         return None;
     }
+    let is_select = matches!(body.as_ref(), SetExpr::Select(_));
+    let inner = first_select(body)?;
     let mut hidden = Vec::new();
     let mut order = Vec::new();
     for key in keys.iter() {
@@ -87,8 +89,8 @@ fn order_below(select: &mut Select) -> Option<Vec<OrderByExpr>> {
                 Some(renamed) => renamed.name.clone(),
                 None => output_name(inner.projection.get(at)?)?,
             },
-            // What is distinct is ordered by what it gives.
-            None if inner.distinct.is_some() => return None,
+            // What is distinct, and what several queries give, is ordered by what it gives.
+            None if inner.distinct.is_some() || !is_select => return None,
             None => {
                 let name = Ident::new(format!("{HIDDEN}{}", hidden.len() + 1));
                 hidden.push(SelectItem::ExprWithAlias { expr: key.expr.clone(), alias: name.clone() });
@@ -98,8 +100,24 @@ fn order_below(select: &mut Select) -> Option<Vec<OrderByExpr>> {
         let expr = Expr::CompoundIdentifier(vec![alias.name.clone(), column]);
         order.push(OrderByExpr { expr, ..key.clone() });
     }
+    if !hidden.is_empty() && !alias.columns.is_empty() {
+        // Whoever names columns names all of them.
+        let given = inner.projection.iter().skip(alias.columns.len()).chain(&hidden).map(output_name);
+        let given = given.collect::<Option<Vec<_>>>()?.into_iter();
+        alias.columns.extend(given.map(|name| TableAliasColumnDef { name, data_type: None }));
+    }
     inner.projection.extend(hidden);
     Some(order)
+}
+
+/// The query that names the columns of several.
+fn first_select(body: &mut SetExpr) -> Option<&mut Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        SetExpr::Query(query) => first_select(&mut query.body),
+        _ => None,
+    }
 }
 
 /// Which item of a SELECT list an ORDER BY key is.
@@ -154,7 +172,11 @@ mod tests {
         );
         check(
             "SELECT string_agg(x, ',') FROM (SELECT x, y + 1 AS z FROM t ORDER BY 2, y + 1, ts LIMIT 3) AS s (a)",
-            "SELECT string_agg(x, ',' ORDER BY s.z, s.z, s.annal_order_1) FROM (SELECT x, y + 1 AS z, ts AS annal_order_1 FROM t ORDER BY 2, y + 1, ts LIMIT 3) AS s (a)",
+            "SELECT string_agg(x, ',' ORDER BY s.z, s.z, s.annal_order_1) FROM (SELECT x, y + 1 AS z, ts AS annal_order_1 FROM t ORDER BY 2, y + 1, ts LIMIT 3) AS s (a, z, annal_order_1)",
+        );
+        check(
+            "SELECT array_agg(x) FROM (SELECT x FROM t UNION SELECT y FROM u ORDER BY 1) AS s",
+            "SELECT array_agg(x ORDER BY s.\"x\") FROM (SELECT x FROM t UNION SELECT y FROM u ORDER BY 1) AS s",
         );
         check(
             "SELECT json_agg(x) FROM (SELECT * FROM t ORDER BY t.ts) AS s",

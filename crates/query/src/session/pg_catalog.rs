@@ -28,7 +28,9 @@ pub(super) use self::relations::column_type;
 use super::activity::Activity;
 use super::arithmetic::CheckArithmetic;
 use super::changing::Visible;
+use super::keys_apart::KeysApart;
 use super::literals::{Microseconds, ReadLiterals};
+use super::quantified::SettleSubqueries;
 use super::settings::Settings;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -44,7 +46,7 @@ mod rewrite;
 mod routines;
 mod sizes;
 
-pub(crate) use self::functions::timezone;
+pub(crate) use self::functions::{SAME_OFFSET, same_offset, timezone};
 pub(crate) use self::hypertable::HYPERTABLE;
 pub(crate) use self::rewrite::rewrite;
 
@@ -74,6 +76,8 @@ impl Shared {
         let mut state =
             SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
         state.add_analyzer_rule(Arc::new(ReadLiterals));
+        state.add_analyzer_rule(Arc::new(SettleSubqueries::default()));
+        state.add_analyzer_rule(Arc::new(KeysApart::default()));
         state.add_analyzer_rule(Arc::new(CheckArithmetic));
         for function in crate::functions::quoting() {
             state.register_udf(function).expect("a function is registered at any time");

@@ -28,8 +28,9 @@ use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, alike, calls, lateral_rows, literals, modifiers, names, ordered_rows, parameters,
-    pg_catalog, result_modifiers, set_operations, subqueries, tokens, using, whole_rows, zoned,
+    Block, Prepared, Rows, Session, alike, array_queries, calls, lateral_rows, literals, modifiers, names,
+    ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, subqueries, tokens, using, whole_rows,
+    zoned,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -267,6 +268,7 @@ impl Session {
         names::name_columns(&mut ast);
         parameters::spell_out(&mut ast, &statement.declared);
         whole_rows::spell_out(&mut ast, &catalog);
+        array_queries::spell_out(&mut ast);
         ordered_rows::ask_for_order(&mut ast);
         calls::rewrite(&mut ast)?;
         subqueries::settle(&mut ast);

@@ -4,14 +4,14 @@
 //! Where a side can fail, a CASE that gives numbers takes the place: its branches are computed for those rows only that come to them. Everything
 //! else stays as it is, so that it prunes and runs as ever.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction, Sort};
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Operator, cast, lit};
+use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, Filter, LogicalPlan, Operator, cast, lit};
 
 use crate::functions::arithmetic;
 
@@ -45,25 +45,103 @@ pub(super) fn protect_parts(expr: Expr, schema: &DFSchema) -> Result<Transformed
     Ok(Transformed::yes(conjunction(parts).expect("a condition has a part")))
 }
 
-/// In WHERE, a condition that can fail is asked of those rows only for which the conditions before it hold. Of those count the ones that look at
-/// no other columns, so that it can still be pushed down as far.
+/// In WHERE and ON, a condition that can fail is asked of those rows only for which the conditions before it hold, and those of the queries and
+/// joins below it. Of those count the ones that look at no other columns, so that it can still be pushed down as far.
 pub(super) fn guard(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Filter(Filter { predicate, input, .. }) = plan else { return Ok(plan) };
-    let schema = input.schema();
-    let parts = split_conjunction_owned(predicate).into_iter();
-    let parts: Vec<Expr> =
-        parts.map(|part| Ok(protect(condition(part, schema), schema)?.data)).collect::<Result<_>>()?;
+    match plan {
+        LogicalPlan::Filter(Filter { predicate, input, .. }) => {
+            let schema = input.schema();
+            let parts = split_conjunction_owned(predicate).into_iter();
+            let parts: Vec<Expr> =
+                parts.map(|part| Ok(protect(condition(part, schema), schema)?.data)).collect::<Result<_>>()?;
+            let predicate = guarded(&parts, &[&input], schema);
+            Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?))
+        }
+        LogicalPlan::Join(mut join) => {
+            if let Some(filter) = join.filter.take() {
+                let schema = merge_schema(&[&join.left, &join.right]);
+                join.filter = Some(guarded(&split_conjunction_owned(filter), &[&join.left, &join.right], &schema));
+            }
+            Ok(LogicalPlan::Join(join))
+        }
+        other => Ok(other),
+    }
+}
+
+fn guarded(parts: &[Expr], inputs: &[&LogicalPlan], schema: &DFSchema) -> Expr {
+    let can_fail = |part: &Expr| !is_guarded(part) && contains(part, schema, Failing::Often);
+    let below: Vec<Expr> = match parts.iter().any(can_fail) {
+        true => inputs.iter().flat_map(|input| held(input)).collect(),
+        false => Vec::new(),
+    };
     let guarded = parts.iter().enumerate().map(|(at, part)| {
-        if is_guarded(part) || !contains(part, schema, Failing::Often) {
+        if !can_fail(part) {
             return part.clone();
         }
         let columns = part.column_refs();
-        let before = parts[..at].iter().filter(|before| is_guard(before, &columns));
+        let before = below.iter().chain(&parts[..at]).filter(|before| is_guard(before, &columns));
         let whens: Vec<(Expr, Expr)> = before.map(|before| (before.clone().is_not_true(), lit(NULL))).collect();
         if whens.is_empty() { part.clone() } else { protected(whens, as_number(part.clone())) }
     });
-    let predicate = conjunction(guarded.collect::<Vec<_>>()).expect("a filter has a condition");
-    Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?))
+    conjunction(guarded).expect("a condition has a part")
+}
+
+/// The conditions that hold of all rows of a plan and cannot fail themselves, in its columns: the optimizer may ask others together with them.
+fn held(plan: &LogicalPlan) -> Vec<Expr> {
+    let own = |predicate: &Expr, schema: &DFSchema| {
+        let parts = split_conjunction(predicate).into_iter();
+        parts.filter(|part| !contains(part, schema, Failing::AtAll)).cloned().collect::<Vec<_>>()
+    };
+    match plan {
+        LogicalPlan::Filter(filter) => {
+            let mut all = held(&filter.input);
+            all.extend(own(&filter.predicate, filter.input.schema()));
+            all
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let columns = alias.input.schema().columns().into_iter().zip(alias.schema.columns());
+            renamed(held(&alias.input), &columns.collect())
+        }
+        LogicalPlan::Projection(projection) => {
+            let columns = projection.expr.iter().zip(projection.schema.columns());
+            let columns = columns.filter_map(|(expr, given)| match expr.clone().unalias() {
+                Expr::Column(column) => Some((column, given)),
+                _ => None,
+            });
+            renamed(held(&projection.input), &columns.collect())
+        }
+        LogicalPlan::Join(join) => {
+            use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi, Right, RightAnti, RightMark, RightSemi};
+            let mut all = Vec::new();
+            if matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
+                all.extend(held(&join.left));
+            }
+            if matches!(join.join_type, Inner | Right | RightSemi | RightAnti | RightMark) {
+                all.extend(held(&join.right));
+            }
+            if let (Some(filter), Inner) = (&join.filter, join.join_type) {
+                all.extend(own(filter, &join.schema));
+            }
+            all
+        }
+        LogicalPlan::Sort(sort) => held(&sort.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => held(input),
+        LogicalPlan::Window(window) => held(&window.input),
+        _ => Vec::new(),
+    }
+}
+
+/// Conditions by other names; those that look at anything else are left out.
+fn renamed(conditions: Vec<Expr>, names: &HashMap<Column, Column>) -> Vec<Expr> {
+    let renamed = |condition: Expr| {
+        let known = condition.column_refs().into_iter().all(|column| names.contains_key(column));
+        let rename = |expr| match expr {
+            Expr::Column(column) => Transformed::yes(Expr::Column(names.get(&column).cloned().unwrap_or(column))),
+            other => Transformed::no(other),
+        };
+        if known { condition.transform_up(|expr| Ok(rename(expr))).map(|renamed| renamed.data).ok() } else { None }
+    };
+    conditions.into_iter().filter_map(renamed).collect()
 }
 
 /// Which failures count.

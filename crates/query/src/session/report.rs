@@ -297,6 +297,12 @@ fn from_text(text: &str, known: &Known) -> Report {
             .map(|near| format!("Perhaps you meant to reference the table \"{near}\"."));
         return report;
     }
+    if body.contains("Scalar subquery returned more than one row") {
+        return plain(
+            Condition::CardinalityViolation,
+            "more than one row returned by a subquery used as an expression",
+        );
+    }
     if let Some(name) = between(body, "Invalid function '", "'") {
         return undefined_function(name, known);
     }

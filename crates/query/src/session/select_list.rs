@@ -1,10 +1,10 @@
-//! What PostgreSQL allows in the list of a SELECT and the planner does not: a series as a column, EXISTS, and IN with a subquery.
+//! What PostgreSQL allows in the list of a SELECT and the planner does not: a series as a column.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr,
-    VisitMut, VisitorMut,
+    CastKind, DataType as SqlType, Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SelectItem, VisitMut,
+    VisitorMut,
 };
 
 use super::insert::{call, parse_expression};
@@ -13,11 +13,8 @@ use super::timescale::is_named;
 
 const SERIES: &str = "generate_series";
 const UNNEST: &str = "unnest";
-/// The rows of an IN that was written out.
-const IN_ROWS: &str = "annal_rows_of_in";
 
-/// `generate_series(1, 3)` as `unnest(generate_series(1, 3))`, since the function gives an array outside of FROM; `EXISTS (SELECT ...)` as
-/// `(SELECT count(*) ...) > 0`, since only a condition may be a semi-join, and `x IN (SELECT ...)` likewise. Nothing else is touched.
+/// `generate_series(1, 3)` as `unnest(generate_series(1, 3))`, since the function gives an array outside of FROM. Nothing else is touched.
 pub(super) fn rewrite(part: &mut impl VisitMut) {
     let _all = part.visit(&mut Lists);
 }
@@ -69,8 +66,6 @@ impl VisitorMut for Item {
             return ControlFlow::Continue(());
         }
         let rewritten = match expr {
-            Expr::Exists { subquery, negated } => exists(subquery, *negated),
-            Expr::InSubquery { expr, subquery, negated } => is_in(expr, subquery, *negated),
             Expr::Function(function) if self.unnested == 0 => rows_of(function),
             _ => None,
         };
@@ -118,60 +113,12 @@ fn series(function: &Function) -> Option<Expr> {
     Some(Expr::Cast { kind: CastKind::Cast, expr: rows, data_type: SqlType::Integer(None), array: false, format: None })
 }
 
-/// True when one of the rows is equal; unknown when none is, but one might be. Each part is named three times, so one within another is left
-/// alone: the statement would grow without bound.
-fn is_in(expr: &Expr, subquery: &Query, negated: bool) -> Option<Expr> {
-    let (expr, subquery) = (expr.to_string(), subquery.to_string());
-    if expr.contains(IN_ROWS) || subquery.contains(IN_ROWS) {
-        return None;
-    }
-    let count = |what: &str| format!("(SELECT count(*) FROM ({subquery}) AS {IN_ROWS} (annal_1){what})");
-    let equal = count(&format!(" WHERE {IN_ROWS}.annal_1 = ({expr})"));
-    let (found, not_found) = if negated { ("false", "true") } else { ("true", "false") };
-    let text = format!(
-        "(CASE WHEN {equal} > 0 THEN {found} WHEN {} = 0 THEN {not_found} WHEN ({expr}) IS NULL OR {} > 0 THEN NULL ELSE {not_found} END)",
-        count(""),
-        count(&format!(" WHERE {IN_ROWS}.annal_1 IS NULL")),
-    );
-    parse_expression(&text).ok()
-}
-
-fn exists(subquery: &Query, negated: bool) -> Option<Expr> {
-    let mut counted = subquery.clone();
-    let operator = if negated { "=" } else { ">" };
-    if !count_rows(&mut counted) {
-        return parse_expression(&format!("((SELECT count(*) FROM ({subquery}) AS annal_exists) {operator} 0)")).ok();
-    }
-    parse_expression(&format!("(({counted}) {operator} 0)")).ok()
-}
-
 /// Whether a query gives a row for each that it finds, but for a LIMIT.
 pub(super) fn is_flat(query: &Query, select: &Select) -> bool {
     let ungrouped =
         matches!(&select.group_by, GroupByExpr::Expressions(by, others) if by.is_empty() && others.is_empty());
     let whole = query.with.is_none() && query.fetch.is_none();
     whole && ungrouped && select.distinct.is_none() && select.having.is_none()
-}
-
-/// Makes a query that gives rows one that counts them, when nothing but its list has to change; one that refers to the row around it must stay
-/// as flat as it is.
-fn count_rows(query: &mut Query) -> bool {
-    let flat = matches!(query.body.as_ref(), SetExpr::Select(select) if is_flat(query, select));
-    let SetExpr::Select(select) = query.body.as_mut() else { return false };
-    let plain = |item: &SelectItem| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-            matches!(expr, Expr::Value(_) | Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-        }
-        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
-        _ => false,
-    };
-    if !flat || query.limit_clause.is_some() || !select.projection.iter().all(plain) {
-        return false;
-    }
-    let Ok(count) = parse_expression("count(*)") else { return false };
-    select.projection = vec![SelectItem::UnnamedExpr(count)];
-    query.order_by = None;
-    true
 }
 
 #[cfg(test)]
@@ -198,18 +145,5 @@ mod tests {
             "SELECT (SELECT max(x) FROM unnest(array[1]) AS u (x))",
             "SELECT (SELECT max(x) FROM UNNEST(ARRAY[1]) AS u (x))",
         );
-    }
-
-    #[test]
-    fn exists_counts() {
-        check(
-            "SELECT EXISTS (SELECT 1 FROM u WHERE u.id = t.id ORDER BY 1) AS e FROM t",
-            "SELECT ((SELECT count(*) FROM u WHERE u.id = t.id) > 0) AS e FROM t",
-        );
-        check(
-            "SELECT NOT EXISTS (SELECT max(x) FROM u) FROM t",
-            "SELECT ((SELECT count(*) FROM (SELECT max(x) FROM u) AS annal_exists) = 0) FROM t",
-        );
-        check("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)", "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u)");
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::create_like::{self, Included};
 use super::values::{self, ConstantRows, Scanned};
-use super::{create_as_clauses, cursor_words};
+use super::{create_as_clauses, cursor_words, precedence};
 use crate::error::{Condition, Error, Report};
 
 /// One parsed statement of a message.
@@ -169,6 +169,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     super::depth::check(&own)?;
     rewrite(&mut own)?;
     drop_only(&mut own);
+    precedence::like_any(&mut own);
     let clauses = create_as_clauses::take(&mut own);
     let like = create_like::take(&mut own);
     let fetch = cursor_words::parse(&own);
@@ -191,6 +192,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
         }
     })?;
     let mut ast = with_in_source(ast);
+    precedence::settle(&mut ast, tokens);
     let without_data = clauses.is_some_and(|clauses| clauses.give_to(&mut ast));
     let like = like.and_then(|like| like.give_to(&mut ast));
     super::timescale::rewrite_calls(&mut ast);

@@ -1,7 +1,5 @@
 //! Subqueries that the planner takes for something else.
 //!
-//! - `x = ANY (SELECT x FROM t)`: to it the left side is a column of the subquery's, where that has one of that name. So the subquery goes behind a
-//!   name of its own.
 //! - `(SELECT id FROM t WHERE …)` without a row is NULL, though `id` never is; the planner believes the column.
 //! - `VALUES ((SELECT …))`: a row of VALUES is computed before subqueries are. So the rows become queries.
 
@@ -14,9 +12,6 @@ use datafusion::sql::sqlparser::ast::{
 use super::insert::{call, parse_expression};
 use super::names::name_of;
 use crate::functions::MAYBE;
-
-/// The name behind which a subquery goes that something is compared with.
-const COMPARED: &str = "annal_compared";
 
 /// Says what they are. The columns of the statement are named already.
 pub(super) fn settle(statement: &mut Ast) {
@@ -38,16 +33,8 @@ impl VisitorMut for Subqueries {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
-                if let Expr::Subquery(query) = right.as_ref()
-                    && let Ok(apart) = parse_expression(&format!("(SELECT * FROM ({query}) AS {COMPARED})"))
-                {
-                    **right = apart;
-                }
-            }
-            Expr::Subquery(query) => may_be_absent(query),
-            _ => {}
+        if let Expr::Subquery(query) = expr {
+            may_be_absent(query);
         }
         ControlFlow::Continue(())
     }
@@ -109,10 +96,6 @@ mod tests {
 
     #[test]
     fn subqueries_are_what_they_are() {
-        check(
-            "SELECT x FROM t WHERE x = ANY(SELECT max(x) FROM t)",
-            "SELECT x FROM t WHERE x = ANY(SELECT * FROM (SELECT max(x) FROM t) AS annal_compared)",
-        );
         check(
             "SELECT (SELECT id FROM t WHERE id = 9), (SELECT count(*) FROM t)",
             "SELECT (SELECT annal_maybe(id) AS \"id\" FROM t WHERE id = 9), (SELECT count(*) FROM t)",

@@ -277,6 +277,7 @@ async fn plan(
     super::using::spell_out(&mut ast, catalog);
     names::name_columns(&mut ast);
     super::whole_rows::spell_out(&mut ast, catalog);
+    super::array_queries::spell_out(&mut ast);
     super::ordered_rows::ask_for_order(&mut ast);
     super::calls::rewrite(&mut ast).map_err(in_plan)?;
     super::subqueries::settle(&mut ast);

@@ -10,12 +10,13 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, cast, lit};
 use datafusion::sql::sqlparser::ast::{
-    Expr as Written, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement as Ast, VisitMut, VisitorMut,
+    Expr as Written, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement as Ast, Value, VisitMut,
+    VisitorMut,
 };
 
 use super::insert::parse_expression;
-use super::pg_catalog::timezone;
-use crate::functions::{EXTRACT, shift};
+use super::pg_catalog::{SAME_OFFSET, same_offset, timezone};
+use crate::functions::{EXTRACT, is_within_day, shift};
 use crate::text::Zone;
 
 /// Fields that are the same wherever clocks are.
@@ -70,6 +71,11 @@ pub(super) fn in_zone(expr: &Expr, zone: &Zone, schema: &DFSchema) -> Option<Exp
             };
             match func.name() {
                 "date_part" | EXTRACT if !is_absolute(field) => Some(call()),
+                // Within a day clocks keep their distance from UTC, which tells equal hours apart.
+                "date_trunc" if text(field).is_some_and(is_within_day) => {
+                    let args = vec![name_of(zone), call(), time.clone()];
+                    Some(Expr::ScalarFunction(ScalarFunction::new_udf(same_offset(), args)))
+                }
                 "date_trunc" => Some(through(zone, call())),
                 _ => None,
             }
@@ -79,22 +85,28 @@ pub(super) fn in_zone(expr: &Expr, zone: &Zone, schema: &DFSchema) -> Option<Exp
 }
 
 fn is_absolute(field: &Expr) -> bool {
+    text(field).is_some_and(|name| ABSOLUTE.iter().any(|known| name.eq_ignore_ascii_case(known)))
+}
+
+fn text(field: &Expr) -> Option<&str> {
     match field {
-        Expr::Literal(ScalarValue::Utf8(Some(name)), _) => {
-            ABSOLUTE.iter().any(|known| name.eq_ignore_ascii_case(known))
-        }
-        _ => false,
+        Expr::Literal(ScalarValue::Utf8(Some(name)), _) => Some(name),
+        _ => None,
     }
 }
 
 /// What clocks show at an instant, or the instant at which they show it.
 fn through(zone: &Zone, time: Expr) -> Expr {
-    let name = match zone {
+    Expr::ScalarFunction(ScalarFunction::new_udf(timezone(), vec![name_of(zone), time]))
+}
+
+/// A zone as `timezone` takes it.
+fn name_of(zone: &Zone) -> Expr {
+    lit(match zone {
         // There an offset counts west of UTC, as POSIX has it.
         Zone::Fixed(seconds) => Zone::Fixed(-seconds).to_string(),
         named => named.to_string(),
-    };
-    Expr::ScalarFunction(ScalarFunction::new_udf(timezone(), vec![lit(name), time]))
+    })
 }
 
 /// An instant moved by an interval as clocks of the zone are.
@@ -120,11 +132,19 @@ impl VisitorMut for Calls {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(time)),
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(zone)),
             ] = list.args.as_slice()
-            && let Ok(call) = parse_expression(&format!(
-                "timezone({zone}, date_trunc({field}, timezone({zone}, CAST({time} AS timestamptz))))"
-            ))
         {
-            *expr = call;
+            let instant = format!("CAST({time} AS timestamptz)");
+            let cut_off = format!("date_trunc({field}, timezone({zone}, {instant}))");
+            let text = match field {
+                Written::Value(value) if matches!(&value.value, Value::SingleQuotedString(field) if is_within_day(field)) =>
+                {
+                    format!("{SAME_OFFSET}({zone}, {cut_off}, {instant})")
+                }
+                _ => format!("timezone({zone}, {cut_off})"),
+            };
+            if let Ok(call) = parse_expression(&text) {
+                *expr = call;
+            }
         }
         ControlFlow::Continue(())
     }

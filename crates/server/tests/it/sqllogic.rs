@@ -82,6 +82,7 @@ files! {
     pg_modifier,
     pg_operators,
     pg_ordinality,
+    pg_predicates,
     pg_schema,
     pg_select_list,
     pg_subquery,

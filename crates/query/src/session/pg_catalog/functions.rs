@@ -25,6 +25,8 @@ use crate::text::Zone;
 
 /// The role that owns every relation.
 pub(super) const OWNER: &str = "annal";
+/// See [`same_offset`].
+pub(crate) const SAME_OFFSET: &str = "annal_same_offset";
 /// Where tables' oids begin; those below are the system's.
 const FIRST_TABLE_OID: i64 = 16_384;
 
@@ -51,6 +53,7 @@ pub(super) fn all(visible: &Visible, settings: &Arc<Mutex<Settings>>) -> Vec<Arc
     functions.push(current_schema(visible.clone(), Arc::clone(settings)));
     functions.push(Arc::new(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Stable)))));
     functions.push(timezone());
+    functions.push(same_offset());
     for name in [
         "pg_function_is_visible",
         "pg_type_is_visible",
@@ -304,6 +307,46 @@ pub(crate) fn timezone() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(TimeZone(Signature::any(2, Volatility::Immutable))))
 }
 
+/// `annal_same_offset(zone, time, instant)`: the instant at which clocks of the zone show a time while they are as far from UTC as at another
+/// instant, which tells apart the times that they show twice. Statements do not name it; see `session/zoned.rs`.
+pub(crate) fn same_offset() -> Arc<ScalarUDF> {
+    udf(SAME_OFFSET, &[3], DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), |arguments| {
+        let names = cast(&arguments[0], &DataType::Utf8)?;
+        let own = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
+        let (times, instants) = (cast(&arguments[1], &own(None))?, cast(&arguments[2], &own(Some("UTC")))?);
+        let (times, instants) =
+            (times.as_primitive::<TimestampMicrosecondType>(), instants.as_primitive::<TimestampMicrosecondType>());
+        let mut answers = TimestampMicrosecondBuilder::with_capacity(times.len());
+        let mut zones = Zones::default();
+        for ((name, time), instant) in names.as_string::<i32>().iter().zip(times).zip(instants) {
+            answers.append_option(match (name, time, instant) {
+                (Some(name), Some(time), Some(instant)) => {
+                    time.checked_sub(i64::from(zones.named(name)?.offset_at(instant)) * 1_000_000)
+                }
+                _ => None,
+            });
+        }
+        Ok(Arc::new(answers.finish().with_timezone("UTC")))
+    })
+}
+
+/// The zone that was named last.
+#[derive(Default)]
+struct Zones(Option<(String, Zone)>);
+
+impl Zones {
+    fn named(&mut self, name: &str) -> Result<Zone> {
+        match &self.0 {
+            Some((same, zone)) if same == name => Ok(*zone),
+            _ => {
+                let zone = zone_named(name).ok_or_else(|| not_recognized(name))?;
+                self.0 = Some((name.to_owned(), zone));
+                Ok(zone)
+            }
+        }
+    }
+}
+
 /// `timezone(zone, time)`: what clocks of the zone show at an instant, or the instant at which they show a time.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct TimeZone(Signature);
@@ -332,18 +375,14 @@ impl ScalarUDFImpl for TimeZone {
         let is_instant = matches!(arrays[1].data_type(), DataType::Timestamp(_, Some(_)));
         let own = DataType::Timestamp(TimeUnit::Microsecond, is_instant.then(|| "UTC".into()));
         let times = cast(&arrays[1], &own)?;
-        let mut known: Option<(&str, Zone)> = None;
+        let mut zones = Zones::default();
         let mut answers = TimestampMicrosecondBuilder::with_capacity(times.len());
         for (name, time) in names.as_string::<i32>().iter().zip(times.as_primitive::<TimestampMicrosecondType>()) {
             let (Some(name), Some(time)) = (name, time) else {
                 answers.append_null();
                 continue;
             };
-            let zone = match known {
-                Some((same, zone)) if same == name => zone,
-                _ => zone_named(name).ok_or_else(|| not_recognized(name))?,
-            };
-            known = Some((name, zone));
+            let zone = zones.named(name)?;
             answers.append_option(if is_instant {
                 time.checked_add(i64::from(zone.offset_at(time)) * 1_000_000)
             } else {

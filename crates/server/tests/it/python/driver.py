@@ -124,6 +124,13 @@ with psycopg.connect(sys.argv[1]) as connection:
             assert cursor.fetchall() == [lists] * 4, binary
             cursor.execute("SELECT count(*) FROM m WHERE n = ANY(%s)", ([3, 5, 7, 1000],))
             assert cursor.fetchone() == (3,), binary
+            numbers = [decimal.Decimal("3"), decimal.Decimal("5.5"), None]
+            cursor.execute("SELECT count(*) FROM m WHERE n = ANY(%s)", (numbers,))
+            assert cursor.fetchone() == (1,), binary
+            cursor.execute("SELECT %s <> ALL(%s), %s IN (SELECT n FROM m) OR %s = 1", (4, numbers, 3, 2))
+            assert cursor.fetchone() == (None, True), binary
+            cursor.execute("SELECT ARRAY(SELECT n FROM m WHERE n < %s ORDER BY n DESC), %s LIKE ANY(%s)", (3, "ab", ["b%", "a%"]))
+            assert cursor.fetchone() == ([2, 1, 0], True), binary
     connection.commit()
 
     # Errors have their class, and the connection is usable afterwards.
