@@ -200,6 +200,7 @@ fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Fu
     let table = SessionStateDefaults::default_table_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect();
     let mut planners = SessionStateDefaults::default_expr_planners();
     planners.insert(0, Arc::new(functions::BytesSubstring::default()));
+    planners.insert(0, Arc::new(functions::numeric::NumericArithmetic));
     planners.insert(0, Arc::new(functions::interval::IntervalArithmetic));
     planners.insert(0, Arc::new(functions::beside_text::NumbersBesideText));
     planners.insert(0, Arc::new(functions::json::JsonOperators));
@@ -237,6 +238,7 @@ fn session_config(partitions: usize) -> SessionConfig {
     options.catalog.default_schema = "public".to_owned();
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.parse_float_as_decimal = true;
     options.execution.parquet.schema_force_view_types = false;
     options.execution.parquet.pruning = true;
     options.execution.parquet.enable_page_index = true;

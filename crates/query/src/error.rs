@@ -82,6 +82,10 @@ pub enum Condition {
     InvalidEscapeSequence,
     /// 2201B
     InvalidRegularExpression,
+    /// 2201E
+    InvalidLogarithm,
+    /// 2201F
+    InvalidPower,
     /// 2201G
     InvalidWidthBucket,
     /// 22P05

@@ -35,6 +35,7 @@ mod lateral_rows;
 mod literals;
 mod modifiers;
 mod names;
+mod numbers;
 mod operators;
 mod ordered_rows;
 mod ordinality;

@@ -106,6 +106,9 @@ pub(crate) fn parameter(bytes: Bytes, field: &Field, zone: &Zone) -> Result<Scal
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
             return read_text(utf8(&bytes)?, data_type, zone);
         }
+        DataType::List(element) if matches!(element.data_type(), DataType::Decimal128(..)) => {
+            return query::text::numerics_of(&bytes).map_err(reported);
+        }
         DataType::List(_) => {
             let column_type = ColumnType::of(field).ok_or_else(malformed)?;
             let mut array = ColumnBuilder::new(column_type, *zone);
@@ -122,7 +125,7 @@ pub(crate) fn parameter(bytes: Bytes, field: &Field, zone: &Zone) -> Result<Scal
 
 /// A parameter in text form.
 pub(crate) fn read_text(text: &str, data_type: &DataType, zone: &Zone) -> Result<ScalarValue, Failure> {
-    query::text::parse_scalar(text, data_type, zone).map_err(reported)
+    query::text::parse_parameter(text, data_type, zone).map_err(reported)
 }
 
 fn reported(report: Box<query::Report>) -> Failure {

@@ -48,6 +48,8 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::Substring => "22011",
         Condition::InvalidEscapeSequence => "22025",
         Condition::InvalidRegularExpression => "2201B",
+        Condition::InvalidLogarithm => "2201E",
+        Condition::InvalidPower => "2201F",
         Condition::InvalidWidthBucket => "2201G",
         Condition::UntranslatableCharacter => "22P05",
         Condition::CharacterNotInRepertoire => "22021",

@@ -1,9 +1,10 @@
-//! `annal_array_of(element, array)`: the array, which is one of such elements when nothing else is known of it. Statements do not name it; see
+//! `annal_array_of(element, array)` and `annal_element_of(array, element)`: the array and the element as what they are compared as. An array of
+//! which nothing else is known is one of such elements, and numbers of several types become one. Statements do not name them; see
 //! `session/parameters.rs`.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field};
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -11,45 +12,100 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// What the function is called.
+/// What the function is called that gives the array.
 pub(crate) const ARRAY_OF: &str = "annal_array_of";
+/// What the function is called that gives the element.
+pub(crate) const ELEMENT_OF: &str = "annal_element_of";
 
-/// The function.
-pub(super) fn array_of() -> ScalarUDF {
-    ScalarUDF::from(ArrayOf(Signature::user_defined(Volatility::Immutable)))
+/// Both functions.
+pub(super) fn all() -> [ScalarUDF; 2] {
+    [Side::Array, Side::Element]
+        .map(|side| ScalarUDF::from(Compared { side, signature: Signature::user_defined(Volatility::Immutable) }))
+}
+
+/// Which side of a comparison the function gives, which is its second argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Side {
+    Array,
+    Element,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct ArrayOf(Signature);
+struct Compared {
+    side: Side,
+    signature: Signature,
+}
+
+fn list(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(element, true)))
+}
 
 /// The type of the array. Of an element of no type it is one of texts, as a parameter is a text.
 fn array_type(element: &DataType, array: &DataType) -> DataType {
     match (element, array) {
-        (DataType::Null, DataType::Null) => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
-        (element, DataType::Null | DataType::Utf8) => {
-            DataType::List(Arc::new(Field::new_list_field(element.clone(), true)))
-        }
+        (DataType::Null, DataType::Null | DataType::Utf8) => list(DataType::Utf8),
+        (element, DataType::Null | DataType::Utf8) => list(element.clone()),
+        (element, DataType::List(own)) => match in_common(element, own.data_type()) {
+            Some(common) => list(common),
+            None => array.clone(),
+        },
         (_, array) => array.clone(),
     }
 }
 
-impl ScalarUDFImpl for ArrayOf {
+fn element_type(element: &DataType, array: &DataType) -> DataType {
+    match array {
+        DataType::List(own) => in_common(element, own.data_type()).unwrap_or_else(|| element.clone()),
+        _ => element.clone(),
+    }
+}
+
+/// What two numbers are compared as, when one is a numeric or a real and the other is not.
+fn in_common(one: &DataType, other: &DataType) -> Option<DataType> {
+    use DataType::{Decimal128, Float32, Float64};
+    let digits = |data_type: &DataType| match data_type {
+        Decimal128(precision, scale) => Some((i16::from(*precision), *scale)),
+        DataType::Int16 => Some((5, 0)),
+        DataType::Int32 => Some((10, 0)),
+        DataType::Int64 => Some((20, 0)),
+        _ => None,
+    };
+    match (one, other) {
+        (one, other) if one == other || !one.is_numeric() || !other.is_numeric() => None,
+        (Float64 | Float32, _) | (_, Float64 | Float32) => Some(Float64),
+        (Decimal128(..), _) | (_, Decimal128(..)) => {
+            let ((p, s), (q, t)) = (digits(one)?, digits(other)?);
+            let scale = s.max(t);
+            let precision = (p - i16::from(s)).max(q - i16::from(t)) + i16::from(scale);
+            Some(Decimal128(precision.min(DECIMAL128_MAX_PRECISION.into()) as u8, scale))
+        }
+        _ => None,
+    }
+}
+
+impl ScalarUDFImpl for Compared {
     fn name(&self) -> &'static str {
-        ARRAY_OF
+        match self.side {
+            Side::Array => ARRAY_OF,
+            Side::Element => ELEMENT_OF,
+        }
     }
 
     fn signature(&self) -> &Signature {
-        &self.0
+        &self.signature
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let [element, array] = take_function_args(self.name(), arguments)?;
-        Ok(array_type(element, array))
+        let [beside, own] = take_function_args(self.name(), arguments)?;
+        Ok(match self.side {
+            Side::Array => array_type(beside, own),
+            Side::Element => element_type(own, beside),
+        })
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let [element, array] = take_function_args(self.name(), arguments)?;
-        Ok(vec![element.clone(), array_type(element, array)])
+        let [beside, _] = take_function_args(self.name(), arguments)?;
+        Ok(vec![beside.clone(), self.return_type(arguments)?])
     }
 
     fn simplify(&self, mut arguments: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {

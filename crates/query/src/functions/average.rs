@@ -1,4 +1,4 @@
-//! `avg`: the library's, but of integers a numeric, and of intervals as well.
+//! `avg`: the library's, but of integers and numerics a numeric, and of intervals as well.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
 };
 
-use super::average_integer::{AVERAGE, DistinctIntegers, Integers, IntegersByGroup, is_integer, state_fields};
+use super::average_exact::{DistinctExact, Exact, ExactByGroup, average_of, is_exact, state_fields, wide};
 use super::interval::{divided, is_interval, too_long};
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -52,9 +52,9 @@ impl AggregateUDFImpl for Average {
             return Ok(arguments.to_vec());
         }
         if let [argument] = arguments
-            && is_integer(argument)
+            && is_exact(argument)
         {
-            return Ok(vec![DataType::Int64]);
+            return Ok(vec![wide(argument)]);
         }
         let fields: Vec<FieldRef> =
             arguments.iter().map(|argument| Arc::new(Field::new("", argument.clone(), true))).collect();
@@ -65,14 +65,16 @@ impl AggregateUDFImpl for Average {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments {
             [argument] if is_interval(argument) => Ok(INTERVAL),
-            [argument] if is_integer(argument) => Ok(AVERAGE),
+            [argument] if is_exact(argument) => Ok(average_of(argument)),
             others => self.others.return_type(others),
         }
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        if args.input_fields.iter().all(|field| is_integer(field.data_type())) {
-            return Ok(state_fields(args.name, args.is_distinct));
+        if let [field] = args.input_fields
+            && is_exact(field.data_type())
+        {
+            return Ok(state_fields(args.name, field.data_type(), args.is_distinct));
         }
         if !is_interval(args.return_field.data_type()) {
             return self.others.state_fields(args);
@@ -85,8 +87,8 @@ impl AggregateUDFImpl for Average {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match kind(&args) {
-            Kind::Integers if args.is_distinct => Ok(Box::<DistinctIntegers>::default()),
-            Kind::Integers => Ok(Box::<Integers>::default()),
+            Kind::Exact(of) if args.is_distinct => Ok(Box::new(DistinctExact::of(&of))),
+            Kind::Exact(of) => Ok(Box::new(Exact::of(&of))),
             Kind::Intervals => Ok(Box::<Intervals>::default()),
             Kind::Others => self.others.accumulator(args),
         }
@@ -95,13 +97,13 @@ impl AggregateUDFImpl for Average {
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match kind(&args) {
             Kind::Others => self.others.create_sliding_accumulator(args),
-            Kind::Integers | Kind::Intervals => self.accumulator(args),
+            Kind::Exact(_) | Kind::Intervals => self.accumulator(args),
         }
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
         match kind(&args) {
-            Kind::Integers => !args.is_distinct,
+            Kind::Exact(_) => !args.is_distinct,
             Kind::Intervals => false,
             Kind::Others => self.others.groups_accumulator_supported(args),
         }
@@ -109,7 +111,7 @@ impl AggregateUDFImpl for Average {
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
         match kind(&args) {
-            Kind::Integers => Ok(Box::<IntegersByGroup>::default()),
+            Kind::Exact(of) => Ok(Box::new(ExactByGroup::of(&of))),
             Kind::Intervals | Kind::Others => self.others.create_groups_accumulator(args),
         }
     }
@@ -129,14 +131,15 @@ impl AggregateUDFImpl for Average {
 
 /// What there is to average.
 enum Kind {
-    Integers,
+    /// Integers and numerics.
+    Exact(DataType),
     Intervals,
     Others,
 }
 
 fn kind(args: &AccumulatorArgs) -> Kind {
     match args.expr_fields {
-        [field] if is_integer(field.data_type()) => Kind::Integers,
+        [field] if is_exact(field.data_type()) => Kind::Exact(field.data_type().clone()),
         [field] if is_interval(field.data_type()) => Kind::Intervals,
         _ => Kind::Others,
     }

@@ -3,8 +3,10 @@
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use crate::text::parse_numeric;
 
 /// Casts the text, so that whoever plans the operator next finds two numbers.
 #[derive(Debug)]
@@ -17,12 +19,20 @@ impl ExprPlanner for NumbersBesideText {
             let number = |beside: &Expr, side: &Expr| is_text(beside).then(|| number_type(side, schema)).flatten();
             let (left, right) = (number(&expr.left, &expr.right), number(&expr.right, &expr.left));
             match (left, right) {
-                (Some(number), _) => expr.left = cast(expr.left, number),
-                (_, Some(number)) => expr.right = cast(expr.right, number),
+                (Some(number), _) => expr.left = read_as(expr.left, number),
+                (_, Some(number)) => expr.right = read_as(expr.right, number),
                 (None, None) => {}
             }
         }
         Ok(PlannerResult::Original(expr))
+    }
+}
+
+/// Beside a numeric it has the digits that it has.
+fn read_as(text: Expr, number: DataType) -> Expr {
+    match (&number, text.as_literal().and_then(|text| text.try_as_str().flatten()).map(parse_numeric)) {
+        (DataType::Decimal128(..), Some(Ok(numeric))) => lit(numeric),
+        _ => cast(text, number),
     }
 }
 

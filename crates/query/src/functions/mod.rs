@@ -11,9 +11,11 @@ use crate::error::{Condition, Error};
 mod age;
 mod all_elements;
 pub(crate) mod arithmetic;
+mod array_dims;
+mod array_fill;
 mod array_of;
 mod average;
-mod average_integer;
+mod average_exact;
 pub(crate) mod beside_parameter;
 pub(crate) mod beside_text;
 mod bounded;
@@ -22,6 +24,7 @@ mod bytes;
 mod cast_named;
 mod compact;
 mod date_trunc;
+mod domain;
 mod drop_chunks;
 mod extract;
 mod flush;
@@ -38,6 +41,7 @@ mod maybe;
 mod now;
 mod number_format;
 mod only;
+pub(crate) mod numeric;
 mod operate;
 mod or_empty;
 mod ordered;
@@ -48,6 +52,7 @@ mod random_uuid;
 pub(crate) mod regexp;
 mod retention;
 mod round_time;
+mod row_text;
 mod series;
 mod shift;
 mod show_chunks;
@@ -57,7 +62,7 @@ mod to_char;
 mod to_number;
 mod width_bucket;
 
-pub(crate) use array_of::ARRAY_OF;
+pub(crate) use array_of::{ARRAY_OF, ELEMENT_OF};
 pub(crate) use bytes::BytesSubstring;
 pub(crate) use cast_named::CAST_NAMED;
 pub(crate) use date_trunc::is_within_day;
@@ -68,6 +73,7 @@ pub(crate) use or_empty::OR_EMPTY;
 pub(crate) use ordered::{FRACTION, MODE};
 pub(crate) use quantified::{ALL, ANY, knows as knows_quantified};
 pub(crate) use round_time::ROUND_TIME;
+pub(crate) use row_text::{RECORD, row_text};
 pub(crate) use shift::shift;
 pub(crate) use show_chunks::CHUNKS;
 
@@ -107,7 +113,8 @@ impl Functions {
                 Arc::new(to_char::to_char()),
                 Arc::new(to_number::to_number()),
                 Arc::new(random_uuid::gen_random_uuid()),
-                Arc::new(array_of::array_of()),
+                Arc::new(array_dims::array_dims()),
+                Arc::new(array_fill::array_fill()),
                 Arc::new(cast_named::cast_named()),
                 Arc::new(maybe::maybe()),
                 Arc::new(or_empty::or_empty()),
@@ -119,9 +126,12 @@ impl Functions {
                 Arc::new(width_bucket::width_bucket()),
             ]
             .into_iter()
+            .chain(array_of::all().map(Arc::new))
             .chain(all_elements::all())
             .chain(bounded::all())
             .chain(bytes::all())
+            .chain(domain::all())
+            .chain([numeric::div()])
             .chain(extract::all())
             .chain(json::all())
             .chain(from_char::all())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result};
 use datafusion::functions::math;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -71,9 +71,8 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         {
             call(arithmetic::absolute(), args)
         }
-        // A literal with a fraction is a numeric, which rounds half away from zero.
         Expr::ScalarFunction(ScalarFunction { func, args })
-            if func.name() == "round" && args.len() == 1 && is(&args[0], is_float) && !is_literal(&args[0]) =>
+            if func.name() == "round" && args.len() == 1 && is(&args[0], is_float) =>
         {
             call(arithmetic::round_even(), args)
         }
@@ -83,12 +82,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             if is_round {
                 return Transformed::no(Expr::Cast(Cast { expr, field }));
             }
-            let rounded = match &*expr {
-                Expr::Literal(ScalarValue::Float64(Some(value)), facts) => {
-                    Expr::Literal(ScalarValue::Float64(Some(value.round())), facts.clone())
-                }
-                _ => call(arithmetic::round_even(), vec![*expr]).data,
-            };
+            let rounded = call(arithmetic::round_even(), vec![*expr]).data;
             Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field }))
         }
         Expr::Cast(Cast { expr, field }) if is_integer(field.data_type()) && is(&expr, has_fraction) => {
@@ -146,8 +140,4 @@ fn has_fraction(data_type: &DataType) -> bool {
 
 fn is_number(data_type: &DataType) -> bool {
     is_integer(data_type) || is_float(data_type)
-}
-
-fn is_literal(expr: &Expr) -> bool {
-    matches!(expr, Expr::Literal(..))
 }

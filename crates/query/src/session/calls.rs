@@ -85,10 +85,6 @@ fn of_function(function: &Function) -> Result<Option<Expr>, Error> {
             [left, right] => Some(format!("(({left}) % ({right}))")),
             _ => None,
         }),
-        "div" => of_values(arguments, |values| match values {
-            [left, right] => Some(format!("trunc(CAST({left} AS numeric) / CAST({right} AS numeric))")),
-            _ => None,
-        }),
         "num_nulls" => of_values(arguments, |values| Some(counted(values, "IS NULL"))),
         "num_nonnulls" => of_values(arguments, |values| Some(counted(values, "IS NOT NULL"))),
         "isfinite" => of_values(arguments, |values| match values {

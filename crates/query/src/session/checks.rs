@@ -25,7 +25,7 @@ use super::ddl::folded;
 use super::insert::parse_expression;
 use super::report::{self, Known};
 use super::rows::failing_row;
-use super::{Session, calls, modifiers, pg_catalog};
+use super::{Session, calls, literals, modifiers, pg_catalog};
 use crate::error::{Condition, Error, Report};
 
 /// The constraints of one table, ready to judge rows.
@@ -204,7 +204,7 @@ pub(super) fn analyzed(
     }
     let empty = EmptyRelation { produce_one_row: false, schema: Arc::clone(schema) };
     let input = Arc::new(LogicalPlan::EmptyRelation(empty));
-    let plan = LogicalPlan::Projection(Projection::try_new(vec![expr], input)?);
+    let plan = literals::narrow(LogicalPlan::Projection(Projection::try_new(vec![expr], input)?))?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     match plan {
         LogicalPlan::Projection(mut projection) => Ok(unalias(projection.expr.remove(0))),

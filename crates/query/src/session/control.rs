@@ -22,6 +22,7 @@ use super::copy::{CopyPlan, check_target, encoding, source_sql};
 use super::ddl::{folded, relation, table_spec};
 use super::defaults::{DefaultValue, default_in_zone};
 use super::insert::{self, InsertPlan, Source, read_constants, read_literals};
+use super::parameters::with_digits;
 use super::plan::{OneTime, as_query};
 use super::report::nearest;
 use super::returning::Returning;
@@ -37,7 +38,18 @@ const OPERATIONS: [&str; 3] = ["annal.remove_node", "annal.move_replica", "annal
 
 impl Session {
     /// Runs one statement. What is awaited here is boxed: one future holding all of them would not fit a thread's stack.
-    pub(super) async fn run(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Outcome, Error> {
+    pub(super) async fn run(
+        &mut self,
+        prepared: &Prepared,
+        mut parameters: Vec<ScalarValue>,
+    ) -> Result<Outcome, Error> {
+        let declared = with_digits(&mut parameters, &prepared.statement.declared);
+        let declared = declared.map(|declared| Prepared {
+            statement: prepared.statement.with_declared(&declared),
+            planned: OneTime::default(),
+            ..prepared.clone()
+        });
+        let prepared = declared.as_ref().unwrap_or(prepared);
         let statement = &prepared.statement;
         let Some(mut ast) = statement.ast.clone() else { return Ok(Outcome::Empty) };
         self.rebase_changes().await?;
@@ -578,6 +590,7 @@ impl Session {
             parameters.push(match (&value, ColumnType::json_of(field)) {
                 (ScalarValue::Utf8(Some(text)), Some(json)) => parse_json(text, json)?,
                 (ScalarValue::Utf8(Some(text)), None) => parse_scalar(text, field.data_type(), &self.zone())?,
+                (ScalarValue::Decimal128(..), None) if matches!(field.data_type(), DataType::Decimal128(..)) => value,
                 _ => value.cast_to(field.data_type()).map_err(|error| self.worded(error, &prepared.statement))?,
             });
         }
@@ -654,7 +667,10 @@ fn check_described(prepared: &Prepared, given: &Schema, catalog: u64) -> Result<
     // With the same tables a type differs only where that of a parameter was not known.
     let is_altered = prepared.catalog != catalog;
     let is_told = |(described, given): (&FieldRef, &FieldRef)| {
-        let same_type = described.data_type() == given.data_type() || *described.data_type() == DataType::Utf8;
+        let is_numeric = |field: &FieldRef| matches!(field.data_type(), DataType::Decimal128(..));
+        let same_type = described.data_type() == given.data_type()
+            || *described.data_type() == DataType::Utf8
+            || is_numeric(described) && is_numeric(given);
         described.name() == given.name() && (same_type || !is_altered)
     };
     let same_count = described.fields().len() == given.fields().len();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, IntervalUnit};
 use cluster::Table;
 use datafusion::sql::sqlparser::ast::{CreateTable, DataType as SqlType, Query};
 use event::{Column, ColumnId, ColumnType};
@@ -14,6 +14,7 @@ use super::plan::as_query;
 use super::rows::{Target, sql_name};
 use super::{Outcome, Session, Statement, modifier_of, names, pg_catalog};
 use crate::error::{Condition, Error};
+use crate::functions::RECORD;
 
 impl Session {
     pub(super) async fn create_table_as(
@@ -29,7 +30,7 @@ impl Session {
             return self.exists_already(create, &name);
         }
         let planned = self.planned(statement, as_query(query)).await?;
-        let columns = columns(create, &names::shown(&planned.columns()))?;
+        let columns = columns(create, &names::shown(&planned.columns()), &planned.declared_numerics())?;
         let spec = query_spec(create, columns)?;
         let created = self.changing().await?.create_table(spec).await;
         self.note_on_commit(create, &created);
@@ -88,7 +89,11 @@ impl Session {
 }
 
 /// The columns of the query, the first of them with the names that the statement lists.
-fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec<Column>, Error> {
+fn columns(
+    create: &CreateTable,
+    given: &arrow::datatypes::Schema,
+    declared_numerics: &[bool],
+) -> Result<Vec<Column>, Error> {
     if create.columns.iter().any(|column| column.data_type != SqlType::Unspecified) {
         return Err(Error::report(Condition::SyntaxError, "syntax error at or near \"AS\""));
     }
@@ -111,7 +116,7 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
             initial: None,
             stored: None,
             id,
-            column_type: column_type(&name, field)?,
+            column_type: column_type(&name, field, declared_numerics.get(at) == Some(&true))?,
             name,
             nullable: true,
             default: None,
@@ -120,19 +125,24 @@ fn columns(create: &CreateTable, given: &arrow::datatypes::Schema) -> Result<Vec
     Ok(columns)
 }
 
-fn column_type(name: &str, field: &Field) -> Result<ColumnType, Error> {
+fn column_type(name: &str, field: &Field, is_declared: bool) -> Result<ColumnType, Error> {
     use DataType::{Duration, FixedSizeList, Interval, LargeList, List, Map, Struct};
     let refused = || {
         let message = format!("columns of type {} are not supported", sql_name(field.data_type()));
         Err(Error::hinted(Condition::FeatureNotSupported, message, format!("Cast column \"{name}\" to text.")))
     };
     match field.data_type() {
-        List(element) | LargeList(element) => column_type(name, element)?.array().map_or_else(refused, Ok),
+        List(element) | LargeList(element) => column_type(name, element, is_declared)?.array().map_or_else(refused, Ok),
         Interval(IntervalUnit::DayTime | IntervalUnit::YearMonth)
         | Duration(_)
         | FixedSizeList(..)
         | Map(..)
         | Struct(_) => refused(),
+        _ if field.metadata().contains_key(RECORD) => refused(),
+        // Whoever writes the next row is not bound by how large the numbers of the first are.
+        DataType::Decimal128(_, scale) if !is_declared => {
+            Ok(ColumnType::Numeric { precision: DECIMAL128_MAX_PRECISION, scale: *scale })
+        }
         data_type => Ok(ColumnType::json_of(field).unwrap_or_else(|| pg_catalog::column_type(data_type))),
     }
 }

@@ -20,7 +20,7 @@ use super::report::nearest;
 use super::rows::{assign, build, check_not_null};
 use super::values::ConstantRows;
 use crate::error::{Condition, Error};
-use crate::text::{ColumnBuilder, Zone};
+use crate::text::{ColumnBuilder, Zone, write};
 
 /// What an INSERT says, checked against its table.
 #[derive(Debug)]
@@ -405,6 +405,12 @@ pub(super) fn add_value(
             return Ok(builder.append_text(text)?);
         }
         value if builder.append_scalar(value) => return Ok(()),
+        // It is rounded, or refused, as one that is written.
+        ScalarValue::Decimal128(Some(value), _, scale) if matches!(column.column_type, ColumnType::Numeric { .. }) => {
+            let mut text = String::new();
+            write::decimal(&mut text, *value, *scale);
+            return Ok(builder.append_text(&text)?);
+        }
         _ => {}
     }
     let internal = |error: DataFusionError| Error::report(Condition::Internal, error.to_string());

@@ -9,20 +9,20 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef, Time
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, binary_expr, lit,
+    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, binary_expr, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 use event::ColumnType;
 
-use super::zoned;
+use super::{numbers, zoned};
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
 use crate::functions::{self, forms, json};
@@ -60,8 +60,14 @@ fn value_of(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Ex
         return Ok(Transformed::yes(zoned));
     }
     let Expr::Cast(Cast { expr: inner, field }) = &expr else { return Ok(only_constants(expr)) };
-    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = inner.as_ref() else {
-        let function = inner.to_field(schema).ok().and_then(|(_, from)| cast_function(&from, field));
+    let from = inner.to_field(schema).ok().map(|(_, from)| from);
+    let is_json = from.as_ref().is_some_and(|from| ColumnType::json_of(from).is_some());
+    let text = match inner.as_ref() {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) if !is_json => Some(text),
+        _ => None,
+    };
+    let Some(text) = text else {
+        let function = from.and_then(|from| cast_function(&from, field));
         return Ok(match function {
             Some(function) => {
                 Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![(**inner).clone()])))
@@ -139,6 +145,11 @@ fn cast_function(from: &Field, to: &Field) -> Option<Arc<ScalarUDF>> {
         return None;
     }
     let is_json = ColumnType::json_of(from).is_some();
+    if ColumnType::json_of(from) == Some(ColumnType::Jsonb)
+        && let Some(function) = ColumnType::of(to).and_then(json::from_jsonb)
+    {
+        return Some(function);
+    }
     match (from.data_type(), to.data_type()) {
         (from, DataType::Utf8) if is_text(from) && json.is_some() => json.map(forms::from_text),
         (from, DataType::Binary) if is_text(from) => Some(forms::from_text(ColumnType::Bytea)),
@@ -165,20 +176,32 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
             return Ok(Transformed::no(plan));
         }
         if let LogicalPlan::Union(union) = plan {
-            return Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(union.inputs)?)));
+            let inputs = numbers::settled_union(union.inputs)?;
+            return Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)));
+        }
+        if let LogicalPlan::Distinct(Distinct::All(input)) = plan {
+            return Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(told_apart(input)?))));
         }
         if let LogicalPlan::Values(values) = plan {
             let none = DFSchema::empty();
             let settle_one = |expr| settled(expr, &none);
             let rows = values.values.into_iter().map(|row| row.into_iter().map(settle_one).collect());
-            return Ok(Transformed::yes(LogicalPlanBuilder::values(rows.collect::<Result<_>>()?)?.build()?));
+            let rows = numbers::settled_rows(rows.collect::<Result<_>>()?, &none);
+            return Ok(Transformed::yes(LogicalPlanBuilder::values(rows)?.build()?));
         }
         let names = NamePreserver::new(&plan);
         let schema = merge_schema(&plan.inputs());
         let is_sort = matches!(plan, LogicalPlan::Sort(_));
+        let groups = match &plan {
+            LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.clone(),
+            LogicalPlan::Distinct(Distinct::On(distinct)) => distinct.on_expr.clone(),
+            _ => Vec::new(),
+        };
         let changed = plan.map_expressions(|expr| {
             let name = names.save(&expr);
+            let is_group = groups.contains(&expr);
             let settled = settled(expr, &schema)?;
+            let settled = if is_group { group_key(settled, &schema) } else { settled };
             Ok(Transformed::yes(match is_sort {
                 true => order_key(settled, &schema),
                 false => name.restore(settled),
@@ -192,7 +215,7 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// An expression with the types that PostgreSQL gives it and its parts.
 fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let settled = expr.transform_up(|expr| {
-        let expr = narrow_one(read_beside(expr, schema));
+        let expr = numbers::settled(narrow_one(read_beside(expr, schema)), schema)?;
         let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
         Ok(Transformed::yes(by_value(expr, schema)))
     });
@@ -242,6 +265,29 @@ fn widen_sum(expr: Expr, schema: &DFSchema) -> Expr {
     }
 }
 
+/// What rows are grouped by. Equal values of jsonb may have several texts.
+fn group_key(expr: Expr, schema: &DFSchema) -> Expr {
+    if is_jsonb(&expr, schema) { json::normal(expr) } else { expr }
+}
+
+/// Rows of which equal ones are the same.
+fn told_apart(input: Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
+    let schema = Arc::clone(input.schema());
+    let is_jsonb = |field: &Field| ColumnType::json_of(field) == Some(ColumnType::Jsonb);
+    if !schema.fields().iter().any(|field| is_jsonb(field)) {
+        return Ok(input);
+    }
+    let columns = schema.iter().map(|(table, field)| {
+        let column = Expr::Column(Column::new(table.cloned(), field.name()));
+        match is_jsonb(field) {
+            true => json::normal(column).alias_qualified(table.cloned(), field.name()),
+            false => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    Ok(Arc::new(LogicalPlanBuilder::from(Arc::unwrap_or_clone(input)).project(columns)?.build()?))
+}
+
 /// Intervals are compared by how long they are, where the library compares them part by part, and jsonb as values, which are texts to it.
 fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
     let are_intervals = |sides: &[&Expr]| {
@@ -265,6 +311,12 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
             let [expr, low, high] = [expr, low, high].map(|one| Box::new(order_key(*one, schema)));
             Expr::Between(Between { expr, negated, low, high })
         }
+        Expr::AggregateFunction(mut call)
+            if call.params.distinct && call.params.args.iter().any(|arg| is_jsonb(arg, schema)) =>
+        {
+            call.params.args = call.params.args.into_iter().map(|arg| group_key(arg, schema)).collect();
+            Expr::AggregateFunction(call)
+        }
         Expr::AggregateFunction(mut call) if matches!(call.params.args.as_slice(), [arg] if are_intervals(&[arg])) => {
             // The one that comes first, or last, by its length.
             let extreme = match call.func.name() {
@@ -282,6 +334,8 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
             for sort in &mut call.params.order_by {
                 sort.expr = order_key(std::mem::take(&mut sort.expr), schema);
             }
+            let keys = std::mem::take(&mut call.params.partition_by);
+            call.params.partition_by = keys.into_iter().map(|key| group_key(key, schema)).collect();
             Expr::WindowFunction(call)
         }
         other => other,
@@ -398,6 +452,9 @@ impl TypePlanner for Microseconds {
         let zone = match sql_type {
             SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | SqlType::Datetime(_) => None,
             SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => Some("UTC".into()),
+            SqlType::Numeric(ExactNumberInfo::None)
+            | SqlType::Decimal(ExactNumberInfo::None)
+            | SqlType::Dec(ExactNumberInfo::None) => return Ok(Some(numbers::any_numeric())),
             SqlType::Uuid => return planned(ColumnType::Uuid),
             SqlType::Bytea => return planned(ColumnType::Bytea),
             SqlType::JSON => return planned(ColumnType::Json),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
     DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, OrderByKind, Query, Select,
-    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, VisitMut,
-    VisitorMut,
+    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, UnaryOperator,
+    Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -76,15 +76,31 @@ impl VisitorMut for FunctionColumns {
 }
 
 /// `generate_series(from, to, interval '1 day') AS a(b)` as `UNNEST(...)` of the function that gives an array: the one that gives rows knows no
-/// times as fine as the tables'. Dates are the timestamptz at which they begin.
+/// times as fine as the tables', and no parameters. Dates are the timestamptz at which they begin.
 fn of_times(factor: &TableFactor) -> Option<TableFactor> {
     let TableFactor::Table { name, alias, args: Some(arguments), with_ordinality: false, .. } = factor else {
         return None;
     };
-    let series = series_of_times(&name.to_string(), &arguments.args)?;
+    let series = series_of_times(&name.to_string(), &arguments.args).or_else(|| {
+        // What gives rows is computed while it is planned, when parameters have no values yet.
+        has_parameter(arguments).then(|| format!("{name}({})", comma_separated(&arguments.args)))
+    })?;
     let alias = alias.as_ref().map(|alias| TableAlias { explicit: true, ..alias.clone() })?;
     let text = format!("UNNEST({series}) {alias}");
     Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_table_factor()).ok()
+}
+
+fn comma_separated(arguments: &[FunctionArg]) -> String {
+    arguments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn has_parameter(arguments: &TableFunctionArgs) -> bool {
+    let is_parameter = |expr: &Expr| matches!(expr, Expr::Value(v) if matches!(v.value, Value::Placeholder(_)));
+    visit_expressions(&arguments.args, |expr| match is_parameter(expr) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    })
+    .is_break()
 }
 
 /// The call that gives the times as an array; `None` when the step is no interval.
@@ -95,21 +111,33 @@ pub(super) fn series_of_times(name: &str, arguments: &[FunctionArg]) -> Option<S
         _ => None,
     };
     let (first, last, step) = (of(first)?, of(last)?, of(step)?);
-    let is_text = matches!(&step, Expr::Value(step) if matches!(step.value, Value::SingleQuotedString(_)));
     let is_interval = |expr: &Expr| match expr {
         Expr::Interval(_) => true,
         Expr::Cast { data_type, .. } => matches!(data_type, SqlType::Interval { .. }),
         _ => false,
     };
-    if !is_text && !is_interval(&step) {
+    if !is_text(&step) && !is_interval(&step) {
         return None;
     }
-    let instant = |expr: Expr| match &expr {
-        Expr::TypedString(typed) if typed.data_type == SqlType::Date => format!("CAST({expr} AS timestamptz)"),
-        Expr::Cast { data_type: SqlType::Date, .. } => format!("CAST({expr} AS timestamptz)"),
+    // A text is a time as the other end is one; that a date is the instant at which it begins is known here, other types are written.
+    let time_type = |expr: &Expr| match expr {
+        Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        _ => None,
+    };
+    let (of_first, of_last) = (time_type(&first), time_type(&last));
+    let end = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match (own, other) {
+        (Some(SqlType::Date), _) => format!("CAST({expr} AS timestamptz)"),
+        (None, Some(SqlType::Date)) if is_text(&expr) => format!("CAST({expr} AS timestamptz)"),
+        (None, Some(other)) if is_text(&expr) => format!("CAST({expr} AS {other})"),
         _ => expr.to_string(),
     };
-    Some(format!("{name}({}, {}, CAST({step} AS interval))", instant(first), instant(last)))
+    let (first, last) = (end(first, &of_first, &of_last), end(last, &of_last, &of_first));
+    Some(format!("{name}({first}, {last}, CAST({step} AS interval))"))
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
 }
 
 /// `generate_series(1, 3) AS a(b)`, which the engine gives as bigint, as `(SELECT b::integer AS b FROM generate_series(1, 3) AS a(b)) AS a(b)`;

@@ -6,19 +6,19 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::Result;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, Expr as Written, Statement as Ast, Value, VisitMut, VisitorMut,
+    CastKind, DataType as SqlType, Expr as Written, Statement as Ast, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use event::ColumnType;
 
 use super::insert::{call, text_parameter};
-use crate::functions::ARRAY_OF;
+use crate::functions::{ARRAY_OF, ELEMENT_OF};
 
 /// The protocol counts the parameters of a statement in 16 bits.
 const PARAMETERS_MAX: usize = 65_535;
@@ -37,8 +37,12 @@ impl VisitorMut for Parameters {
 
     fn post_visit_expr(&mut self, expr: &mut Written) -> ControlFlow<()> {
         match expr {
-            Written::AnyOp { left, right, .. } | Written::AllOp { left, right, .. } if number(right).is_some() => {
-                **right = call(ARRAY_OF, vec![left.as_ref().clone(), right.as_ref().clone()]);
+            Written::AnyOp { left, right, .. } | Written::AllOp { left, right, .. } if is_to_settle(left, right) => {
+                let (element, array) = (left.as_ref().clone(), right.as_ref().clone());
+                if number(right).is_none() && !is_text(right) {
+                    **left = call(ELEMENT_OF, vec![array.clone(), element.clone()]);
+                }
+                **right = call(ARRAY_OF, vec![element, array]);
             }
             _ => {}
         }
@@ -93,6 +97,56 @@ pub(super) fn types(plan: &LogicalPlan, given: &[Option<FieldRef>]) -> Result<Ve
     Ok(types.into_iter().map(|known| known.unwrap_or_else(text_parameter)).collect())
 }
 
+/// Gives numerics among the values the type that has their digits; the types of all parameters that are then to be declared, if those are others
+/// than `declared`.
+pub(super) fn with_digits(values: &mut [ScalarValue], declared: &[Option<FieldRef>]) -> Option<Vec<Option<FieldRef>>> {
+    let mut types = declared.to_vec();
+    for (at, value) in values.iter_mut().enumerate() {
+        if let ScalarValue::Decimal128(Some(_), precision, _) = value {
+            *precision = DECIMAL128_MAX_PRECISION;
+        }
+        let data_type = value.data_type();
+        let is_numeric = match &data_type {
+            DataType::Decimal128(..) => !value.is_null(),
+            DataType::List(element) => matches!(element.data_type(), DataType::Decimal128(..)) && !value.is_null(),
+            _ => false,
+        };
+        if is_numeric {
+            types.resize(types.len().max(at + 1), None);
+            types[at] = Some(Arc::new(Field::new("", data_type, true)));
+        }
+    }
+    (types != declared).then_some(types)
+}
+
+/// Whether the library would not compare a value with the elements of an array as they are written: of an array that is a text or a parameter it
+/// does not know the type, and numerics it compares with their like only.
+fn is_to_settle(value: &Written, array: &Written) -> bool {
+    let is_parameter = |expr: &Written| match expr {
+        Written::Cast { expr, .. } => number(expr).is_some(),
+        other => number(other).is_some(),
+    };
+    let has_point = |expr: &Written| match expr {
+        Written::Value(v) => matches!(&v.value, Value::Number(text, _) if text.contains('.')),
+        _ => false,
+    };
+    let mentions = |expr: &Written| {
+        let found = visit_expressions(expr, |part| match has_point(part) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        found.is_break()
+    };
+    match array {
+        Written::Subquery(_) => false,
+        array => is_text(array) || is_parameter(array) || mentions(value) || mentions(array),
+    }
+}
+
+fn is_text(expr: &Written) -> bool {
+    matches!(expr, Written::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
+}
+
 /// `$1` is 0.
 fn number(expr: &Written) -> Option<usize> {
     match expr {
@@ -137,6 +191,7 @@ mod tests {
     #[test]
     fn an_array_is_one_of_what_it_is_compared_with() {
         check("SELECT s = ANY($1) FROM t", &[None], "SELECT s = ANY(annal_array_of(s, $1)) FROM t");
-        check("SELECT s = ANY($1) FROM t", &[ColumnType::Text.array()], "SELECT s = ANY(CAST($1 AS TEXT[])) FROM t");
+        check("SELECT s = ANY('{a}') FROM t", &[], "SELECT s = ANY(annal_array_of(s, '{a}')) FROM t");
+        check("SELECT s = ANY(ARRAY[1]) FROM t", &[], "SELECT s = ANY(ARRAY[1]) FROM t");
     }
 }

@@ -40,6 +40,7 @@ use crate::views;
 mod activity;
 mod functions;
 mod hypertable;
+mod indexes;
 mod information_schema;
 mod relations;
 mod rewrite;

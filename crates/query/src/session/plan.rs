@@ -28,7 +28,7 @@ use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, alike, array_queries, calls, lateral_rows, literals, modifiers, names,
+    Block, Prepared, Rows, Session, alike, array_queries, calls, lateral_rows, literals, modifiers, names, numbers,
     ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, subqueries, tokens, using, whole_rows,
     zoned,
 };
@@ -74,6 +74,11 @@ impl Planned {
     /// The columns it gives, with their lengths and precisions.
     pub(super) fn columns(&self) -> SchemaRef {
         result_modifiers::with_modifiers(self.plan.schema().inner(), &self.modifiers())
+    }
+
+    /// See [`result_modifiers::declared_numerics`].
+    pub(super) fn declared_numerics(&self) -> Vec<bool> {
+        result_modifiers::declared_numerics(&self.plan)
     }
 
     /// Lengths and precisions of the columns it gives.
@@ -277,7 +282,8 @@ impl Session {
         alike::tell_apart(&mut ast);
         zoned::cut_off_in_zone(&mut ast);
         let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
-        let (state, list) = self.state_over(Arc::clone(&reads));
+        let (mut state, list) = self.state_over(Arc::clone(&reads));
+        numbers::read_as_meant(&mut state, &ast);
         let moment = self.moment();
         let planned = self.engine.work(async move {
             let ast = DfStatement::Statement(Box::new(ast));
@@ -285,6 +291,7 @@ impl Session {
             let plan = state.statement_to_plan(ast).await?;
             refuse_statements(&plan)?;
             let plan = literals::narrow(set_operations::count(lateral_rows::flatten(plan)?)?)?;
+            let plan = whole_rows::shown(plan)?;
             let settled = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
             let plan = match settled {
                 Ok(settled) => settled,

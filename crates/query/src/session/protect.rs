@@ -13,7 +13,7 @@ use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction, Sor
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, Filter, LogicalPlan, Operator, cast, lit};
 
-use crate::functions::arithmetic;
+use crate::functions::{arithmetic, numeric};
 
 /// A value that may be NULL is asked for twice in an AND or OR of values, so that such ones inside of each other grow.
 const LEVELS_MAX: usize = 3;
@@ -339,7 +339,9 @@ fn contains(expr: &Expr, schema: &DFSchema, failing: Failing) -> bool {
 fn can_fail(expr: &Expr, schema: &DFSchema, failing: Failing) -> bool {
     match expr {
         Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, right, .. }) => may_be_zero(right),
-        Expr::ScalarFunction(ScalarFunction { func, args }) if arithmetic::divides(func) => may_be_zero(&args[1]),
+        Expr::ScalarFunction(ScalarFunction { func, args }) if arithmetic::divides(func) || numeric::divides(func) => {
+            may_be_zero(&args[1])
+        }
         Expr::ScalarFunction(ScalarFunction { func, .. }) => {
             let reads_text = ["from_text", "to_number", "to_date", "to_timestamp", "interval_div"];
             reads_text.contains(&func.name()) || failing == Failing::AtAll && arithmetic::is_checked(func)

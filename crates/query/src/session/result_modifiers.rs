@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, TableScan};
 use datafusion::sql::sqlparser::ast::{Expr as Written, SelectItem, SetExpr, Statement as Ast};
-use event::Modifier;
+use event::{Column, ColumnType, Modifier};
 
 use super::modifiers::modifier;
 use crate::functions::ROUND_TIME;
@@ -75,9 +75,14 @@ fn of_cast(expr: &Written) -> Option<Modifier> {
 pub(super) fn of_plan(plan: &LogicalPlan) -> Vec<Option<Modifier>> {
     let modifier = |found| match found {
         Found::Modifier(modifier) => Some(modifier),
-        Found::None | Found::Null => None,
+        Found::None | Found::Null | Found::Numeric => None,
     };
     columns(plan).into_iter().map(modifier).collect()
+}
+
+/// Which columns that a plan gives are numerics whose precision a statement says. That of others is what their values need.
+pub(super) fn declared_numerics(plan: &LogicalPlan) -> Vec<bool> {
+    columns(plan).into_iter().map(|found| found == Found::Numeric).collect()
 }
 
 /// What is known of a column.
@@ -87,6 +92,8 @@ enum Found {
     None,
     /// It is NULL, and becomes whatever stands above or below it.
     Null,
+    /// It is a numeric of a column, or one that is cast to it.
+    Numeric,
     Modifier(Modifier),
 }
 
@@ -124,9 +131,12 @@ fn of_table(scan: &TableScan) -> Vec<Found> {
     let Ok(provider) = source_as_provider(&scan.source) else { return Vec::new() };
     let Some(table) = provider.downcast_ref::<StoredTable>() else { return Vec::new() };
     let named = |name: &str| table.definition().columns.iter().find(|column| column.name == name);
-    let modifier = |field: &Arc<Field>| named(field.name()).and_then(|column| column.modifier);
-    let fields = scan.projected_schema.fields().iter();
-    fields.map(|field| modifier(field).map_or(Found::None, Found::Modifier)).collect()
+    let found = |field: &Arc<Field>| match named(field.name()) {
+        Some(Column { modifier: Some(modifier), .. }) => Found::Modifier(*modifier),
+        Some(Column { column_type: ColumnType::Numeric { .. }, .. }) => Found::Numeric,
+        _ => Found::None,
+    };
+    scan.projected_schema.fields().iter().map(found).collect()
 }
 
 fn of_exprs(exprs: &[Expr], input: &LogicalPlan) -> Vec<Found> {
@@ -143,6 +153,7 @@ fn of_expr(expr: &Expr, schema: &DFSchema, below: &[Found]) -> Found {
         Expr::Literal(value, _) if value.is_null() => Found::Null,
         Expr::Cast(cast) => match of_expr(&cast.expr, schema, below) {
             Found::Null => Found::Null,
+            _ if matches!(cast.field.data_type(), DataType::Decimal128(..)) => Found::Numeric,
             _ => Found::None,
         },
         // A cast to a type of so many digits.
@@ -177,8 +188,6 @@ fn in_common((one, other): (Found, Found)) -> Found {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::DataType;
-
     use super::*;
 
     #[test]

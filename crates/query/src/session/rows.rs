@@ -302,6 +302,7 @@ pub(crate) fn sql_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, None) => "timestamp without time zone",
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
         DataType::Interval(_) => "interval",
+        DataType::Struct(_) => "record",
         DataType::Null => "unknown",
         DataType::List(element) | DataType::LargeList(element) => {
             return format!("{}[]", sql_name(element.data_type()));

@@ -8,6 +8,11 @@ use datafusion::sql::sqlparser::ast::{
     WindowSpec, WindowType,
 };
 
+use super::insert::parse_expression;
+
+/// Of a numeric.
+const NUMBER_DIGITS_MAX: usize = 38;
+
 /// In `VALUES (date '2024-01-01'), ('2024-02-01')` the second is a date as well; and minus before an interval is meant for all of it,
 /// where the library would negate the first number in its text.
 pub(crate) fn spread_types(statement: &mut Statement) {
@@ -51,6 +56,15 @@ impl VisitorMut for Types {
             let minus_one = Expr::Value(Value::Number("-1".to_owned(), false).into());
             *expr =
                 Expr::BinaryOp { left: Box::new(interval), op: BinaryOperator::Multiply, right: Box::new(minus_one) };
+        }
+        if let Expr::Value(value) = expr
+            && let Value::Number(text, _) = &value.value
+            && let Some(plain) = plain_number(text)
+        {
+            *expr = plain;
+        }
+        if let Some(time) = special_time(expr) {
+            *expr = time;
         }
         if let Some(text) = interval_text(expr) {
             *expr = cast(text, DataType::Interval { fields: None, precision: None });
@@ -103,6 +117,67 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
+/// `'today'::date`, and the other words that PostgreSQL reads as times; what they mean depends on when they are read.
+fn special_time(expr: &Expr) -> Option<Expr> {
+    let (text, data_type) = match expr {
+        Expr::Cast { expr, data_type, kind: CastKind::Cast | CastKind::DoubleColon, .. } => match expr.as_ref() {
+            Expr::Value(value) => (&value.value, data_type),
+            _ => return None,
+        },
+        Expr::TypedString(typed) => (&typed.value.value, &typed.data_type),
+        _ => return None,
+    };
+    let Value::SingleQuotedString(word) = text else { return None };
+    let word = word.trim().to_ascii_lowercase();
+    let is_date = matches!(data_type, DataType::Date);
+    if !is_date && !matches!(data_type, DataType::Timestamp(..) | DataType::Time(..)) {
+        return None;
+    }
+    let meant = match (word.as_str(), data_type) {
+        ("now", _) => "now()",
+        ("epoch", DataType::Date | DataType::Timestamp(..)) => "'1970-01-01 00:00:00+00'",
+        ("today", DataType::Date | DataType::Timestamp(..)) => "current_date",
+        ("tomorrow", DataType::Date | DataType::Timestamp(..)) => "(current_date + 1)",
+        ("yesterday", DataType::Date | DataType::Timestamp(..)) => "(current_date - 1)",
+        _ => return None,
+    };
+    let meant = if is_date && word == "epoch" { "'1970-01-01'" } else { meant };
+    parse_expression(&format!("CAST({meant} AS {data_type})")).ok()
+}
+
+/// `1e3` is `1000.`, a numeric without digits behind the point; a number that has too many digits for a numeric is a double. `None` for what the
+/// planner reads as it is meant.
+fn plain_number(text: &str) -> Option<Expr> {
+    let is_plain = |text: &str| text.len() <= NUMBER_DIGITS_MAX && !text.contains(['e', 'E']);
+    if is_plain(text) {
+        return None;
+    }
+    let text = text.replace('_', "");
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let point = exponent.parse::<i64>().unwrap_or(i64::MAX / 2) + whole.len() as i64;
+    let fits = digits.len() <= NUMBER_DIGITS_MAX && point.unsigned_abs() <= NUMBER_DIGITS_MAX as u64;
+    let plain = fits.then(|| match usize::try_from(point) {
+        Ok(point) if point < digits.len() => format!("{}.{}", &digits[..point], &digits[point..]),
+        Ok(point) => format!("{digits:0<point$}."),
+        Err(_) => format!("0.{}{digits}", "0".repeat(usize::try_from(-point).unwrap_or(0))),
+    });
+    let significant = |text: &str| text.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
+    let behind = |text: &str| text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    match plain {
+        Some(plain) if significant(&plain) <= NUMBER_DIGITS_MAX && behind(&plain) <= NUMBER_DIGITS_MAX => Some(
+            Expr::Value(Value::Number(if plain.starts_with('.') { format!("0{plain}") } else { plain }, false).into()),
+        ),
+        // The sign keeps the cast from giving its name to a column.
+        _ => {
+            let text = Expr::Value(Value::SingleQuotedString(text).into());
+            let double = cast(text, DataType::DoublePrecision);
+            Some(Expr::UnaryOp { op: UnaryOperator::Plus, expr: Box::new(double) })
+        }
+    }
+}
+
 /// `FETCH FIRST n ROWS ONLY` is LIMIT n, and one row when it says no number.
 fn fetch_as_limit(query: &mut Query) {
     let Some(fetch) = query.fetch.take_if(|fetch| !fetch.with_ties && !fetch.percent) else { return };
@@ -118,13 +193,13 @@ fn fetch_as_limit(query: &mut Query) {
     }
 }
 
-/// Texts in a column of VALUES get the type that another row names.
+/// Texts and NULLs in a column of VALUES get the type that another row names.
 fn type_texts(values: &mut Values) {
     let width = values.rows.first().map_or(0, |row| row.len());
     for at in 0..width {
         let Some(data_type) = values.rows.iter().filter_map(|row| row.get(at)).find_map(named_type) else { continue };
         for cell in values.rows.iter_mut().filter_map(|row| row.get_mut(at)) {
-            if matches!(cell, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_))) {
+            if matches!(cell, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_) | Value::Null)) {
                 let text = std::mem::replace(cell, Expr::Value(Value::Null.into()));
                 *cell = cast(text, data_type.clone());
             }

@@ -212,7 +212,10 @@ fn follows(before: &View, columns: &[Column]) -> Result<(), Error> {
         if old.name != new.name {
             return refuse(format!("cannot change name of view column \"{}\" to \"{}\"", old.name, new.name));
         }
-        if old.column_type != new.column_type {
+        let are_numerics = |one: ColumnType, other: ColumnType| {
+            matches!((one, other), (ColumnType::Numeric { .. }, ColumnType::Numeric { .. }))
+        };
+        if old.column_type != new.column_type && !are_numerics(old.column_type, new.column_type) {
             let (name, old, new) = (&old.name, old.column_type, new.column_type);
             return refuse(format!("cannot change data type of view column \"{name}\" from {old} to {new}"));
         }
@@ -285,9 +288,11 @@ async fn plan(
     super::alike::tell_apart(&mut ast);
     super::zoned::cut_off_in_zone(&mut ast);
     let ast = pg_catalog::rewrite(ast, &view.query, catalog).map_err(in_plan)?;
+    let mut own = state.clone();
+    super::numbers::read_as_meant(&mut own, &ast);
     let statement = DfStatement::Statement(Box::new(ast));
     add_views(state, list, catalog, &statement, depth + 1).await?;
-    let plan = state.statement_to_plan(statement).await?;
+    let plan = own.statement_to_plan(statement).await?;
     let plan = super::literals::narrow(super::lateral_rows::flatten(plan)?)?;
     // The columns of the day it was made, whatever its tables have by now.
     let given = plan.schema().columns();

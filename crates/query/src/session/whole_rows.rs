@@ -3,7 +3,10 @@
 
 use std::ops::ControlFlow;
 
+use arrow::datatypes::{DataType, Field};
 use cluster::Catalog;
+use datafusion::common::{Column, Result};
+use datafusion::logical_expr::{Expr as Planned, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query,
     Select, Statement as Ast, TableFactor, Value, VisitMut, VisitorMut,
@@ -13,6 +16,7 @@ use super::insert::call;
 use super::names::{folded, shown_name};
 use super::relations::{Columns, Relations, name_of_factor, relations, visit_own};
 use crate::functions::json::ROW;
+use crate::functions::row_text;
 
 /// Functions of one value that take a row.
 const TAKE_ROWS: [&str; 5] = ["row_to_json", "to_json", "to_jsonb", "json_agg", "jsonb_agg"];
@@ -28,6 +32,23 @@ pub(super) fn spell_out(statement: &mut Ast, catalog: &Catalog) {
         return;
     }
     let _all = VisitMut::visit(statement, &mut Queries(Relations::new(catalog)));
+}
+
+/// A plan that gives the text of each row that a column holds.
+pub(super) fn shown(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let is_row = |field: &Field| matches!(field.data_type(), DataType::Struct(_));
+    if !plan.schema().fields().iter().any(|field| is_row(field)) {
+        return Ok(plan);
+    }
+    let shown = plan.schema().iter().map(|(table, field)| {
+        let column = Planned::Column(Column::new(table.cloned(), field.name()));
+        match is_row(field) {
+            true => row_text(column).alias_qualified(table.cloned(), field.name()),
+            false => column,
+        }
+    });
+    let shown = shown.collect::<Vec<_>>();
+    LogicalPlanBuilder::from(plan).project(shown)?.build()
 }
 
 /// The one of [`TAKE_ROWS`] that an expression calls.

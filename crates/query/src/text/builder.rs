@@ -209,9 +209,11 @@ impl ColumnBuilder {
             Values::SmallInt(builder) => builder.append_value(parse_integer(text, "smallint")?),
             Values::Integer(builder) => builder.append_value(parse_integer(text, "integer")?),
             Values::BigInt(builder) => builder.append_value(parse_integer(text, "bigint")?),
-            Values::Real(builder) => builder.append_value(parse_float(text, "real", |v: &f32| v.is_finite())?),
+            Values::Real(builder) => {
+                builder.append_value(parse_float(text, "real", |v: &f32| v.is_finite() && *v != 0.0)?)
+            }
             Values::Double(builder) => {
-                builder.append_value(parse_float(text, "double precision", |v: &f64| v.is_finite())?);
+                builder.append_value(parse_float(text, "double precision", |v: &f64| v.is_finite() && *v != 0.0)?);
             }
             Values::Numeric(builder, precision, scale) => {
                 builder.append_value(parse_decimal(text, *precision, *scale)?);

@@ -2,6 +2,9 @@
 
 use std::str::FromStr;
 
+use arrow::datatypes::DECIMAL128_MAX_PRECISION;
+use datafusion::common::ScalarValue;
+
 use super::{Refused, invalid, refused};
 use crate::error::Condition;
 
@@ -22,15 +25,16 @@ pub(super) fn parse_integer<T: FromStr>(text: &str, type_name: &str) -> Result<T
     Err(invalid(type_name, text))
 }
 
-/// Reads a float, `NaN` and `Infinity` in any case among them. `is_finite` tells overflow from a written infinity.
+/// Reads a float, `NaN` and `Infinity` in any case among them. `is_held` tells what is out of range, an infinity or zero, from others.
 ///
 /// # Errors
 /// 22P02 for other text, 22003 for a number that does not fit.
-pub(super) fn parse_float<T: FromStr>(text: &str, type_name: &str, is_finite: fn(&T) -> bool) -> Result<T, Refused> {
+pub(super) fn parse_float<T: FromStr>(text: &str, type_name: &str, is_held: fn(&T) -> bool) -> Result<T, Refused> {
     let trimmed = text.trim();
     // Rust reads "infinity", "inf" and "nan" in any case with a sign, as PostgreSQL does.
     let value: T = trimmed.parse().map_err(|_| invalid(type_name, text))?;
-    if !is_finite(&value) && trimmed.bytes().any(|byte| byte.is_ascii_digit()) {
+    let mantissa = trimmed.split(['e', 'E']).next().unwrap_or_default();
+    if !is_held(&value) && mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9')) {
         let message = format!("\"{text}\" is out of range for type {type_name}");
         return Err(refused(Condition::NumericOutOfRange, message));
     }
@@ -80,6 +84,27 @@ pub(super) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128
     let value = rounded(digits, keep).filter(|value| *value < 10i128.pow(u32::from(precision)));
     let value = value.ok_or_else(|| overflow(precision, scale))?;
     Ok(if negative { -value } else { value })
+}
+
+/// Reads a decimal with the digits behind the point that it is written with, or as many as 38 digits leave.
+///
+/// # Errors
+/// 22P02 for other text, 22003 for a number with more digits before the point, NaN among them.
+pub fn parse_numeric(text: &str) -> Result<ScalarValue, Refused> {
+    let digits_max = i64::from(DECIMAL128_MAX_PRECISION);
+    let unsigned = text.trim().trim_start_matches(['-', '+']);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent = exponent.parse::<i32>().map_or(0, i64::from);
+    let significant = whole.trim_start_matches('0').len() as i64;
+    let before = match significant {
+        0 => exponent - fraction.bytes().take_while(|byte| *byte == b'0').count() as i64,
+        digits => digits + exponent,
+    };
+    let scale = (fraction.len() as i64 - exponent).clamp(0, (digits_max - before.max(0)).clamp(0, digits_max)) as i8;
+    let value = parse_decimal(text, DECIMAL128_MAX_PRECISION, scale)?;
+    let digits = value.unsigned_abs().checked_ilog10().map_or(1, |power| power as u8 + 1);
+    Ok(ScalarValue::Decimal128(Some(value), digits.max(scale.unsigned_abs()), scale))
 }
 
 /// The first `keep` digits as a number (zeros appended when there are fewer), rounded by the digit after them.
@@ -137,6 +162,25 @@ mod tests {
     }
 
     #[test]
+    fn numerics_keep_the_digits_they_are_written_with() {
+        let read = |text| match parse_numeric(text) {
+            Ok(ScalarValue::Decimal128(Some(value), precision, scale)) => (value, precision, scale),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read("1.50"), (150, 3, 2));
+        assert_eq!(read("-0.05"), (-5, 2, 2));
+        assert_eq!(read("1e3"), (1000, 4, 0));
+        assert_eq!(read("1.25e-3"), (125, 5, 5));
+        assert_eq!(read("0"), (0, 1, 0));
+        assert_eq!(
+            read("12345678901234567890.123456789012345678949"),
+            (12_345_678_901_234_567_890_123_456_789_012_345_679, 38, 18)
+        );
+        assert!(parse_numeric("1e38").is_err());
+        assert!(parse_numeric("x").is_err());
+    }
+
+    #[test]
     fn integers() {
         let parse = |text| parse_integer::<i16>(text, "smallint").map_err(|report| (report.condition, report.message));
         assert_eq!(parse(" 42 "), Ok(42));
@@ -153,11 +197,14 @@ mod tests {
 
     #[test]
     fn floats() {
-        let parse = |text| parse_float::<f64>(text, "double precision", |v| v.is_finite()).map_err(|r| r.message);
+        let parse =
+            |text| parse_float::<f64>(text, "double precision", |v| v.is_finite() && *v != 0.0).map_err(|r| r.message);
         assert_eq!(parse("-1e-3"), Ok(-0.001));
         assert_eq!(parse("-Infinity"), Ok(f64::NEG_INFINITY));
         assert!(parse("NaN").is_ok_and(f64::is_nan));
         assert_eq!(parse("1e999"), Err("\"1e999\" is out of range for type double precision".to_string()));
+        assert_eq!(parse("1e-999"), Err("\"1e-999\" is out of range for type double precision".to_string()));
+        assert_eq!(parse("0e-999"), Ok(0.0));
         assert_eq!(parse("1,5"), Err("invalid input syntax for type double precision: \"1,5\"".to_string()));
     }
 

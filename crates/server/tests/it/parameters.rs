@@ -10,7 +10,9 @@ use crate::{TestServer, oracle};
 const TABLE: &str = "CREATE TABLE t (id integer PRIMARY KEY, b bigint, s text, ts timestamptz, d date, f double precision, u uuid, j jsonb);
     INSERT INTO t VALUES (1, 10, 'a', '2024-01-01 00:00:00+00', '2024-01-01', 1.5, '00000000-0000-0000-0000-000000000001', '{\"a\": 1}'),
         (2, 20, 'b', '2024-02-01 00:00:00+00', '2024-02-01', 2.5, '00000000-0000-0000-0000-000000000002', '[1]'),
-        (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL)";
+        (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+    CREATE TABLE m (id integer PRIMARY KEY, n numeric(10,2), f double precision);
+    INSERT INTO m VALUES (1, 1.50, 1.5), (2, 2.25, 0.1), (3, NULL, NULL)";
 
 /// A value for a parameter, and the type that is declared for it, if any is.
 type Parameter = (&'static str, Option<Type>);
@@ -31,6 +33,37 @@ const STATEMENTS: &[(&str, &[Parameter])] = &[
     ("SELECT $1", &[("{a,b}", Some(Type::TEXT_ARRAY))]),
     ("SELECT $1", &[("1.5", Some(Type::FLOAT4))]),
     ("SELECT $1", &[("{\"a\": 1}", Some(Type::JSONB))]),
+    ("SELECT $1", &[("1.123456789012345678", Some(Type::NUMERIC))]),
+    ("SELECT $1 * 2, $1 + 0.5", &[("1.123456789012345678", Some(Type::NUMERIC))]),
+    ("SELECT $1 * 1.5", &[("2.25", None)]),
+    ("SELECT $1::numeric", &[("2.25", None)]),
+    ("SELECT $1", &[("{1.500000000000,NULL,0.123456789012}", Some(Type::NUMERIC_ARRAY))]),
+    ("SELECT id FROM m WHERE n = $1", &[("1.5", Some(Type::NUMERIC))]),
+    ("SELECT id FROM m WHERE n = $1", &[("1.501", None)]),
+    ("SELECT id FROM m WHERE n > $1 ORDER BY id", &[("1.501", Some(Type::NUMERIC))]),
+    ("SELECT id FROM m WHERE f = $1", &[("0.1", Some(Type::NUMERIC))]),
+    ("SELECT id FROM m WHERE n = ANY($1) ORDER BY id", &[("{1.5,2.250}", Some(Type::NUMERIC_ARRAY))]),
+    ("SELECT id FROM m WHERE n = ANY($1) ORDER BY id", &[("{1.5,2.25}", None)]),
+    ("SELECT id FROM m WHERE f = ANY($1) ORDER BY id", &[("{1.5,0.1}", Some(Type::NUMERIC_ARRAY))]),
+    ("SELECT id FROM m WHERE f <> ALL($1) ORDER BY id", &[("{1.5}", Some(Type::NUMERIC_ARRAY))]),
+    (
+        "INSERT INTO m VALUES ($1, $2, $3) RETURNING n, f",
+        &[("4", None), ("1.005", None), ("1.005", Some(Type::NUMERIC))],
+    ),
+    ("UPDATE m SET n = n + $1 WHERE id = 1 RETURNING n", &[("0.005", Some(Type::NUMERIC))]),
+    (
+        "SELECT g FROM generate_series($1, $2, $3) AS g",
+        &[("1", Some(Type::INT4)), ("5", Some(Type::INT4)), ("2", Some(Type::INT4))],
+    ),
+    ("SELECT g FROM generate_series($1, $2) AS g", &[("1", Some(Type::INT8)), ("3", Some(Type::INT8))]),
+    (
+        "SELECT g FROM generate_series($1, $2, $3) AS g",
+        &[
+            ("2024-01-01 00:00:00+00", Some(Type::TIMESTAMPTZ)),
+            ("2024-01-03 00:00:00+00", Some(Type::TIMESTAMPTZ)),
+            ("1 day", Some(Type::INTERVAL)),
+        ],
+    ),
     ("SELECT $1::bigint", &[("5", Some(Type::INT2))]),
     ("SELECT $1::text", &[("5", Some(Type::INT4))]),
     ("SELECT id FROM t WHERE id = $1", &[("2", Some(Type::INT8))]),

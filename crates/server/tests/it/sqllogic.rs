@@ -80,6 +80,7 @@ files! {
     pg_lateral,
     pg_like,
     pg_modifier,
+    pg_numeric,
     pg_operators,
     pg_ordinality,
     pg_predicates,

@@ -1,7 +1,9 @@
 //! Functions and operators that look into JSON, and that make it.
 
 mod build;
+mod cast;
 mod change;
+mod normal;
 mod operators;
 mod order;
 mod parts;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use datafusion::logical_expr::ScalarUDF;
 
 pub(crate) use build::{LINES, LIST, OBJECT, ROW};
+pub(crate) use cast::from_jsonb;
+pub(crate) use normal::normal;
 pub(crate) use operators::JsonOperators;
 pub(crate) use order::order_key;
 

@@ -123,7 +123,7 @@ fn contains_part(outer: &str, inner: &str) -> bool {
 }
 
 /// A number without zeros behind its point.
-fn plain_number(number: &str) -> &str {
+pub(super) fn plain_number(number: &str) -> &str {
     let number = number.trim();
     if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }

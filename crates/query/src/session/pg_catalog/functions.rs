@@ -285,13 +285,7 @@ fn index_definition(visible: Visible) -> Arc<ScalarUDF> {
         let answer = |row: usize| {
             let key = key_of(&catalog, number(0, row)?)?;
             match number(1, row) {
-                None | Some(0) => Some(format!(
-                    "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
-                    key.name,
-                    key.table.namespace,
-                    key.table.name,
-                    key.column_names()
-                )),
+                None | Some(0) => Some(key.definition()),
                 Some(number) => {
                     let position = key.columns.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
                     Some(key.table.columns[*position].name.clone())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_empty_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use cluster::{Catalog, View};
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::super::settings::Settings;
 use super::functions::OWNER;
-use super::{activity, routines};
+use super::{activity, indexes, routines};
 use crate::binary::type_oid;
 use crate::session::activity::Sessions;
 use crate::session::defaults::sequence_name;
@@ -326,8 +326,10 @@ impl fmt::Debug for StatementPgCatalog {
 impl SchemaProvider for StatementPgCatalog {
     fn table_names(&self) -> Vec<String> {
         let mut names = self.fixed.table_names();
-        if !names.iter().any(|name| name == activity::NAME) {
-            names.push(activity::NAME.to_owned());
+        for own in [activity::NAME, indexes::NAME] {
+            if !names.iter().any(|name| name == own) {
+                names.push(own.to_owned());
+            }
         }
         names
     }
@@ -336,12 +338,15 @@ impl SchemaProvider for StatementPgCatalog {
         if name == activity::NAME {
             return Ok(Some(Arc::new(activity::ActivityTable(Arc::clone(&self.sessions)))));
         }
+        if name == indexes::NAME {
+            return filled(&indexes::COLUMNS, &indexes::rows(&self.catalog)).map(Some);
+        }
         let fixed = self.fixed.table(name).await?;
         if let ("pg_proc", Some(fixed)) = (name, &fixed) {
             return extended(fixed, &routines::rows()).await.map(Some);
         }
         match (fixed, self.rows(name).await?) {
-            (Some(fixed), Some(rows)) => Ok(Some(filled(&fixed.schema(), &rows)?)),
+            (Some(fixed), Some(rows)) => Ok(Some(filled(&with_arrays(name, &fixed.schema()), &rows)?)),
             (fixed, _) => Ok(fixed),
         }
     }
@@ -351,7 +356,7 @@ impl SchemaProvider for StatementPgCatalog {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == activity::NAME || self.fixed.table_exist(name)
+        name == activity::NAME || name == indexes::NAME || self.fixed.table_exist(name)
     }
 }
 
@@ -360,6 +365,16 @@ pub(super) fn checks(catalog: &Catalog) -> impl Iterator<Item = (i32, &TableDefi
     let tables = catalog.tables.values().map(|table| table.definition.as_ref());
     let checks = tables.flat_map(|table| table.checks.iter().map(move |check| (table, check)));
     (FIRST_CHECK_OID..).zip(checks).map(|(oid, (table, check))| (oid, table, check))
+}
+
+/// The columns of a table of PostgreSQL's own. The library knows those of arrays as text.
+fn with_arrays(table: &str, schema: &SchemaRef) -> SchemaRef {
+    let numbers = DataType::List(Arc::new(Field::new_list_field(DataType::Int16, true)));
+    let column = |field: &Arc<Field>| match (table, field.name().as_str()) {
+        ("pg_constraint", "conkey") => Field::new(field.name(), numbers.clone(), true),
+        _ => field.as_ref().clone(),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(column).collect::<Vec<_>>()))
 }
 
 /// A table with these columns and rows.
@@ -453,6 +468,12 @@ pub(super) struct Key<'c> {
 impl Key<'_> {
     fn numbers(&self) -> Vec<i16> {
         self.columns.iter().map(|position| *position as i16 + 1).collect()
+    }
+
+    /// The statement that would make its index.
+    pub(super) fn definition(&self) -> String {
+        let TableDefinition { namespace, name, .. } = self.table;
+        format!("CREATE UNIQUE INDEX {} ON {namespace}.{name} USING btree ({})", self.name, self.column_names())
     }
 
     /// Its columns, as a list.

@@ -102,6 +102,7 @@ impl Visitor for Look {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
+            Expr::Function(function) if is_lookup(function) => self.found(Mentions::Relations),
             Expr::Function(function) if is_register(function) || is_of_catalog(&function.name) => {
                 self.found(Mentions::Words);
             }
@@ -133,6 +134,42 @@ fn is_register(function: &Function) -> bool {
             function.name.to_string().to_lowercase().as_str(),
             "current_schema" | "current_schemas" | "current_database" | "version"
         )
+}
+
+/// `to_regclass(name)`.
+fn is_lookup(function: &Function) -> bool {
+    let name = function.name.to_string().to_lowercase();
+    name.strip_prefix("pg_catalog.").unwrap_or(&name) == "to_regclass"
+}
+
+/// The name that `to_regclass` looks up.
+fn looked_up(expr: &Expr) -> Option<String> {
+    let Expr::Function(function) = expr else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(name))] = list.args.as_slice() else { return None };
+    let text = |expr: &Expr| match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(name) => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let name = match name {
+        Expr::Cast { expr, .. } => text(expr),
+        name => text(name),
+    };
+    name.filter(|_| is_lookup(function))
+}
+
+/// The numbers of an index's columns are a text here, as they are written: `attnum = ANY (indkey)` looks into it.
+fn is_of_numbers(expr: &Expr) -> bool {
+    let column = match expr {
+        Expr::Identifier(column) => Some(column),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        Expr::Nested(inner) => return is_of_numbers(inner),
+        _ => None,
+    };
+    column.is_some_and(|column| ["indkey", "indclass", "indoption"].contains(&column.value.to_lowercase().as_str()))
 }
 
 fn is_oid_alias(data_type: &DataType) -> bool {
@@ -242,6 +279,25 @@ impl VisitorMut for RelationNames<'_> {
             let name = name.strip_prefix("public.").unwrap_or(&name).to_owned();
             *expr = Expr::Value(Value::SingleQuotedString(name).into());
             self.changed = true;
+            return ControlFlow::Continue(());
+        }
+        if let Some(name) = looked_up(expr) {
+            *expr = match self.oid(&name) {
+                ControlFlow::Continue(Some(oid)) => Expr::Value(Value::Number(oid.to_string(), false).into()),
+                _ => Expr::Value(Value::Null.into()),
+            };
+            self.changed = true;
+            return ControlFlow::Continue(());
+        }
+        if let Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } = expr
+            && is_of_numbers(right)
+        {
+            let numbers = insert::parse_expression(&format!("string_to_array({right}, ' ')"));
+            let number = insert::parse_expression(&format!("CAST({left} AS text)"));
+            if let (Ok(number), Ok(numbers)) = (number, numbers) {
+                (**left, **right) = (number, numbers);
+                self.changed = true;
+            }
             return ControlFlow::Continue(());
         }
         if let Some(name) = relation_name(expr)
