@@ -238,7 +238,6 @@ fn session_config(partitions: usize) -> SessionConfig {
     options.catalog.default_schema = "public".to_owned();
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.sql_parser.map_string_types_to_utf8view = false;
-    options.sql_parser.parse_float_as_decimal = true;
     options.execution.parquet.schema_force_view_types = false;
     options.execution.parquet.pruning = true;
     options.execution.parquet.enable_page_index = true;

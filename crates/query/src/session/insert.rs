@@ -18,6 +18,7 @@ use super::ddl::{folded, relation};
 use super::defaults::DefaultValue;
 use super::report::nearest;
 use super::rows::{assign, build, check_not_null};
+use super::typed;
 use super::values::ConstantRows;
 use crate::error::{Condition, Error};
 use crate::text::{ColumnBuilder, Zone, write};
@@ -443,6 +444,7 @@ fn type_cells(values: &mut Values, positions: &[usize], definition: &TableDefini
     for row in &mut values.rows {
         for (cell, position) in row.iter_mut().zip(positions) {
             let column = &definition.columns[*position];
+            typed::settle(cell);
             if is_default(cell) {
                 if column.identity.is_some() {
                     let message =

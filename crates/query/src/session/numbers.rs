@@ -224,7 +224,7 @@ fn is_of_numbers(op: Operator) -> bool {
     )
 }
 
-/// A number that is written with an exponent has digits behind the point only; one of more digits than a numeric holds is a double.
+/// Fewer than no digits behind the point are none.
 fn literal(expr: Expr) -> Expr {
     match &expr {
         Expr::Literal(ScalarValue::Decimal128(Some(_), _, ..0), _) => {

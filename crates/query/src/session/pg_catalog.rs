@@ -76,6 +76,7 @@ impl Shared {
         let planner = Microseconds(Some(Arc::new(PgOidTypePlanner)));
         let mut state =
             SessionStateBuilder::new_from_existing(context.state()).with_type_planner(Arc::new(planner)).build();
+        state.config_mut().options_mut().sql_parser.parse_float_as_decimal = true;
         state.add_analyzer_rule(Arc::new(ReadLiterals));
         state.add_analyzer_rule(Arc::new(SettleSubqueries::default()));
         state.add_analyzer_rule(Arc::new(KeysApart::default()));

@@ -28,10 +28,24 @@ pub(crate) fn spread_types(statement: &mut Statement) {
     if let (Statement::Insert(insert), Some(mut rows)) = (statement, kept)
         && let Some(SetExpr::Values(values)) = insert.source.as_mut().map(|source| source.body.as_mut())
     {
-        for cell in rows.iter_mut().flat_map(|row| row.iter_mut()) {
-            let _all = VisitMut::visit(cell, &mut Types);
+        // A number is read as one of its column.
+        for cell in rows.iter_mut().flat_map(|row| row.iter_mut()).filter(|cell| !is_number(cell)) {
+            settle(cell);
         }
         values.rows = rows;
+    }
+}
+
+/// The same of one expression.
+pub(super) fn settle(expr: &mut Expr) {
+    let _all = VisitMut::visit(expr, &mut Types);
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } | Expr::Nested(expr) => is_number(expr),
+        Expr::Value(value) => matches!(value.value, Value::Number(..)),
+        _ => false,
     }
 }
 
