@@ -24,6 +24,8 @@ use crate::tables::{BULK_PAYLOAD_BYTES, SPLIT_US, TIMES_US, rows, spec, spread};
 const THINK_MS: u64 = 400;
 /// Between two reads of one who does nothing else, at most.
 const READ_EVERY_MS: u64 = 20;
+/// How long he waits for one.
+const READ_WAIT: Duration = Duration::from_millis(20);
 /// The largest bound of a bounded read.
 const STALENESS_MS: u64 = 5_000;
 /// Tables there are at once, at most.
@@ -69,7 +71,8 @@ impl Client {
         while Instant::now() < end && !self.world.is_violated() {
             let wait = self.rng.random_range(1..=READ_EVERY_MS);
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            let outcome = tokio::time::timeout_at(end, self.read_strongly(&seat)).await;
+            // What another leads cannot be read where nobody is to be reached.
+            let outcome = tokio::time::timeout(READ_WAIT, self.read_strongly(&seat)).await;
             if let Ok(Err(reason)) = outcome {
                 self.world.violated(reason);
             }
