@@ -242,7 +242,8 @@ fn double(constant: Constant) -> Expr {
 /// As a float of that type, unless it is no exact number.
 fn as_float(expr: Expr, float: &DataType, schema: &DFSchema) -> Expr {
     let Ok(data_type) = expr.get_type(schema) else { return expr };
-    if !is_numeric(&data_type) && !(data_type == DataType::Float32 && *float == DataType::Float64) {
+    let is_narrow = data_type == DataType::Float32 && *float == DataType::Float64;
+    if !is_numeric(&data_type) && !is_narrow {
         return expr;
     }
     match Constant::of(&expr).filter(|_| *float == DataType::Float64) {

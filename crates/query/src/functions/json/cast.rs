@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use event::ColumnType;
 
@@ -82,7 +82,7 @@ impl FromJsonb {
         }
         let rounded = match parse_numeric(value).map_err(reported)? {
             ScalarValue::Decimal128(Some(value), _, scale) => rounded(value, scale),
-            _ => return Ok(builder.append_null()),
+            other => return internal_err!("{other} is no numeric"),
         };
         let out_of_range = |_| refused(Condition::NumericOutOfRange, format!("{} out of range", self.type_name()));
         builder.append_text(&rounded.to_string()).map_err(out_of_range)
