@@ -9,7 +9,7 @@ use storage::disk::Frozen;
 
 use super::clients::Client;
 use super::machine::{Machine, address};
-use super::{BETWEEN_MS, CLIENTS, NODES, PATIENCE, READERS, Run};
+use super::{CLIENTS, NODES, PATIENCE, READERS, Run};
 
 /// The group that holds the rows.
 const DATA: GroupId = GroupId(1);
@@ -19,6 +19,12 @@ const SYNCS: u64 = 30;
 const SPACE_BYTES: u64 = 40_000;
 /// For how long at most a node votes for nobody else once it has answered a leader.
 const PROMISED: Duration = Duration::from_millis(1_300);
+/// A while.
+const SOME_MS: u64 = 600;
+/// How often a node dies and comes back in a row.
+const FLICKERS: u32 = 5;
+/// Between two of these, and for how long it is cut off.
+const FLICKER: Duration = Duration::from_millis(200);
 /// One hour.
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -57,7 +63,7 @@ enum Fault {
     Mute,
     /// The link between two nodes is cut.
     CutLink,
-    /// A leader is cut off from one node after the other; the last dies at that moment and starts again at once.
+    /// A leader is cut off from all nodes but one, and again and again from that one, too, which dies at that moment and starts again at once.
     CutOffLeader,
     /// Messages between two nodes take longer.
     Delay,
@@ -242,8 +248,8 @@ impl Run {
         }
     }
 
-    /// What the others have promised to a leader ends at one after the other, and at the last by forgetting. Somebody reads at the leader as long as
-    /// that may believe in what it was promised.
+    /// What the others have promised to a leader comes to its end, but for the last, which forgets it. Somebody reads at the leader meanwhile, which may
+    /// go on to believe in what it was promised.
     async fn cut_off_leader(&mut self) -> Result<(), String> {
         let group = self.some_group();
         let leads = |machine: &Machine| {
@@ -255,23 +261,29 @@ impl Run {
         let mut others: Vec<usize> = self.places().filter(|place| *place != leader).collect();
         others.shuffle(&mut self.rng);
         let last = others.pop().expect("there are more than one");
-        for other in others {
-            self.network.cut(&address(leader), &address(other));
-        }
-        let longer = self.rng_ms(BETWEEN_MS);
+        others.iter().for_each(|other| self.network.cut(&address(leader), &address(*other)));
+        // By then they have begun to ask for votes, and the last has refused them.
+        let longer = self.rng_ms(SOME_MS);
         self.pass(PROMISED + longer).await?;
-        if self.machines[last].is_down() {
-            return Ok(());
-        }
-        self.network.cut(&address(leader), &address(last));
-        self.kill(last, false).await?;
-        self.machines[last].hurry();
         let seat = self.world.seats.lock()[leader].clone();
         if let Some(seat) = seat {
             let reader = Client::new(CLIENTS + READERS, self.world.clone(), self.rng.random(), true);
-            tokio::spawn(reader.keep_reading(seat, PROMISED));
+            tokio::spawn(reader.keep_reading(seat, FLICKERS * 2 * FLICKER));
         }
-        self.tend().await
+        for _ in 0..FLICKERS {
+            self.network.mend();
+            others.iter().for_each(|other| self.network.cut(&address(leader), &address(*other)));
+            self.pass(FLICKER).await?;
+            if self.machines[last].is_down() {
+                break;
+            }
+            self.network.cut(&address(leader), &address(last));
+            self.kill(last, false).await?;
+            self.machines[last].hurry();
+            self.tend().await?;
+            self.pass(FLICKER).await?;
+        }
+        Ok(())
     }
 
     async fn restart(&mut self, place: usize) -> Result<(), String> {

@@ -21,6 +21,7 @@ use datafusion_pg_catalog::sql::rules::{
 use self::subqueries::Subqueries;
 use super::super::{insert, names};
 use crate::error::{Condition, Error};
+use crate::functions::{ALL, ANY};
 
 static PARSER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
 
@@ -161,6 +162,21 @@ fn looked_up(expr: &Expr) -> Option<String> {
     name.filter(|_| is_lookup(function))
 }
 
+/// Of `attnum = ANY (indkey)`, written as a call by then, both sides.
+fn looked_into(expr: &mut Expr) -> Option<(&mut Expr, &mut Expr)> {
+    let Expr::Function(function) = expr else { return None };
+    let name = function.name.to_string();
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    match list.args.as_mut_slice() {
+        [
+            _,
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(number)),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(numbers)),
+        ] if (name == ANY || name == ALL) && is_of_numbers(numbers) => Some((number, numbers)),
+        _ => None,
+    }
+}
+
 /// The numbers of an index's columns are a text here, as they are written: `attnum = ANY (indkey)` looks into it.
 fn is_of_numbers(expr: &Expr) -> bool {
     let column = match expr {
@@ -289,13 +305,10 @@ impl VisitorMut for RelationNames<'_> {
             self.changed = true;
             return ControlFlow::Continue(());
         }
-        if let Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } = expr
-            && is_of_numbers(right)
-        {
-            let numbers = insert::parse_expression(&format!("string_to_array({right}, ' ')"));
-            let number = insert::parse_expression(&format!("CAST({left} AS text)"));
-            if let (Ok(number), Ok(numbers)) = (number, numbers) {
-                (**left, **right) = (number, numbers);
+        if let Some((number, numbers)) = looked_into(expr) {
+            let written = (format!("CAST({number} AS text)"), format!("string_to_array({numbers}, ' ')"));
+            if let (Ok(text), Ok(list)) = (insert::parse_expression(&written.0), insert::parse_expression(&written.1)) {
+                (*number, *numbers) = (text, list);
                 self.changed = true;
             }
             return ControlFlow::Continue(());
