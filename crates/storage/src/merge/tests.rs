@@ -1,7 +1,8 @@
 //! Merged segments against one that was written from all rows at once.
 
 use event::{ColumnId, ShardId, SplitId, TableKind};
-use object_store::PutPayload;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 
