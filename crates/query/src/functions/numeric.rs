@@ -1,5 +1,5 @@
-//! Products and quotients of numerics, as far as 38 digits go. The library gives a quotient four digits more than its dividend and cuts off the
-//! rest, and refuses a product of more than 38 digits behind the point.
+//! Products, quotients and remainders of numerics, as far as 38 digits go. The library gives a quotient four digits more than its dividend and cuts
+//! off the rest, refuses a product of more than 38 digits behind the point, and takes any remainder of a division by 1 for 0.
 //!
 //! PostgreSQL decides for each quotient how many digits it has behind the point; here the digits behind the point are those of a column. So
 //! constants are computed when a statement is planned and have PostgreSQL's digits, and columns have sixteen, which are PostgreSQL's for
@@ -38,6 +38,7 @@ const GROUP_DIGITS: i32 = 4;
 
 static PRODUCT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::Product));
 static QUOTIENT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::Quotient));
+static REMAINDER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::Remainder));
 
 fn function(operation: Operation) -> Arc<ScalarUDF> {
     let signature = Signature::user_defined(Volatility::Immutable);
@@ -51,7 +52,9 @@ pub(super) fn div() -> Arc<ScalarUDF> {
 
 /// Whether `function` is one that divides.
 pub(crate) fn divides(function: &ScalarUDF) -> bool {
-    [Operation::Quotient, Operation::Whole].iter().any(|operation| function.name() == operation.name())
+    [Operation::Quotient, Operation::Remainder, Operation::Whole]
+        .iter()
+        .any(|operation| function.name() == operation.name())
 }
 
 /// The operator whose place a function has.
@@ -59,6 +62,7 @@ pub(crate) fn operator_of(function: &ScalarUDF) -> Option<Operator> {
     match function.inner().downcast_ref::<Numeric>()?.operation {
         Operation::Product => Some(Operator::Multiply),
         Operation::Quotient => Some(Operator::Divide),
+        Operation::Remainder => Some(Operator::Modulo),
         Operation::Whole => None,
     }
 }
@@ -94,7 +98,7 @@ pub(crate) fn operation(left: &Expr, op: Operator, right: &Expr, schema: &DFSche
             return Some(computed);
         }
     }
-    if !matches!(op, Operator::Multiply | Operator::Divide) {
+    if !matches!(op, Operator::Multiply | Operator::Divide | Operator::Modulo) {
         return None;
     }
     let (of_left, of_right) = (left.get_type(schema).ok()?, right.get_type(schema).ok()?);
@@ -103,10 +107,13 @@ pub(crate) fn operation(left: &Expr, op: Operator, right: &Expr, schema: &DFSche
         return None;
     }
     let ((p, s), (q, t)) = (digits(&of_left)?, digits(&of_right)?);
-    let fits = p + q <= DIGITS_MAX && s + t <= SCALE_MAX;
+    // A product with 0 the library would take for a 0 of another type.
+    let is_zero = [left, right].iter().any(|factor| Constant::of(factor).is_some_and(|factor| factor.value == 0));
+    let fits = p + q <= DIGITS_MAX && s + t <= SCALE_MAX && !is_zero;
     let function = match op {
         Operator::Multiply if fits => return None,
         Operator::Multiply => &PRODUCT,
+        Operator::Modulo => &REMAINDER,
         _ => &QUOTIENT,
     };
     let call = ScalarFunction::new_udf(Arc::clone(function), vec![left.clone(), right.clone()]);
@@ -272,6 +279,12 @@ fn whole(left: i128, right: i128, shift: i32) -> Option<i128> {
     quotient.to_i128().filter(|value| count(*value) <= DIGITS_MAX)
 }
 
+/// What is left of `left * 10^up` after it is divided by `right * 10^right_up`; it has the sign of the dividend.
+fn remainder((left, up): (i128, u32), (right, right_up): (i128, u32)) -> Option<i128> {
+    let wide = |value, up| i256::from_i128(value).checked_mul(i256::from_i128(10).checked_pow(up)?);
+    wide(left, up)?.checked_rem(wide(right, right_up)?)?.to_i128()
+}
+
 /// The quotient of wide numbers as a numeric.
 fn of_wide(left: i256, right: i256) -> Option<i128> {
     let (quotient, rest) = (left.checked_div(right)?, left.checked_rem(right)?);
@@ -296,6 +309,7 @@ fn multiplied(left: i128, right: i128, dropped: u32) -> Option<i128> {
 enum Operation {
     Product,
     Quotient,
+    Remainder,
     Whole,
 }
 
@@ -304,6 +318,7 @@ impl Operation {
         match self {
             Operation::Product => "numeric_multiply",
             Operation::Quotient => "numeric_divide",
+            Operation::Remainder => "numeric_modulo",
             Operation::Whole => "div",
         }
     }
@@ -343,6 +358,12 @@ impl ScalarUDFImpl for Numeric {
         Ok(match self.operation {
             Operation::Product => DataType::Decimal128(DIGITS_MAX.min(p + q), (s + t).min(s.max(t).max(PRODUCT_SCALE))),
             Operation::Quotient => DataType::Decimal128(DIGITS_MAX, s.max(t).max(QUOTIENT_SCALE)),
+            Operation::Remainder => {
+                let whole = (i16::from(p) - i16::from(s)).min(i16::from(q) - i16::from(t)).max(0);
+                let scale = s.max(t);
+                let precision = (whole + i16::from(scale)).clamp(1, DIGITS_MAX.into());
+                DataType::Decimal128(precision.unsigned_abs() as u8, scale)
+            }
             Operation::Whole => DataType::Decimal128(DIGITS_MAX, 0),
         })
     }
@@ -366,6 +387,13 @@ impl ScalarUDFImpl for Numeric {
                 try_binary(left, right, |left, right| match right {
                     0 => Err(failed(Condition::DivisionByZero, "division by zero")),
                     _ => divided(left, right, shift).ok_or_else(overflow),
+                })
+            }
+            Operation::Remainder => {
+                let up = |own: i32| (i32::from(scale) - own).unsigned_abs();
+                try_binary(left, right, |left, right| match right {
+                    0 => Err(failed(Condition::DivisionByZero, "division by zero")),
+                    _ => remainder((left, up(s)), (right, up(t))).ok_or_else(overflow),
                 })
             }
             Operation::Whole => try_binary(left, right, |left, right| match right {
@@ -426,6 +454,14 @@ mod tests {
         for (left, right, shift, expected) in [(75, 2, -1, 3), (75, 25, 1, 30), (-75, 2, -1, -3), (99, 100, 0, 0)] {
             assert_eq!(whole(left, right, shift), Some(expected), "{left} {right}");
         }
+    }
+
+    #[test]
+    fn remainders_have_the_sign_of_the_dividend() {
+        assert_eq!(remainder((125, 0), (1, 2)), Some(25));
+        assert_eq!(remainder((-75, 0), (1, 2)), Some(-75));
+        assert_eq!(remainder((7, 1), (25, 0)), Some(20));
+        assert_eq!(remainder((10_i128.pow(37), 2), (3, 0)), Some(1));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{
+    Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction, SetComparison,
+};
 use datafusion::logical_expr::{
     Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, cast,
 };
@@ -104,7 +106,7 @@ pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_of_numbers(op) => binary(*left, op, *right, schema),
         Expr::ScalarFunction(call) => function(call, schema),
         Expr::InList(InList { expr, list, negated }) => {
-            let mut all = of_one_type(std::iter::once(*expr).chain(list).collect(), schema).into_iter();
+            let mut all = of_equals(std::iter::once(*expr).chain(list).collect(), schema).into_iter();
             match all.next() {
                 Some(expr) => Expr::InList(InList { expr: Box::new(expr), list: all.collect(), negated }),
                 None => unreachable!("the value itself is among them"),
@@ -122,6 +124,10 @@ pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
             let (expr, subquery) = beside_rows(*expr, subquery, schema)?;
             Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery, negated })
+        }
+        Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+            let (expr, subquery) = beside_rows(*expr, subquery, schema)?;
+            Expr::SetComparison(SetComparison { expr: Box::new(expr), subquery, op, quantifier })
         }
         other => other,
     })
@@ -285,6 +291,70 @@ fn of_one_type(values: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     }
 }
 
+/// Values that are compared with the first: of a real and an exact number both are doubles.
+fn of_equals(values: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    let types = || values.iter().map(|value| value.get_type(schema).unwrap_or(DataType::Null));
+    let floats = types().any(|data_type| matches!(data_type, DataType::Float32 | DataType::Float64));
+    match floats && types().any(|data_type| is_exact(&data_type)) {
+        true => values.into_iter().map(|value| as_double_beside(value, schema)).collect(),
+        false => values,
+    }
+}
+
+/// Values of a CASE in the type that they have in common. The library says that it has the type of the first as long as they are not.
+fn of_branches(values: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    let types: Vec<DataType> = values.iter().map(|value| value.get_type(schema).unwrap_or(DataType::Null)).collect();
+    let Some(common) = common_type(&types) else { return values };
+    let of_value = |(value, data_type): (Expr, DataType)| {
+        if data_type == common || data_type.is_null() {
+            return value;
+        }
+        match (&common, Constant::of(&value)) {
+            (DataType::Float64, Some(constant)) => double(constant),
+            _ => cast(value, common.clone()),
+        }
+    };
+    values.into_iter().zip(types).map(of_value).collect()
+}
+
+/// The type that numbers have in common; `None` when they have one type, or are not all numbers.
+fn common_type(types: &[DataType]) -> Option<DataType> {
+    let mut numbers = types.iter().filter(|data_type| !data_type.is_null());
+    let first = numbers.clone().next()?;
+    if numbers.clone().all(|data_type| data_type == first) {
+        return None;
+    }
+    if numbers.any(|data_type| !is_exact(data_type) && !matches!(data_type, DataType::Float32 | DataType::Float64)) {
+        return None;
+    }
+    let has = |wanted: DataType| types.contains(&wanted);
+    if has(DataType::Float64) {
+        return Some(DataType::Float64);
+    }
+    if has(DataType::Float32) {
+        return Some(DataType::Float32);
+    }
+    let digits: Option<Vec<(i16, i8)>> = types.iter().filter(|data_type| !data_type.is_null()).map(digits_of).collect();
+    let digits = digits?;
+    let scale = digits.iter().map(|(_, scale)| *scale).max()?;
+    let whole = digits.iter().map(|(whole, _)| *whole).max()?;
+    match types.iter().any(is_numeric) {
+        true => Some(of_digits(whole, scale)),
+        false => [DataType::Int64, DataType::Int32].into_iter().find(|wider| types.contains(wider)),
+    }
+}
+
+/// Digits of an exact number before and behind the point.
+fn digits_of(data_type: &DataType) -> Option<(i16, i8)> {
+    Some(match data_type {
+        DataType::Decimal128(precision, scale) => (i16::from(*precision) - i16::from(*scale), *scale),
+        DataType::Int16 => (5, 0),
+        DataType::Int32 => (10, 0),
+        DataType::Int64 => (19, 0),
+        _ => return None,
+    })
+}
+
 /// The operands of an operator. Of a real and an integer, or a numeric, both are doubles.
 fn compared(left: Expr, right: Expr, schema: &DFSchema) -> (Expr, Expr) {
     let (Ok(of_left), Ok(of_right)) = (left.get_type(schema), right.get_type(schema)) else { return (left, right) };
@@ -405,14 +475,14 @@ fn of_case(case: Case, schema: &DFSchema) -> Expr {
     let (whens, thens): (Vec<Expr>, Vec<Expr>) = when_then_expr.into_iter().map(|(when, then)| (*when, *then)).unzip();
     let (expr, whens) = match expr {
         Some(expr) => {
-            let mut all = of_one_type(std::iter::once(*expr).chain(whens).collect(), schema);
+            let mut all = of_equals(std::iter::once(*expr).chain(whens).collect(), schema);
             let whens = all.split_off(1);
             (all.pop().map(Box::new), whens)
         }
         None => (None, whens),
     };
     let (branches, has_else) = (thens.len(), else_expr.is_some());
-    let mut values = of_one_type(thens.into_iter().chain(else_expr.map(|other| *other)).collect(), schema);
+    let mut values = of_branches(thens.into_iter().chain(else_expr.map(|other| *other)).collect(), schema);
     let otherwise = if has_else { values.split_off(branches).pop() } else { None };
     let when_then_expr = whens.into_iter().zip(values).map(|(when, then)| (Box::new(when), Box::new(then))).collect();
     Expr::Case(Case { expr, when_then_expr, else_expr: otherwise.map(Box::new) })
