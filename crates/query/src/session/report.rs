@@ -2,6 +2,7 @@
 
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
+use parquet::errors::ParquetError;
 
 use crate::error::{Condition, Error, Report};
 
@@ -101,6 +102,10 @@ fn unwrap(error: DataFusionError) -> Unwrapped {
             ArrowError::ExternalError(source) => from_source(source),
             other => Unwrapped::Theirs(Box::new(DataFusionError::ArrowError(Box::new(other), trace))),
         },
+        DataFusionError::ParquetError(inner) => match *inner {
+            ParquetError::External(source) => from_source(source),
+            other => Unwrapped::Theirs(Box::new(DataFusionError::ParquetError(Box::new(other)))),
+        },
         DataFusionError::External(source) => from_source(source),
         other => Unwrapped::Theirs(Box::new(other)),
     }
@@ -132,7 +137,15 @@ fn from_source(source: Box<dyn std::error::Error + Send + Sync>) -> Unwrapped {
 /// A shared error cannot be taken apart; what it says is kept.
 fn unwrap_shared(error: &DataFusionError) -> Unwrapped {
     let root = error.find_root();
-    if let DataFusionError::External(source) = root {
+    let source = match root {
+        DataFusionError::External(source) => Some(source),
+        DataFusionError::ParquetError(inner) => match inner.as_ref() {
+            ParquetError::External(source) => Some(source),
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(source) = source {
         if let Some(Error::Reported(report)) = source.downcast_ref::<Error>() {
             return Unwrapped::Own(Error::Reported(report.clone()));
         }
@@ -452,4 +465,25 @@ fn find(text: &str, name: &str) -> Option<usize> {
         from = end;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn damage_that_a_reader_of_parquet_finds_is_told_as_such() {
+        let damaged = || {
+            let (file, reason) = ("segments/a/b".to_owned(), "a checksum".to_owned());
+            let corrupt = storage::Error::Corrupt { file, offset: 7, reason };
+            DataFusionError::ParquetError(Box::new(ParquetError::External(Box::new(corrupt))))
+        };
+        for error in [damaged(), DataFusionError::Shared(Arc::new(damaged()))] {
+            let told = report(error, "", 0, &Known::default()).into_report();
+            assert_eq!(told.condition, Condition::DataCorrupted);
+            assert_eq!(told.message, "file \"segments/a/b\" is damaged at offset 7: a checksum");
+        }
+    }
 }
