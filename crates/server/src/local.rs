@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -25,6 +26,9 @@ const NODES_MAX: usize = 9;
 /// From a node's SQL port to that for other nodes, and for health and metrics.
 const CLUSTER_PORT_OFFSET: u16 = 100;
 const HTTP_PORT_OFFSET: u16 = 200;
+/// Where free ports are looked for, and how far apart by two clusters that start at once.
+const FREE_PORTS: Range<u16> = 10_000..20_000;
+const FREE_PORTS_STEP: u16 = 40;
 const LAYOUT_FILE: &str = "cluster.json";
 /// What a node's data directory has once it belongs to a cluster.
 const IDENTITY_FILE: &str = "identity.json";
@@ -154,9 +158,9 @@ impl Local {
         Ok(())
     }
 
-    /// The node was taken out of the cluster, and has ended.
+    /// The node has no place in the cluster any more, and has ended.
     fn forget(&mut self, place: usize) {
-        say(&format!("{} was taken out of the cluster and is not started again", self.name(place)));
+        say(&format!("{} has ended for good, as its log says, and is not started again", self.name(place)));
         self.children[place] = None;
     }
 
@@ -315,17 +319,30 @@ fn write_layout(data: &Path, layout: &Layout) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ports after the first one, or free ones, which are held until all are chosen.
+/// The addresses of one node: ports after the first one, or free ones, which are held until all are chosen.
 fn node_at(port: u16, place: u16, held: &mut Vec<TcpListener>) -> Result<LocalNode, Error> {
     let mut address = |offset: u16| {
-        let wanted = if port == 0 { 0 } else { port + place + offset };
-        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted));
-        let listener = TcpListener::bind(wanted).map_err(|source| Error::Listen { address: wanted, source })?;
+        let listener = if port == 0 { free()? } else { bind(port + place + offset)? };
         let address = listener.local_addr()?;
         held.push(listener);
         Ok::<_, Error>(address)
     };
     Ok(LocalNode { sql: address(0)?, cluster: address(CLUSTER_PORT_OFFSET)?, http: address(HTTP_PORT_OFFSET)? })
+}
+
+/// A port that nobody listens on. It is none of those that the system hands to whoever asks for any: one of them could be somebody else's
+/// before the node is there, or while it is down.
+fn free() -> Result<TcpListener, Error> {
+    let count = FREE_PORTS.end - FREE_PORTS.start;
+    // Two clusters that start at once look in different places.
+    let first = (std::process::id() % u32::from(count / FREE_PORTS_STEP)) as u16 * FREE_PORTS_STEP;
+    let mut ports = (0..count).map(|next| FREE_PORTS.start + (first + next) % count);
+    ports.find_map(|port| bind(port).ok()).map_or_else(|| bind(0), Ok)
+}
+
+fn bind(port: u16) -> Result<TcpListener, Error> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).map_err(|source| Error::Listen { address, source })
 }
 
 /// Prints a line; a reader that went away ends nothing.

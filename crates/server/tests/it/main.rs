@@ -7,6 +7,7 @@ mod bytes_of;
 mod load;
 mod network;
 mod oracle;
+mod ports;
 mod server;
 mod three;
 

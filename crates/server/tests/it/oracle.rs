@@ -1,6 +1,5 @@
 //! A real PostgreSQL 15 to compare answers with: one throw-away cluster for the whole run, a database for each test.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
+
+use crate::ports::free_port;
 
 /// Where Debian puts the server's programs.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -65,7 +66,7 @@ async fn connect(dsn: &str) -> Result<Client, tokio_postgres::Error> {
 async fn start() -> Cluster {
     let initdb = PathBuf::from(PROGRAMS).join("initdb");
     assert!(initdb.exists(), "{} is missing: scripts/setup-tests.sh installs PostgreSQL 15", initdb.display());
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     // Everything in one script, so that the server cannot outlive us whenever we are killed.
     let script = format!(
         "set -e; cd /; dir=$(mktemp -d); trap 'rm -rf \"$dir\"' EXIT

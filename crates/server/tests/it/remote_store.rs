@@ -1,6 +1,6 @@
 //! Segments in an S3-compatible store: written there, read through copies here, deleted there. The store is moto's server.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
 use crate::TestServer;
+use crate::ports::free_port;
 use crate::python::environment;
 
 const BUCKET: &str = "annal-test";
@@ -28,7 +29,7 @@ struct S3 {
 
 impl S3 {
     async fn start() -> S3 {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = Command::new(environment().join("bin/moto_server"));
         command.args(["-H", "127.0.0.1", "-p", &free.port().to_string()]).stdin(Stdio::null());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();

@@ -1,7 +1,8 @@
 //! Three nodes under load while something happens to one of them, or to all: what was acknowledged is there once, on every node.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -96,10 +97,7 @@ async fn nodes_with_certificates_let_nobody_else_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = annal(["cluster", "start", "--nodes", "3", "--port", "0", "--data"]);
-    let mut process = command.arg(dir.path()).spawn().unwrap();
-    let mut said = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let lines: Vec<String> = said.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
+    let (mut process, mut said, lines) = start_local(dir.path());
     let dsn = |node: usize| lines[node].split('"').nth(1).unwrap().to_owned();
     let (client, connection) = tokio_postgres::connect(&dsn(2), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -119,7 +117,7 @@ async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     client.batch_execute("SELECT annal.remove_node(2)").await.unwrap();
-    assert!(said.any(|line| line == "node 2 was taken out of the cluster and is not started again"));
+    assert!(said.any(|line| line == "node 2 has ended for good, as its log says, and is not started again"));
     rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
     assert!(process.wait().unwrap().success());
 }
@@ -127,18 +125,11 @@ async fn a_cluster_from_one_command_restarts_what_fails_and_stops_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_local_cluster_takes_in_a_new_node_where_a_disk_was_lost_also_the_first_one() {
     let dir = tempfile::tempdir().unwrap();
-    let start = || {
-        let mut command = annal(["cluster", "start", "--nodes", "3", "--port", "0", "--data"]);
-        let mut process = command.arg(dir.path()).spawn().unwrap();
-        let said = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let lines: Vec<String> = said.take_while(|line| !line.contains("Ctrl-C")).collect();
-        (process, lines)
-    };
-    let stop = |mut process: std::process::Child| {
+    let stop = |mut process: Child| {
         rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
         assert!(process.wait().unwrap().success());
     };
-    let (process, lines) = start();
+    let (process, _said, lines) = start_local(dir.path());
     let dsn = lines[1].split('"').nth(1).unwrap().to_owned();
     let connect = async || {
         let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
@@ -155,7 +146,7 @@ async fn a_local_cluster_takes_in_a_new_node_where_a_disk_was_lost_also_the_firs
     }
     stop(process);
     std::fs::remove_dir_all(dir.path().join("node-1")).unwrap();
-    let (process, lines) = start();
+    let (process, _said, lines) = start_local(dir.path());
     assert!(lines[0].starts_with("node 4: ") && lines[1].starts_with("node 2: "), "{lines:?}");
     let client = connect().await;
     client.batch_execute("SELECT annal.remove_node(1)").await.unwrap();
@@ -163,4 +154,17 @@ async fn a_local_cluster_takes_in_a_new_node_where_a_disk_was_lost_also_the_firs
     assert_eq!(client.query_one(nodes, &[]).await.unwrap().get::<_, &str>(0), "2 3 4");
     assert_eq!(client.query_one("SELECT count(*) FROM e", &[]).await.unwrap().get::<_, i64>(0), 1);
     stop(process);
+}
+
+/// A cluster of three nodes from one command: its process, what it says from now on, and where the nodes are.
+fn start_local(data: &Path) -> (Child, impl Iterator<Item = String>, Vec<String>) {
+    let mut command = annal(["cluster", "start", "--nodes", "3", "--port", "0", "--data"]);
+    let mut process = command.arg(data).spawn().unwrap();
+    let mut said = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let lines: Vec<String> = said.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
+    if lines.len() < 3 {
+        let logs = (1..=3).map(|node| std::fs::read_to_string(data.join(format!("node-{node}.log"))));
+        panic!("only {lines:?} was said, and in the logs {:?}", logs.collect::<Vec<_>>());
+    }
+    (process, said, lines)
 }

@@ -5,6 +5,7 @@ use std::process::Output;
 use expect_test::{Expect, expect};
 
 use crate::TestServer;
+use crate::ports::free_port;
 use crate::server::annal;
 
 /// Runs `annal sql` against `server`; what it printed on both streams, and its exit code.
@@ -86,9 +87,7 @@ async fn the_first_error_ends_it_and_says_where() {
 
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = format!("127.0.0.1:{}", free_port());
     let Output { status, stderr, .. } = annal(["sql", "--connect", &address, "SELECT 1"]).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(1));

@@ -1,9 +1,7 @@
 //! Three nodes as child processes that know each other.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -11,10 +9,9 @@ use tokio_postgres::Client;
 
 use crate::TestServer;
 use crate::network::TestNetwork;
+use crate::ports::free_port;
 use crate::server::{Entrance, Setup, annal};
 
-/// Below the ports that the system gives to whoever asks for any.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// The groups of a new cluster: the catalog's and three for data.
 const GROUPS: usize = 1 + event::limits::DATA_GROUPS;
 /// Where nodes listen for each other that have addresses of their own.
@@ -173,16 +170,4 @@ pub(crate) fn write_configuration(own: &Path) -> PathBuf {
 /// The flags of a node with that configuration.
 pub(crate) fn configured(file: &Path) -> Vec<String> {
     vec!["--config".to_owned(), file.display().to_string()]
-}
-
-/// A port that nobody listens on, another one each time.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = (std::process::id() % 100) as u16 * 100;
-    loop {
-        let port = PORTS.start + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
-        if TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok() {
-            return port;
-        }
-    }
 }
