@@ -31,6 +31,7 @@ mod first_rows;
 mod insert;
 mod keys;
 mod keys_apart;
+mod large_constants;
 mod lateral_rows;
 mod literals;
 mod modifiers;

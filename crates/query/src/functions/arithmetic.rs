@@ -25,6 +25,7 @@ static DIVIDE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::D
 static NEGATE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::Negate));
 static ABSOLUTE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::Absolute));
 static ROUND_EVEN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::RoundEven));
+static UNSIGNED_ZERO: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::UnsignedZero));
 static TO_REAL: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Operation::ToReal));
 
 /// The checked function for an operator, if there is one.
@@ -54,6 +55,11 @@ pub(crate) fn round_even() -> Arc<ScalarUDF> {
     Arc::clone(&ROUND_EVEN)
 }
 
+/// The float, or 0 for -0.
+pub(crate) fn unsigned_zero() -> Arc<ScalarUDF> {
+    Arc::clone(&UNSIGNED_ZERO)
+}
+
 /// `double precision` to `real`.
 pub(crate) fn to_real() -> Arc<ScalarUDF> {
     Arc::clone(&TO_REAL)
@@ -78,6 +84,7 @@ enum Operation {
     Negate,
     Absolute,
     RoundEven,
+    UnsignedZero,
     ToReal,
 }
 
@@ -91,6 +98,7 @@ impl Operation {
             Operation::Negate => "checked_negate",
             Operation::Absolute => "checked_abs",
             Operation::RoundEven => "round_even",
+            Operation::UnsignedZero => "unsigned_zero",
             Operation::ToReal => "checked_real",
         }
     }
@@ -98,7 +106,11 @@ impl Operation {
     fn arguments(self) -> usize {
         match self {
             Operation::Add | Operation::Subtract | Operation::Multiply | Operation::Divide => 2,
-            Operation::Negate | Operation::Absolute | Operation::RoundEven | Operation::ToReal => 1,
+            Operation::Negate
+            | Operation::Absolute
+            | Operation::RoundEven
+            | Operation::UnsignedZero
+            | Operation::ToReal => 1,
         }
     }
 }
@@ -216,6 +228,12 @@ fn of_one(operation: Operation, value: &ArrayRef) -> Result<ArrayRef> {
         }
         (Operation::RoundEven, DataType::Float32) => {
             Ok(Arc::new(value.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)))
+        }
+        (Operation::UnsignedZero, DataType::Float64) => {
+            Ok(Arc::new(value.as_primitive::<Float64Type>().unary::<_, Float64Type>(|value| value + 0.0)))
+        }
+        (Operation::UnsignedZero, DataType::Float32) => {
+            Ok(Arc::new(value.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| value + 0.0)))
         }
         (Operation::ToReal, DataType::Float64) => {
             let reals = cast::cast(value, &DataType::Float32)?;

@@ -7,7 +7,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type};
 use datafusion::common::utils::take_function_args;
-use datafusion::common::{Result, internal_err, plan_err};
+use datafusion::common::{DataFusionError, Result, internal_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -41,9 +41,7 @@ impl ScalarUDFImpl for ArrayFill {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
-            [DataType::List(_), ..] => {
-                Err(refused(Condition::FeatureNotSupported, "arrays of more than one dimension are not supported"))
-            }
+            [DataType::List(_), ..] => Err(of_several_dimensions()),
             [value, _] => Ok(vec![value.clone(), lengths()]),
             [_, _, _] => {
                 Err(refused(Condition::FeatureNotSupported, "arrays with bounds of their own are not supported"))
@@ -82,6 +80,10 @@ impl ScalarUDFImpl for ArrayFill {
     }
 }
 
+fn of_several_dimensions() -> DataFusionError {
+    refused(Condition::FeatureNotSupported, "arrays of more than one dimension are not supported")
+}
+
 /// How many elements each array has; `None` where no length is known.
 fn counts(dimensions: &ArrayRef) -> Result<Vec<Option<u64>>> {
     let dimensions = dimensions.as_list::<i32>();
@@ -101,7 +103,7 @@ fn counts(dimensions: &ArrayRef) -> Result<Vec<Option<u64>>> {
                     format!("array size exceeds the maximum allowed: {}", lengths.value(0)),
                 )),
             },
-            _ => Err(refused(Condition::FeatureNotSupported, "arrays of more than one dimension are not supported")),
+            _ => Err(of_several_dimensions()),
         }
     };
     (0..dimensions.len()).map(of_row).collect()

@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+
+use super::numeric;
 
 /// What the function is called that gives the array.
 pub(crate) const ARRAY_OF: &str = "annal_array_of";
@@ -63,22 +65,10 @@ fn element_type(element: &DataType, array: &DataType) -> DataType {
 /// What two numbers are compared as, when one is a numeric or a real and the other is not.
 fn in_common(one: &DataType, other: &DataType) -> Option<DataType> {
     use DataType::{Decimal128, Float32, Float64};
-    let digits = |data_type: &DataType| match data_type {
-        Decimal128(precision, scale) => Some((i16::from(*precision), *scale)),
-        DataType::Int16 => Some((5, 0)),
-        DataType::Int32 => Some((10, 0)),
-        DataType::Int64 => Some((20, 0)),
-        _ => None,
-    };
     match (one, other) {
         (one, other) if one == other || !one.is_numeric() || !other.is_numeric() => None,
         (Float64 | Float32, _) | (_, Float64 | Float32) => Some(Float64),
-        (Decimal128(..), _) | (_, Decimal128(..)) => {
-            let ((p, s), (q, t)) = (digits(one)?, digits(other)?);
-            let scale = s.max(t);
-            let precision = (p - i16::from(s)).max(q - i16::from(t)) + i16::from(scale);
-            Some(Decimal128(precision.min(DECIMAL128_MAX_PRECISION.into()) as u8, scale))
-        }
+        (Decimal128(..), _) | (_, Decimal128(..)) => numeric::holding([one, other]),
         _ => None,
     }
 }

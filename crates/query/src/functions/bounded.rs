@@ -7,16 +7,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
-use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, ScalarValue, internal_err};
-use datafusion::functions::string::repeat;
+use datafusion::functions::string::{concat, repeat, replace};
 use datafusion::functions::unicode::{lpad, rpad};
 use datafusion::functions_nested::repeat::array_repeat_udf;
 use datafusion::functions_nested::resize::array_resize_udf;
-use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
+use super::checked::{Check, checked};
 use super::refused;
 use super::series;
 use crate::error::Condition;
@@ -34,20 +33,25 @@ const ELEMENT_BYTES: u64 = 8;
 
 /// The functions.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
-    let bounded = |function, size| Arc::new(ScalarUDF::from(Bounded { function, size }));
     vec![
-        bounded(repeat(), Size::Repeated),
-        bounded(lpad(), Size::Padded),
-        bounded(rpad(), Size::Padded),
-        bounded(series::generate_series(), Size::Series),
-        bounded(array_repeat_udf(), Size::Elements),
-        bounded(array_resize_udf(), Size::Elements),
+        checked(repeat(), Size::Repeated),
+        checked(lpad(), Size::Padded),
+        checked(rpad(), Size::Padded),
+        checked(concat(), Size::Joined),
+        checked(replace(), Size::Replaced),
+        checked(series::generate_series(), Size::Series),
+        checked(array_repeat_udf(), Size::Elements),
+        checked(array_resize_udf(), Size::Elements),
     ]
 }
 
 /// How large a result is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Size {
+pub(super) enum Size {
+    /// All texts together.
+    Joined,
+    /// The text with each of its characters replaced.
+    Replaced,
     /// The text as often as the number says.
     Repeated,
     /// As many characters as the number says.
@@ -58,50 +62,32 @@ enum Size {
     Elements,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Bounded {
-    function: Arc<ScalarUDF>,
-    size: Size,
-}
-
-impl ScalarUDFImpl for Bounded {
-    fn name(&self) -> &str {
-        self.function.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.function.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.function.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        self.function.inner().return_type(arguments)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        self.function.return_field_from_args(arguments)
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        self.function.coerce_types(arguments)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+impl Check for Size {
+    fn call(&self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = match arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_))) {
             true => 1,
             false => arguments.number_rows,
         };
-        self.check(&arguments.args, rows)?;
-        self.function.invoke_with_args(arguments)
+        self.check(function.name(), &arguments.args, rows)?;
+        function.invoke_with_args(arguments)
     }
 }
 
-impl Bounded {
-    fn check(&self, arguments: &[ColumnarValue], rows: usize) -> Result<()> {
-        let size = match (self.size, arguments) {
+impl Size {
+    fn check(self, name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<()> {
+        let size = match (self, arguments) {
+            (Size::Joined, texts) => {
+                let texts = texts.iter().map(Numbers::lengths).collect::<Result<Vec<_>>>()?;
+                let joined = |row| texts.iter().map(|text| text.get(row)).fold(0, u64::saturating_add);
+                total(rows, |row| allowed(joined(row)))?
+            }
+            (Size::Replaced, [text, from, to]) => {
+                let [text, from, to] = [Numbers::lengths(text)?, Numbers::lengths(from)?, Numbers::lengths(to)?];
+                total(rows, |row| {
+                    let times = text.get(row) / from.get(row).max(1);
+                    Ok(text.get(row).saturating_add(times.saturating_mul(to.get(row))))
+                })?
+            }
             (Size::Repeated, [text, count]) => {
                 let (lengths, counts) = (Numbers::lengths(text)?, Numbers::of(count)?);
                 total(rows, |row| allowed(lengths.get(row).saturating_mul(counts.get(row))))?
@@ -135,13 +121,17 @@ impl Bounded {
             }
             _ => 0,
         };
-        let is_array = matches!(self.size, Size::Series | Size::Elements);
+        let is_array = matches!(self, Size::Series | Size::Elements);
         if size > BATCH_BYTES_MAX && (rows > 1 || is_array) {
-            let message = format!("the results of {} do not fit into memory", self.name());
+            let message = format!("the results of {name} do not fit into memory");
             return Err(refused(Condition::OutOfMemory, message));
         }
         Ok(())
     }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn total(rows: usize, size: impl Fn(usize) -> Result<u64>) -> Result<u64> {
@@ -173,14 +163,17 @@ impl Numbers {
         })
     }
 
-    /// How many bytes texts have.
+    /// How many bytes texts have; what is no text has few.
     fn lengths(value: &ColumnarValue) -> Result<Numbers> {
         match value {
             ColumnarValue::Scalar(value) => {
                 let bytes = value.try_as_str().flatten().map_or(0, str::len);
                 Ok(Numbers::One(i64::try_from(bytes).unwrap_or(i64::MAX)))
             }
-            ColumnarValue::Array(array) => Numbers::of(&ColumnarValue::Array(length(array.as_ref())?)),
+            ColumnarValue::Array(array) if is_text(array.data_type()) => {
+                Numbers::of(&ColumnarValue::Array(length(array.as_ref())?))
+            }
+            ColumnarValue::Array(_) => Ok(Numbers::One(0)),
         }
     }
 
@@ -205,8 +198,7 @@ mod tests {
     use super::*;
 
     fn code(size: Size, arguments: &[ColumnarValue], rows: usize) -> Option<String> {
-        let bounded = Bounded { function: repeat(), size };
-        bounded.check(arguments, rows).err().map(|error| error.find_root().to_string())
+        size.check("repeat", arguments, rows).err().map(|error| error.find_root().to_string())
     }
 
     fn number(number: i64) -> ColumnarValue {

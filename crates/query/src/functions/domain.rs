@@ -5,33 +5,31 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::functions::math;
 use datafusion::functions::string;
-use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
+use super::checked::{Check, checked};
 use super::refused;
 use crate::error::Condition;
 
 /// The functions.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
-    let bounded = |function, domain| Arc::new(ScalarUDF::from(InDomain { function, domain }));
     vec![
-        bounded(math::sqrt(), Domain::Root),
-        bounded(math::ln(), Domain::Logarithm),
-        bounded(math::log(), Domain::Logarithm),
-        bounded(math::log2(), Domain::Logarithm),
-        bounded(math::log10(), Domain::Logarithm),
-        bounded(math::exp(), Domain::Exponential),
-        bounded(math::power(), Domain::Power),
-        bounded(math::acos(), Domain::Ratio),
-        bounded(math::asin(), Domain::Ratio),
-        bounded(math::atanh(), Domain::Ratio),
-        bounded(math::acosh(), Domain::Cosine),
-        bounded(string::chr(), Domain::Character),
+        checked(math::sqrt(), Domain::Root),
+        checked(math::ln(), Domain::Logarithm),
+        checked(math::log(), Domain::Logarithm),
+        checked(math::log2(), Domain::Logarithm),
+        checked(math::log10(), Domain::Logarithm),
+        checked(math::exp(), Domain::Exponential),
+        checked(math::power(), Domain::Power),
+        checked(math::acos(), Domain::Ratio),
+        checked(math::asin(), Domain::Ratio),
+        checked(math::atanh(), Domain::Ratio),
+        checked(math::acosh(), Domain::Cosine),
+        checked(string::chr(), Domain::Character),
     ]
 }
 
@@ -54,52 +52,22 @@ enum Domain {
     Character,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct InDomain {
-    function: Arc<ScalarUDF>,
-    domain: Domain,
-}
-
-impl ScalarUDFImpl for InDomain {
-    fn name(&self) -> &str {
-        self.function.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.function.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.function.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        self.function.inner().return_type(arguments)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        self.function.return_field_from_args(arguments)
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        self.function.coerce_types(arguments)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+impl Check for Domain {
+    fn call(&self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let given = ColumnarValue::values_to_arrays(&arguments.args)?;
-        if self.domain == Domain::Character {
+        if *self == Domain::Character {
             check_characters(&given)?;
-            return self.function.invoke_with_args(arguments);
+            return function.invoke_with_args(arguments);
         }
         let given = given.iter().map(doubles).collect::<Result<Vec<_>>>()?;
-        self.domain.check_arguments(&given)?;
-        let answer = self.function.invoke_with_args(arguments)?;
+        self.check_arguments(&given)?;
+        let answer = function.invoke_with_args(arguments)?;
         let results = doubles(&answer.to_array(1)?)?;
         let is_odd = |value: &f64| !value.is_finite() || *value == 0.0;
         if results.values().iter().any(is_odd) {
             for row in (0..results.len()).filter(|row| results.is_valid(*row) && is_odd(&results.value(*row))) {
                 if let Some(given) = at(&given, row) {
-                    self.domain.check_result(&given, results.value(row))?;
+                    self.check_result(&given, results.value(row))?;
                 }
             }
         }

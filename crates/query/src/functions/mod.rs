@@ -22,11 +22,13 @@ mod bounded;
 mod by_time;
 mod bytes;
 mod cast_named;
+mod checked;
 mod compact;
 mod date_trunc;
 mod domain;
 mod drop_chunks;
 mod extract;
+pub(crate) mod float_digits;
 mod flush;
 pub(crate) mod forms;
 mod from_char;
@@ -57,6 +59,7 @@ mod series;
 mod shift;
 mod show_chunks;
 mod sleep;
+mod textcat;
 mod time_bucket;
 mod to_char;
 mod to_number;
@@ -76,6 +79,7 @@ pub(crate) use round_time::ROUND_TIME;
 pub(crate) use row_text::{RECORD, row_text};
 pub(crate) use shift::shift;
 pub(crate) use show_chunks::CHUNKS;
+pub(crate) use textcat::textcat;
 
 /// What is added to DataFusion's functions.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +135,7 @@ impl Functions {
             .chain(bounded::all())
             .chain(bytes::all())
             .chain(domain::all())
-            .chain([numeric::div()])
+            .chain([numeric::div(), textcat()])
             .chain(extract::all())
             .chain(json::all())
             .chain(from_char::all())

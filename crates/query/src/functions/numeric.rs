@@ -120,6 +120,20 @@ pub(crate) fn operation(left: &Expr, op: Operator, right: &Expr, schema: &DFSche
     Some(Expr::ScalarFunction(call))
 }
 
+/// A numeric of so many digits before and behind the point, or of as many before it as it can have.
+pub(crate) fn of_digits(whole: i16, scale: i8) -> DataType {
+    let precision = (whole + i16::from(scale)).clamp(1, DIGITS_MAX.into());
+    DataType::Decimal128(precision.unsigned_abs() as u8, scale)
+}
+
+/// The numeric that holds exact numbers of all these types; `None` when one is of no such type.
+pub(crate) fn holding<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+    let digits: Option<Vec<(u8, i8)>> = types.into_iter().map(digits).collect();
+    let digits = digits?;
+    let whole = digits.iter().map(|(precision, scale)| i16::from(*precision) - i16::from(*scale)).max()?;
+    Some(of_digits(whole, digits.iter().map(|(_, scale)| *scale).max()?))
+}
+
 /// Precision and scale of an exact number.
 fn digits(data_type: &DataType) -> Option<(u8, i8)> {
     Some(match data_type {
@@ -360,9 +374,7 @@ impl ScalarUDFImpl for Numeric {
             Operation::Quotient => DataType::Decimal128(DIGITS_MAX, s.max(t).max(QUOTIENT_SCALE)),
             Operation::Remainder => {
                 let whole = (i16::from(p) - i16::from(s)).min(i16::from(q) - i16::from(t)).max(0);
-                let scale = s.max(t);
-                let precision = (whole + i16::from(scale)).clamp(1, DIGITS_MAX.into());
-                DataType::Decimal128(precision.unsigned_abs() as u8, scale)
+                of_digits(whole, s.max(t))
             }
             Operation::Whole => DataType::Decimal128(DIGITS_MAX, 0),
         })

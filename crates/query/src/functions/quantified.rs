@@ -153,7 +153,7 @@ fn common_type(value: &DataType, array: &DataType) -> Result<DataType> {
             let common = comparison_coercion(value, element).filter(|_| !(is_text(element) && value.is_numeric()));
             match common {
                 Some(common) => Ok(common),
-                None => plan_err!("comparison is not supported between {value} and {element}"),
+                None => plan_err!("values are not compared: `{value} and {element}`"),
             }
         }
     }

@@ -1,22 +1,22 @@
 //! Puts PostgreSQL's arithmetic in the place of the library's, after types are settled and before constants are folded.
 //!
-//! Times and numerics keep the library's operators. What prunes compares columns with constants, which are folded through these functions.
+//! Floats become numerics by their digits, and -0 is 0. Times and numerics keep the library's operators. What prunes compares columns with constants, which are folded through these functions.
 
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::math;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
+use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, lit, when};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::{protect, truth};
-use crate::functions::arithmetic;
+use crate::functions::{arithmetic, float_digits, textcat};
 
 /// Integers and floats refuse what they cannot hold; casts of floats and numerics to integers round.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl AnalyzerRule for CheckArithmetic {
                 // Its parts are looked at below, with those before them.
                 LogicalPlan::Filter(_) => |expr, _| Ok(Transformed::no(expr)),
                 LogicalPlan::Join(_) => protect::protect_parts,
-                LogicalPlan::Projection(_) => {
+                LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => {
                     |expr, schema| protect::protect(expr, schema)?.transform_data(truth::as_computed)
                 }
                 _ => protect::protect,
@@ -56,6 +56,9 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is = |expr: &Expr, fits: fn(&DataType) -> bool| expr.get_type(schema).is_ok_and(|data_type| fits(&data_type));
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            if op == Operator::StringConcat && is(&left, is_text) && is(&right, is_text) {
+                return call(textcat(), vec![*left, *right]);
+            }
             let ours = arithmetic::of_operator(op).filter(|_| {
                 let data_type = type_of(&left, schema);
                 data_type.as_ref().is_some_and(is_number) && data_type == type_of(&right, schema)
@@ -94,8 +97,62 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         {
             call(arithmetic::to_real(), vec![*expr])
         }
+        Expr::Cast(Cast { expr, field }) => match field.data_type() {
+            DataType::Decimal128(precision, scale) if is(&expr, is_float) => {
+                call(float_digits::to_numeric(*precision, *scale), vec![*expr])
+            }
+            _ => Transformed::no(Expr::Cast(Cast { expr, field })),
+        },
+        other => of_one_zero(other, schema),
+    }
+}
+
+/// The library tells -0 from 0 where it looks a float up rather than comparing it.
+fn of_one_zero(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let is_of_floats = |expr: &Expr| expr.get_type(schema).is_ok_and(|data_type| is_float(&data_type));
+    let unsigned = |expr: Expr| match is_of_floats(&expr) && protect::may_be_zero(&expr) {
+        true => call(arithmetic::unsigned_zero(), vec![expr]).data,
+        false => expr,
+    };
+    match expr {
+        Expr::InList(InList { expr, list, negated })
+            if is_of_floats(&expr) && list.iter().any(protect::may_be_zero) =>
+        {
+            let list = list.into_iter().map(unsigned).collect();
+            Transformed::yes(Expr::InList(InList { expr: Box::new(unsigned(*expr)), list, negated }))
+        }
+        Expr::Case(Case { expr: Some(value), when_then_expr, else_expr }) if is_of_floats(&value) => {
+            let branches = when_then_expr.into_iter().map(|(when, then)| (Box::new(unsigned(*when)), then)).collect();
+            let expr = Some(Box::new(unsigned(*value)));
+            Transformed::yes(Expr::Case(Case { expr, when_then_expr: branches, else_expr }))
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "nullif" && call.args.iter().all(is_of_floats) => {
+            match null_if_equal(&call.args, schema) {
+                Some(case) => Transformed::yes(case),
+                None => Transformed::no(Expr::ScalarFunction(call)),
+            }
+        }
+        Expr::WindowFunction(mut window) => {
+            let keys = std::mem::take(&mut window.params.partition_by);
+            window.params.partition_by = keys.into_iter().map(unsigned).collect();
+            for sort in &mut window.params.order_by {
+                sort.expr = unsigned(std::mem::take(&mut sort.expr));
+            }
+            Transformed::yes(Expr::WindowFunction(window))
+        }
         other => Transformed::no(other),
     }
+}
+
+/// NULLIF as a comparison; `None` where the value would be another each time, or what is compared is not of one type.
+fn null_if_equal(arguments: &[Expr], schema: &DFSchema) -> Option<Expr> {
+    let [value, other] = arguments else { return None };
+    let data_type = type_of(value, schema)?;
+    if type_of(other, schema)? != data_type || value.is_volatile() {
+        return None;
+    }
+    let null = lit(ScalarValue::try_from(&data_type).ok()?);
+    when(value.clone().eq(other.clone()), null).otherwise(value.clone()).ok()
 }
 
 /// A call, or the call that `left` is with another argument.
@@ -128,6 +185,10 @@ fn call(function: Arc<ScalarUDF>, arguments: Vec<Expr>) -> Transformed<Expr> {
 
 fn is_integer(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64)
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn is_float(data_type: &DataType) -> bool {

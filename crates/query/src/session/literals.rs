@@ -11,12 +11,13 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::nullif;
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, ScalarFunction};
+use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, InSubquery, ScalarFunction, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, binary_expr, lit,
+    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Subquery, Union, binary_expr,
+    lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
@@ -217,7 +218,7 @@ fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let settled = expr.transform_up(|expr| {
         let expr = numbers::settled(narrow_one(read_beside(expr, schema)), schema)?;
         let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
-        Ok(Transformed::yes(by_value(expr, schema)))
+        Ok(Transformed::yes(by_value(beside_rows(expr, schema)?, schema)))
     });
     Ok(settled?.data)
 }
@@ -340,6 +341,34 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
         }
         other => other,
     }
+}
+
+/// The same of a value and the rows of a subquery.
+fn beside_rows(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let by_key = |value: Expr, subquery: Subquery| {
+        let rows = subquery.subquery.schema();
+        let given = Expr::Column(Column::from(rows.qualified_field(0)));
+        let has_key = |value: &Expr, schema: &DFSchema| {
+            is_jsonb(value, schema) || value.get_type(schema).is_ok_and(|data_type| is_interval(&data_type))
+        };
+        if !has_key(&value, schema) || !has_key(&given, rows) {
+            return Ok((value, subquery));
+        }
+        let key = order_key(given, rows).alias(rows.field(0).name());
+        let keys = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).project([key])?.build()?;
+        Ok::<_, DataFusionError>((order_key(value, schema), subquery.with_plan(Arc::new(keys))))
+    };
+    Ok(match expr {
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let (expr, subquery) = by_key(*expr, subquery)?;
+            Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery, negated })
+        }
+        Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+            let (expr, subquery) = by_key(*expr, subquery)?;
+            Expr::SetComparison(SetComparison { expr: Box::new(expr), subquery, op, quantifier })
+        }
+        other => other,
+    })
 }
 
 /// What a value is ordered by.

@@ -13,7 +13,7 @@ use datafusion::logical_expr::expr::{
     Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction, SetComparison,
 };
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, cast,
+    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, cast,
 };
 use datafusion::sql::sqlparser::ast::{Query, Statement as Ast, Visit, Visitor};
 
@@ -136,12 +136,11 @@ pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 /// Columns of numerics are doubles where another input of a UNION has doubles.
 pub(super) fn settled_union(inputs: Vec<Arc<LogicalPlan>>) -> Result<Vec<Arc<LogicalPlan>>> {
     let width = inputs.iter().map(|input| input.schema().fields().len()).min().unwrap_or(0);
-    let floats: Vec<Option<DataType>> = (0..width)
-        .map(|at| float_of(inputs.iter().map(|input| input.schema().field(at).data_type().clone())))
-        .collect();
+    let floats: Vec<Option<DataType>> =
+        (0..width).map(|at| float_of(inputs.iter().map(|input| type_of_column(input, at)))).collect();
     let of_input = |input: Arc<LogicalPlan>| {
         let is_to_change = |at: usize| match floats.get(at) {
-            Some(Some(float)) => is_numeric(input.schema().field(at).data_type()).then(|| float.clone()),
+            Some(Some(float)) => is_numeric(&type_of_column(&input, at)).then(|| float.clone()),
             _ => None,
         };
         if (0..width).all(|at| is_to_change(at).is_none()) {
@@ -158,6 +157,19 @@ pub(super) fn settled_union(inputs: Vec<Arc<LogicalPlan>>) -> Result<Vec<Arc<Log
         Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?)))
     };
     inputs.into_iter().map(of_input).collect()
+}
+
+/// The type that a column will have. A UNION says that of its first input until types are settled.
+fn type_of_column(plan: &LogicalPlan, at: usize) -> DataType {
+    match plan {
+        LogicalPlan::Union(union) => {
+            let types: Vec<DataType> = union.inputs.iter().map(|input| type_of_column(input, at)).collect();
+            let first = || types.iter().find(|data_type| !data_type.is_null()).cloned();
+            common_type(&types).or_else(first).unwrap_or(DataType::Null)
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => type_of_column(input, at),
+        other => other.schema().field(at).data_type().clone(),
+    }
 }
 
 /// The same of the rows of VALUES.
@@ -334,25 +346,10 @@ fn common_type(types: &[DataType]) -> Option<DataType> {
     if has(DataType::Float32) {
         return Some(DataType::Float32);
     }
-    let digits: Option<Vec<(i16, i8)>> = types.iter().filter(|data_type| !data_type.is_null()).map(digits_of).collect();
-    let digits = digits?;
-    let scale = digits.iter().map(|(_, scale)| *scale).max()?;
-    let whole = digits.iter().map(|(whole, _)| *whole).max()?;
     match types.iter().any(is_numeric) {
-        true => Some(of_digits(whole, scale)),
+        true => numeric::holding(types.iter().filter(|data_type| !data_type.is_null())),
         false => [DataType::Int64, DataType::Int32].into_iter().find(|wider| types.contains(wider)),
     }
-}
-
-/// Digits of an exact number before and behind the point.
-fn digits_of(data_type: &DataType) -> Option<(i16, i8)> {
-    Some(match data_type {
-        DataType::Decimal128(precision, scale) => (i16::from(*precision) - i16::from(*scale), *scale),
-        DataType::Int16 => (5, 0),
-        DataType::Int32 => (10, 0),
-        DataType::Int64 => (19, 0),
-        _ => return None,
-    })
 }
 
 /// The operands of an operator. Of a real and an integer, or a numeric, both are doubles.
@@ -461,13 +458,8 @@ fn rounded(mut call: ScalarFunction, schema: &DFSchema) -> Expr {
     // 9.5 is rounded to 10, which has a digit more before the point.
     let whole = i16::from(precision) - i16::from(scale) + 1;
     let number = std::mem::take(&mut call.args[0]);
-    call.args[0] = cast(number, of_digits(whole, scale));
-    cast(Expr::ScalarFunction(call), of_digits(whole, digits))
-}
-
-fn of_digits(whole: i16, scale: i8) -> DataType {
-    let precision = (whole + i16::from(scale)).clamp(1, DIGITS_MAX.into());
-    DataType::Decimal128(precision.unsigned_abs() as u8, scale)
+    call.args[0] = cast(number, numeric::of_digits(whole, scale));
+    cast(Expr::ScalarFunction(call), numeric::of_digits(whole, digits))
 }
 
 fn of_case(case: Case, schema: &DFSchema) -> Expr {

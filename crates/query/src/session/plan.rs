@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cluster::{Catalog, ReadLevel, Table};
 use datafusion::common::{DFSchemaRef, DataFusionError, ParamValues, ScalarValue};
+use datafusion::config::ConfigNonZeroUsize;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -28,9 +29,9 @@ use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, alike, array_queries, calls, lateral_rows, literals, modifiers, names, numbers,
-    ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, subqueries, tokens, using, whole_rows,
-    zoned,
+    Block, Prepared, Rows, Session, alike, array_queries, calls, large_constants, lateral_rows, literals, modifiers,
+    names, numbers, ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, subqueries, tokens, using,
+    whole_rows, zoned,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -339,13 +340,17 @@ impl Session {
         let modifiers = planned.modifiers();
         let Planned { plan, state, reads, .. } = planned;
         let parameters = parameters.to_vec();
-        let state = self.begun(state);
+        let mut state = self.begun(state);
         let runnable = self.engine.work(async move {
             let plan = match parameters.is_empty() {
                 true => plan,
                 false => plan.with_param_values(ParamValues::from(parameters))?,
             };
-            let plan = state.create_physical_plan(&plan).await?;
+            let plan = state.optimize(&plan)?;
+            let execution = &mut state.config_mut().options_mut().execution;
+            let rows = large_constants::batch_rows(&plan, execution.batch_size.get())?;
+            execution.batch_size = ConfigNonZeroUsize::try_new(rows)?;
+            let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
             Ok(Runnable { plan, context: state.task_ctx(), modifiers })
         });
         let runnable = runnable.await.map_err(|error| self.worded(error, statement))?;

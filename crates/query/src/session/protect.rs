@@ -5,11 +5,13 @@
 //! else stays as it is, so that it prunes and runs as ever.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue};
-use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction, Sort};
+use datafusion::logical_expr::expr::{AggregateFunction, BinaryExpr, Case, Cast, ScalarFunction, Sort};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, Filter, LogicalPlan, Operator, cast, lit};
 
@@ -55,17 +57,96 @@ pub(super) fn guard(plan: LogicalPlan) -> Result<LogicalPlan> {
             let parts: Vec<Expr> =
                 parts.map(|part| Ok(protect(condition(part, schema), schema)?.data)).collect::<Result<_>>()?;
             let predicate = guarded(&parts, &[&input], schema);
-            Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?))
+            let asked = predicate.column_refs().into_iter().cloned().collect();
+            let input = kept(Arc::unwrap_or_clone(input), &asked)?.data;
+            Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(input))?))
         }
         LogicalPlan::Join(mut join) => {
             if let Some(filter) = join.filter.take() {
                 let schema = merge_schema(&[&join.left, &join.right]);
-                join.filter = Some(guarded(&split_conjunction_owned(filter), &[&join.left, &join.right], &schema));
+                let filter = guarded(&split_conjunction_owned(filter), &[&join.left, &join.right], &schema);
+                let asked = filter.column_refs().into_iter().cloned().collect();
+                join.filter = Some(filter);
+                return kept_of_inputs(LogicalPlan::Join(join), &asked).data();
             }
             Ok(LogicalPlan::Join(join))
         }
         other => Ok(other),
     }
+}
+
+/// A condition over what a query below computes is asked together with the conditions of that query, so that these no longer come first. What
+/// the query computes and the condition looks at is computed for those rows only which it has.
+fn kept(plan: LogicalPlan, asked: &HashSet<Column>) -> Result<Transformed<LogicalPlan>> {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => {
+            let columns = alias.schema.columns().into_iter().zip(alias.input.schema().columns());
+            let asked = columns.filter(|(given, _)| asked.contains(given)).map(|(_, column)| column).collect();
+            kept_of_inputs(LogicalPlan::SubqueryAlias(alias), &asked)
+        }
+        LogicalPlan::Projection(mut projection) => {
+            let mut below = HashSet::new();
+            let guards = held(&projection.input);
+            let schema = projection.input.schema();
+            let mut is_changed = false;
+            for (expr, given) in projection.expr.iter_mut().zip(projection.schema.columns()) {
+                if !asked.contains(&given) {
+                    continue;
+                }
+                below.extend(expr.column_refs().into_iter().cloned());
+                let name = NamePreserver::new_for_projection().save(expr);
+                let value = expr.clone().unalias();
+                let columns = value.column_refs();
+                let guards = guards.iter().filter(|guard| is_guard(guard, &columns));
+                if let Some(only) = only_where(&value, guards, schema) {
+                    *expr = name.restore(only);
+                    is_changed = true;
+                }
+            }
+            let changed = kept_of_inputs(LogicalPlan::Projection(projection), &below)?;
+            match is_changed {
+                true => Ok(Transformed::yes(changed.data.recompute_schema()?)),
+                false => Ok(changed),
+            }
+        }
+        plan @ (LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_)) => kept_of_inputs(plan, asked),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn kept_of_inputs(plan: LogicalPlan, asked: &HashSet<Column>) -> Result<Transformed<LogicalPlan>> {
+    if asked.is_empty() {
+        return Ok(Transformed::no(plan));
+    }
+    let changed = plan.map_children(|input| kept(input, asked))?;
+    if changed.transformed { changed.map_data(LogicalPlan::recompute_schema) } else { Ok(changed) }
+}
+
+/// A value that can fail where conditions hold, and NULL elsewhere; `None` when it stays as it is.
+fn only_where<'a>(value: &Expr, conditions: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Option<Expr> {
+    if is_kept(value) || !contains(value, schema, Failing::Often) {
+        return None;
+    }
+    // A CASE has no metadata, by which json is told from text.
+    let (_, field) = value.to_field(schema).ok().filter(|(_, field)| field.metadata().is_empty())?;
+    let null = lit(ScalarValue::try_from(field.data_type()).ok()?);
+    let when_then_expr: Vec<_> =
+        conditions.map(|when| (Box::new(when.clone().is_not_true()), Box::new(null.clone()))).collect();
+    let case = Case { expr: None, when_then_expr, else_expr: Some(Box::new(value.clone())) };
+    (!case.when_then_expr.is_empty()).then_some(Expr::Case(case))
+}
+
+/// Whether it is what [`only_where`] makes of a value.
+fn is_kept(expr: &Expr) -> bool {
+    let Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(_) }) = expr else { return false };
+    // It is seen again after `truth` was there.
+    let is_guard = |when: &Expr| match when {
+        Expr::IsNotTrue(_) => true,
+        Expr::BinaryExpr(BinaryExpr { op: Operator::IsDistinctFrom, right, .. }) => **right == lit(true),
+        _ => false,
+    };
+    let is_null = |then: &Expr| matches!(then, Expr::Literal(value, _) if value.is_null());
+    when_then_expr.iter().all(|(when, then)| is_guard(when) && is_null(then))
 }
 
 fn guarded(parts: &[Expr], inputs: &[&LogicalPlan], schema: &DFSchema) -> Expr {
@@ -165,6 +246,7 @@ fn of_node(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::IsTrue(inner) => settle(Expr::IsTrue, *inner, schema),
         Expr::IsNotTrue(inner) => settle(Expr::IsNotTrue, *inner, schema),
         Expr::Case(case) => of_case(case, schema),
+        Expr::AggregateFunction(call) if call.params.filter.is_some() => of_filtered(call, schema),
         // The library looks for what rows are sorted by in the plan, as it is written.
         Expr::AggregateFunction(ref call) if sorts(&call.params.order_by, schema) => as_it_is(expr),
         Expr::WindowFunction(ref call)
@@ -185,6 +267,24 @@ fn of_node(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+/// What an aggregate takes is computed for those rows only that its FILTER lets through.
+fn of_filtered(mut call: AggregateFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let sorted = sorts(&call.params.order_by, schema);
+    if let Some(filter) = call.params.filter.as_deref() {
+        let filters: Vec<Expr> = split_conjunction(filter).into_iter().cloned().collect();
+        for argument in &mut call.params.args {
+            let filters = filters.iter().filter(|filter| is_guard(filter, &filter.column_refs()));
+            if let Some(only) = only_where(argument, filters, schema) {
+                *argument = only;
+            }
+        }
+    }
+    match sorted {
+        true => as_it_is(Expr::AggregateFunction(call)),
+        false => Transformed::yes(Expr::AggregateFunction(call)),
+    }
 }
 
 fn sorts(keys: &[Sort], schema: &DFSchema) -> bool {
@@ -365,9 +465,12 @@ fn is_refusing(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-fn may_be_zero(divisor: &Expr) -> bool {
-    match divisor {
-        Expr::Literal(value, _) => value.cast_to(&DataType::Float64).ok() == Some(ScalarValue::Float64(Some(0.0))),
+/// Whether a number is 0 for some rows, as far as is seen.
+pub(super) fn may_be_zero(number: &Expr) -> bool {
+    match number {
+        Expr::Literal(value, _) => {
+            matches!(value.cast_to(&DataType::Float64), Ok(ScalarValue::Float64(Some(value))) if value == 0.0)
+        }
         Expr::Cast(Cast { expr, .. }) => may_be_zero(expr),
         _ => true,
     }

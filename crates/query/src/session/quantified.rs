@@ -22,7 +22,7 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, Operator, Sort, Subquery,
+    Distinct, Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, Subquery,
     SubqueryAlias, binary_expr, lit, not,
 };
 use datafusion::optimizer::AnalyzerRule;
@@ -350,7 +350,8 @@ impl<'n> Marked<'n> {
         if split_conjunction(&expr).into_iter().all(is_join) {
             return Ok(expr);
         }
-        let Some(quantified) = Quantified::of(&expr) else { return self.condition(expr) };
+        let Some(mut quantified) = Quantified::of(&expr) else { return self.condition(expr) };
+        quantified.subquery = self.named_apart(&quantified.subquery)?;
         if quantified.value.exists(|part| Ok(is_subquery(part)))? || one_row(&quantified.subquery) {
             return self.condition(expr);
         }
@@ -468,7 +469,8 @@ impl<'n> Marked<'n> {
             return Ok(None);
         }
         let mut pull_up = PullUpCorrelatedExpr::new().with_exists_sub_query(condition.is_none());
-        let pulled = subquery.subquery.as_ref().clone().rewrite(&mut pull_up).data()?;
+        let asked = if condition.is_some() { self.named_apart(subquery)? } else { subquery.clone() };
+        let pulled = Arc::unwrap_or_clone(asked.subquery).rewrite(&mut pull_up).data()?;
         // Where an aggregate would have given a row of no rows, a join finds none.
         if !pull_up.can_pull_up || pull_up.pulled_up_scalar_agg {
             return Ok(None);
@@ -492,6 +494,16 @@ impl<'n> Marked<'n> {
         let plan = std::mem::take(&mut self.plan);
         self.plan = LogicalPlanBuilder::from(plan).join_on(rows, JoinType::LeftMark, Some(filter))?.build()?;
         Ok(Some(Expr::Column(Column::new(Some(name), MARK))))
+    }
+
+    /// A subquery that depends on the rows around it, with a name of its own for what it gives: the columns that it is joined by are given
+    /// beside it, and one of them may have the same.
+    fn named_apart(&self, subquery: &Subquery) -> Result<Subquery> {
+        if subquery.outer_ref_columns.is_empty() {
+            return Ok(subquery.clone());
+        }
+        let name = self.names.next(VALUE);
+        Ok(subquery.with_plan(Arc::new(first_named(subquery.subquery.as_ref().clone(), &name)?)))
     }
 
     /// A value that is computed but once for each row, since it is asked for several times.
@@ -550,6 +562,24 @@ fn is_true(expr: &Expr) -> Option<bool> {
         Expr::Literal(value, _) if value.is_null() => Some(false),
         Expr::Cast(Cast { expr, .. }) => is_true(expr),
         _ => None,
+    }
+}
+
+/// A plan whose only column has another name.
+fn first_named(plan: LogicalPlan, name: &str) -> Result<LogicalPlan> {
+    match plan {
+        LogicalPlan::Projection(projection) if projection.expr.len() == 1 => {
+            let given = projection.expr[0].clone().unalias().alias(name);
+            Ok(LogicalPlan::Projection(Projection::try_new(vec![given], projection.input)?))
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            let input = first_named(Arc::unwrap_or_clone(input), name)?;
+            Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(input))))
+        }
+        plan => {
+            let given = Expr::Column(Column::from(plan.schema().qualified_field(0))).alias(name);
+            Ok(LogicalPlan::Projection(Projection::try_new(vec![given], Arc::new(plan))?))
+        }
     }
 }
 

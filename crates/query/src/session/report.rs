@@ -331,6 +331,15 @@ fn from_text(text: &str, known: &Known) -> Report {
         let message = format!("argument of WHERE must be type boolean, not type {}", sql_type(found));
         return plain(Condition::DatatypeMismatch, message);
     }
+    let not_an_array = "op ANY/ALL (array) requires array on right side";
+    if body.contains(not_an_array) {
+        return plain(Condition::WrongObjectType, not_an_array);
+    }
+    // ANY and ALL are calls by then, and no functions for who wrote them.
+    if let Some((value, element)) = between(body, "values are not compared: `", "`").and_then(|t| t.split_once(" and "))
+    {
+        return undefined_operator(format!("{} is not compared with {}.", sql_type(value), sql_type(element)));
+    }
     if body.contains("No function matches") || body.contains("coerce") && body.contains("function") {
         let name = between(body, "unction '", "'").or_else(|| between(body, "'", "(")).unwrap_or("unknown");
         let types = between(body, "coercion from ", " to the signature");
@@ -349,13 +358,7 @@ fn from_text(text: &str, known: &Known) -> Report {
         || body.contains("not supported between")
         || body.contains("Cannot get result type")
     {
-        let mut report = plain(Condition::UndefinedFunction, "operator does not exist for these argument types");
-        report.detail = Some(first_line(body));
-        report.hint = Some(
-            "No operator matches the given name and argument types. You might need to add explicit type casts."
-                .to_owned(),
-        );
-        return report;
+        return undefined_operator(first_line(body));
     }
     if body.contains("must appear in the GROUP BY clause")
         || body.contains("could not be resolved from available columns")
@@ -384,7 +387,18 @@ fn from_text(text: &str, known: &Known) -> Report {
     if text.starts_with("Error during planning") {
         return plain(Condition::SyntaxError, first_line(body));
     }
-    plain(Condition::Internal, first_line(body))
+    let report = plain(Condition::Internal, first_line(body));
+    match body.split_once('\n') {
+        Some((_, more)) => report.detailed(more.trim().replace('\n', " ")),
+        None => report,
+    }
+}
+
+/// PostgreSQL's answer to an operator that is not there.
+fn undefined_operator(detail: String) -> Report {
+    let hint = "No operator matches the given name and argument types. You might need to add explicit type casts.";
+    let report = plain(Condition::UndefinedFunction, "operator does not exist for these argument types");
+    Report { hint: Some(hint.to_owned()), ..report }.detailed(detail)
 }
 
 /// PostgreSQL's answer to a function that is not there.

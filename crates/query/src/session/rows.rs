@@ -15,6 +15,7 @@ use super::checks::Checks;
 use super::defaults::DefaultValue;
 use super::report;
 use crate::error::{Condition, Error, Report};
+use crate::functions::float_digits;
 use crate::text::modifier::fit;
 use crate::text::{ColumnBuilder, US_PER_SECOND, Zone, write};
 
@@ -113,7 +114,10 @@ pub(crate) fn assign(array: &ArrayRef, column: &Column, zone: Zone) -> Result<Ar
                 return Err(Error::hinted(Condition::DatatypeMismatch, message, hint));
             }
             let array = &seen_from(zone, array, &wanted)?;
-            let rounded = round_for(array, &wanted)?;
+            let rounded = match wanted {
+                DataType::Decimal128(precision, scale) => float_digits::numerics(array, precision, scale)?,
+                _ => round_for(array, &wanted)?,
+            };
             let options = CastOptions { safe: false, ..CastOptions::default() };
             let cast = cast_with_options(&rounded, &wanted, &options).map_err(|error| {
                 let mut out = report::arrow(&error);

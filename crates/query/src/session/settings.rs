@@ -322,7 +322,7 @@ fn zone_named(value: &str) -> Option<Zone> {
     if let Ok(hours) = value.trim().parse::<f64>() {
         return (hours.abs() <= 15.0).then_some(Zone::Fixed((hours * 3600.0) as i32));
     }
-    Zone::parse(value)
+    Zone::named(value)
 }
 
 fn milliseconds(value: &str) -> Option<u64> {

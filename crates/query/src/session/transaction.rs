@@ -315,12 +315,14 @@ impl Session {
 
     /// Keeps the rows of a statement for the block's COMMIT, or commits them now.
     pub(crate) async fn finish_write(&mut self, writes: Writing) -> Result<(), Error> {
+        let is_keyed = writes.is_keyed();
         drop(writes);
         self.written += 1;
         match self.block {
             Block::None => self.commit_writes().await,
             // Drivers take an error that only COMMIT finds, which is Sync for them, for the end of the connection.
-            Block::Explicit { .. } | Block::Implicit => Box::pin(self.check_keys()).await,
+            Block::Explicit { .. } | Block::Implicit if is_keyed => Box::pin(self.check_keys()).await,
+            Block::Explicit { .. } | Block::Implicit => Ok(()),
         }
     }
 

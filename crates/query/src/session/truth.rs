@@ -1,4 +1,4 @@
-//! `x IS TRUE` and its kin in a list of columns, as the library computes them.
+//! `x IS TRUE` and its kin in what a plan computes, as the library computes them.
 //!
 //! It says of them that they are never NULL, and of what it computes in their place that it may be where `x` may be. An aggregate over such a column
 //! is refused then: its input is not what was planned. So they are planned as what they become.

@@ -19,6 +19,7 @@ pub(crate) use builder::parse_json;
 pub use builder::{ColumnBuilder, JSONB_VERSION, parse_scalar};
 pub(crate) use bytes::{escape, parse_bytea, parse_escape, parse_hexadecimal};
 pub use interval::parse_interval;
+pub(crate) use number::parse_decimal;
 pub use number::parse_numeric;
 pub use parameter::{numerics_of, parse_parameter};
 pub(crate) use time::{DAY_US, US_PER_SECOND};

@@ -61,7 +61,7 @@ pub(super) fn parse_boolean(text: &str) -> Result<bool, Refused> {
 ///
 /// # Errors
 /// 22P02 for other text, 22003 for a number with more than `precision` digits, NaN among them.
-pub(super) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refused> {
+pub(crate) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refused> {
     let trimmed = text.trim();
     let (negative, unsigned) = match trimmed.as_bytes() {
         [b'-', ..] => (true, &trimmed[1..]),

@@ -24,7 +24,18 @@ impl Zone {
         config.execution.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC)
     }
 
-    /// Reads a name (in any case) or an offset such as `+02`, `-05:30`. POSIX's reversed signs are not meant.
+    /// Reads what stands for the name of a zone: an offset counts hours west of UTC there, as POSIX has it, also behind letters that
+    /// name it: `-05:30` and `UTC-05:30` are east.
+    pub(crate) fn named(text: &str) -> Option<Zone> {
+        let text = text.trim();
+        let letters = text.bytes().take_while(u8::is_ascii_alphabetic).count();
+        match text.get(letters..).and_then(|offset| parse_offset(offset.as_bytes())) {
+            Some(seconds) if letters == 0 || letters > 2 => Some(Zone::Fixed(-seconds)),
+            _ => Zone::parse(text),
+        }
+    }
+
+    /// Reads a name (in any case) or an offset such as `+02`, `-05:30`, which counts hours east of UTC as those of times do.
     pub fn parse(text: &str) -> Option<Zone> {
         let text = text.trim();
         if text.eq_ignore_ascii_case("utc") || text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("gmt") {
@@ -115,6 +126,7 @@ pub(super) fn parse_offset(text: &[u8]) -> Option<i32> {
     let (hours, minutes, seconds) = match digits.len() {
         1 if digits[0].is_ascii_digit() => (i32::from(digits[0] - b'0'), 0, 0),
         2 => (two(0)?, 0, 0),
+        4 if digits[1] == b':' && digits[0].is_ascii_digit() => (i32::from(digits[0] - b'0'), two(2)?, 0),
         4 => (two(0)?, two(2)?, 0),
         5 if digits[2] == b':' => (two(0)?, two(3)?, 0),
         8 if digits[2] == b':' && digits[5] == b':' => (two(0)?, two(3)?, two(6)?),
@@ -136,6 +148,18 @@ mod tests {
         assert_eq!(new_york.to_utc(1_356_998_400_000_000), Some(1_357_016_400_000_000));
         // 2013-03-10 02:30 does not exist: read with the offset before, EST.
         assert_eq!(new_york.to_utc(1_362_882_600_000_000), Some(1_362_900_600_000_000));
+    }
+
+    #[test]
+    fn offsets_as_names_count_west() {
+        for (text, east) in
+            [("+05:30", -19_800), ("-02", 7_200), ("UTC-3", 10_800), ("gmt+05:30", -19_800), ("UTC-5:30", 19_800)]
+        {
+            assert_eq!(Zone::named(text), Some(Zone::Fixed(east)), "{text}");
+        }
+        assert_eq!(Zone::parse("+05:30"), Some(Zone::Fixed(19_800)));
+        assert_eq!(Zone::named("Etc/GMT+5").map(|zone| zone.offset_at(0)), Some(-18_000));
+        assert_eq!(Zone::named("A+5"), None);
     }
 
     #[test]

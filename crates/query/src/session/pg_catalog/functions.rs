@@ -333,7 +333,7 @@ impl Zones {
         match &self.0 {
             Some((same, zone)) if same == name => Ok(*zone),
             _ => {
-                let zone = zone_named(name).ok_or_else(|| not_recognized(name))?;
+                let zone = Zone::named(name).ok_or_else(|| not_recognized(name))?;
                 self.0 = Some((name.to_owned(), zone));
                 Ok(zone)
             }
@@ -385,14 +385,6 @@ impl ScalarUDFImpl for TimeZone {
         }
         let answers = answers.with_data_type(arguments.return_field.data_type().clone()).finish();
         Ok(ColumnarValue::Array(Arc::new(answers)))
-    }
-}
-
-/// A zone as AT TIME ZONE takes it: an offset counts west of UTC there, as POSIX has it.
-fn zone_named(name: &str) -> Option<Zone> {
-    match Zone::parse(name)? {
-        Zone::Fixed(seconds) if name.trim_start().starts_with(['+', '-']) => Some(Zone::Fixed(-seconds)),
-        zone => Some(zone),
     }
 }
 

@@ -1,0 +1,54 @@
+//! `a || b` of texts, refused where the results of a batch would not fit into memory.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::compute::kernels::concat_elements::concat_elements_utf8;
+use arrow::datatypes::DataType;
+use datafusion::common::utils::take_function_args;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+
+use super::bounded::Size;
+use super::checked::checked;
+
+static TEXTCAT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let signature = Signature::string(2, Volatility::Immutable);
+    checked(Arc::new(ScalarUDF::from(TextCat(signature))), Size::Joined)
+});
+
+/// `textcat(a, b)`, NULL where either is.
+pub(crate) fn textcat() -> Arc<ScalarUDF> {
+    Arc::clone(&TEXTCAT)
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TextCat(Signature);
+
+impl ScalarUDFImpl for TextCat {
+    fn name(&self) -> &'static str {
+        "textcat"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments[0].clone())
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let texts = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let [left, right] = take_function_args(self.name(), texts)?;
+        let (left, right) = (cast(&left, &DataType::Utf8)?, cast(&right, &DataType::Utf8)?);
+        let joined = concat_elements_utf8(left.as_string::<i32>(), right.as_string())?;
+        let joined = cast(&joined, arguments.return_field.data_type())?;
+        Ok(match is_scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&joined, 0)?),
+            false => ColumnarValue::Array(joined),
+        })
+    }
+}
