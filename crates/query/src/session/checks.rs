@@ -85,7 +85,8 @@ impl Session {
         {
             return Ok(Some(Arc::clone(checks)));
         }
-        let checks = Arc::new(self.ready_checks((&table.namespace, &table.name), &table.columns, &table.checks).await?);
+        let ready = Box::pin(self.ready_checks((&table.namespace, &table.name), &table.columns, &table.checks));
+        let checks = Arc::new(ready.await?);
         if checks.lasting {
             self.known_checks = Some((table.id, table.version, settings, Arc::clone(&checks)));
         }

@@ -287,8 +287,7 @@ impl Session {
         })
     }
 
-    /// The default of each column that needs it, computed once; NULL for the others.
-    /// What each column gets that is `needed`, in `rows` rows when that is known.
+    /// What each column gets that is `needed`, in `rows` rows when that is known. What is computed is computed once.
     async fn defaults(&self, table: &Table, needed: &[bool], rows: usize) -> Result<Vec<DefaultValue>, Error> {
         let definition = &table.definition;
         let mut defaults = Vec::with_capacity(definition.columns.len());
@@ -299,9 +298,9 @@ impl Session {
                 }
                 (Some(expression), None) if *needed => match insert::plain_default(expression) {
                     Some(value) => DefaultValue::Value(value),
-                    None => match self.each_default(expression).await? {
+                    None => match Box::pin(self.each_default(expression)).await? {
                         Some(each) => each,
-                        None => DefaultValue::Value(self.value_of(expression).await?),
+                        None => DefaultValue::Value(Box::pin(self.value_of(expression)).await?),
                     },
                 },
                 _ => DefaultValue::none(),
@@ -346,6 +345,7 @@ impl Session {
         unreachable!("the loop ends by returning")
     }
 
+    /// INSERT. What few statements need is in boxes of its own: room for all that this may wait for is made with each statement.
     async fn insert(
         &mut self,
         statement: &Statement,
@@ -380,7 +380,8 @@ impl Session {
                 self.write_batch(&table, upsert.as_ref(), batch, returned.as_mut()).await?
             }
             Source::Query(query) => {
-                let runnable = self.runnable(statement, &as_query(&query), parameters, &OneTime::default()).await?;
+                let query = as_query(&query);
+                let runnable = Box::pin(self.runnable(statement, &query, parameters, &OneTime::default())).await?;
                 let mut batches = self.start(&runnable);
                 let given = batches.schema().fields().len();
                 check_width(given, positions.len(), insert.columns.is_empty())?;
@@ -424,15 +425,9 @@ impl Session {
             return Ok(Outcome::Done(format!("INSERT 0 {rows}")));
         };
         let from = self.table_of_insert(insert).await?;
-        let answer = self
-            .returning(
-                statement,
-                Returning { table: &table, from: &from, items },
-                returned.unwrap_or_default(),
-                parameters,
-                "INSERT",
-            )
-            .await?;
+        let returning = Returning { table: &table, from: &from, items };
+        let returned = returned.unwrap_or_default();
+        let answer = Box::pin(self.returning(statement, returning, returned, parameters, "INSERT")).await?;
         self.finish_write(writes).await?;
         Ok(Outcome::Rows(answer))
     }

@@ -30,8 +30,8 @@ use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
     Block, Prepared, Rows, Session, alike, array_queries, calls, large_constants, lateral_rows, literals, modifiers,
-    names, numbers, ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, subqueries, tokens, using,
-    whole_rows, zoned,
+    names, numbers, ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, short_aliases, subqueries,
+    tokens, using, whole_rows, zoned,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -270,6 +270,7 @@ impl Session {
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         let catalog = self.visible();
+        short_aliases::spell_out(&mut ast, &catalog);
         using::spell_out(&mut ast, &catalog);
         names::name_columns(&mut ast);
         parameters::spell_out(&mut ast, &statement.declared);
@@ -302,7 +303,8 @@ impl Session {
             };
             Ok(Planned { plan, state, moment, reads, written })
         });
-        planned.await.map_err(|error| self.worded(error, statement))
+        // In a box: whoever may plan would be as large as what planning keeps, also where he does not.
+        Box::pin(planned).await.map_err(|error| self.worded(error, statement))
     }
 
     /// Plans a query with its parameters, ready to run; plans anew when a table changed meanwhile. `planned` is taken when nothing
@@ -353,7 +355,7 @@ impl Session {
             let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
             Ok(Runnable { plan, context: state.task_ctx(), modifiers })
         });
-        let runnable = runnable.await.map_err(|error| self.worded(error, statement))?;
+        let runnable = Box::pin(runnable).await.map_err(|error| self.worded(error, statement))?;
         let staleness = match reads.staleness() {
             Some(age) => format!("{}ms", age.as_millis()),
             None => "unknown".to_owned(),
@@ -478,7 +480,7 @@ impl Session {
             return Err(Error::report(Condition::SyntaxError, format!("cannot read the expression {expression}")));
         };
         let ast = statement.ast.as_deref().expect("the statement is not empty");
-        let runnable = self.runnable(statement, ast, &[], &OneTime::default()).await?;
+        let runnable = Box::pin(self.runnable(statement, ast, &[], &OneTime::default())).await?;
         let mut rows = self.start(&runnable);
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(|error| self.worded(error, statement))?;

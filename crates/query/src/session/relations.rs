@@ -174,7 +174,8 @@ impl Relations<'_> {
         Some(columns.iter().map(|column| quoted(&column.name)).collect())
     }
 
-    fn of_query(&self, query: &Query) -> Columns {
+    /// The columns of a query.
+    pub(super) fn of_query(&self, query: &Query) -> Columns {
         // Its own WITH is not looked into.
         if query.with.is_some() { None } else { self.of_body(&query.body) }
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::create_like::{self, Included};
 use super::values::{self, ConstantRows, Scanned};
-use super::{create_as_clauses, cursor_words, precedence};
+use super::{create_as_clauses, cursor_words, in_values, precedence};
 use crate::error::{Condition, Error, Report};
 
 /// One parsed statement of a message.
@@ -170,6 +170,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, E
     rewrite(&mut own)?;
     drop_only(&mut own);
     precedence::like_any(&mut own);
+    in_values::spell_out(&mut own);
     let clauses = create_as_clauses::take(&mut own);
     let like = create_like::take(&mut own);
     let fetch = cursor_words::parse(&own);
