@@ -106,29 +106,26 @@ impl ColumnType {
 
     /// The type whose field this is; `None` for any other field.
     pub fn of(field: &Field) -> Option<ColumnType> {
-        let plain = [
-            ColumnType::SmallInt,
-            ColumnType::Integer,
-            ColumnType::BigInt,
-            ColumnType::Real,
-            ColumnType::Double,
-            ColumnType::Boolean,
-            ColumnType::Text,
-            ColumnType::Bytea,
-            ColumnType::Uuid,
-            ColumnType::Date,
-            ColumnType::Time,
-            ColumnType::Timestamp,
-            ColumnType::TimestampTz,
-            ColumnType::Interval,
-        ];
-        match field.data_type() {
-            DataType::Decimal128(precision, scale) => {
-                Some(ColumnType::Numeric { precision: *precision, scale: *scale })
-            }
-            DataType::List(element) => ColumnType::of(element)?.array(),
-            data_type => ColumnType::json_of(field).or_else(|| plain.into_iter().find(|t| t.arrow() == *data_type)),
-        }
+        // Asked for each column of each entry: nothing is made to be compared.
+        Some(match field.data_type() {
+            DataType::Int16 => ColumnType::SmallInt,
+            DataType::Int32 => ColumnType::Integer,
+            DataType::Int64 => ColumnType::BigInt,
+            DataType::Float32 => ColumnType::Real,
+            DataType::Float64 => ColumnType::Double,
+            DataType::Decimal128(precision, scale) => ColumnType::Numeric { precision: *precision, scale: *scale },
+            DataType::Boolean => ColumnType::Boolean,
+            DataType::Utf8 => ColumnType::json_of(field).unwrap_or(ColumnType::Text),
+            DataType::Binary => ColumnType::Bytea,
+            DataType::FixedSizeBinary(UUID_BYTES) => ColumnType::Uuid,
+            DataType::Date32 => ColumnType::Date,
+            DataType::Time64(TimeUnit::Microsecond) => ColumnType::Time,
+            DataType::Timestamp(TimeUnit::Microsecond, None) => ColumnType::Timestamp,
+            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if **zone == *"UTC" => ColumnType::TimestampTz,
+            DataType::Interval(IntervalUnit::MonthDayNano) => ColumnType::Interval,
+            DataType::List(element) => ColumnType::of(element)?.array()?,
+            _ => return None,
+        })
     }
 
     /// Whether rows can be ordered by the column, and told apart.
@@ -166,5 +163,40 @@ impl fmt::Display for ColumnType {
             ColumnType::Interval => "interval",
             ColumnType::Array(element) => return write!(f, "{}[]", element.get()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_tells_its_type() {
+        let plain = [
+            ColumnType::SmallInt,
+            ColumnType::Integer,
+            ColumnType::BigInt,
+            ColumnType::Real,
+            ColumnType::Double,
+            ColumnType::Numeric { precision: 10, scale: 2 },
+            ColumnType::Boolean,
+            ColumnType::Text,
+            ColumnType::Bytea,
+            ColumnType::Uuid,
+            ColumnType::Json,
+            ColumnType::Jsonb,
+            ColumnType::Date,
+            ColumnType::Time,
+            ColumnType::Timestamp,
+            ColumnType::TimestampTz,
+            ColumnType::Interval,
+        ];
+        let arrays = plain.iter().filter_map(|element| element.array());
+        for column_type in plain.into_iter().chain(arrays) {
+            assert_eq!(ColumnType::of(&column_type.field("x", true)), Some(column_type));
+        }
+        for other in [DataType::UInt8, DataType::Timestamp(TimeUnit::Second, None), DataType::FixedSizeBinary(4)] {
+            assert_eq!(ColumnType::of(&Field::new("x", other, true)), None);
+        }
     }
 }

@@ -353,7 +353,8 @@ async fn a_timeout_stops_rows_on_their_way_and_a_copy() {
     let server = TestServer::start().await;
     let mut raw = Raw::connect(&server).await;
     raw.query("CREATE TABLE t (ts timestamptz NOT NULL)").await;
-    raw.query("SET statement_timeout = '200ms'").await;
+    // Long enough for the statement after them.
+    raw.query("SET statement_timeout = '1s'").await;
     for statement in [ENDLESS_ROWS, "COPY t FROM STDIN"] {
         raw.send(&[query(statement)]).await;
         let answers = raw.answers().await;

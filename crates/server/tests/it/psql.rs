@@ -291,6 +291,12 @@ async fn control_c_cancels_the_query_and_not_the_server() {
                    WHERE a.x + b.y < 0";
     let mut child = command(&server, &["-c", endless]).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    // Before it has sent the query, psql ends by the signal.
+    let runs = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%a.x + b.y < 0' AND state = 'active'";
+    let watching = server.connect().await;
+    while watching.query_one(runs, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(INTERRUPT_EVERY).await;
+    }
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.unwrap(),
