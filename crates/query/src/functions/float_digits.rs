@@ -13,7 +13,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 use crate::error::{Condition, Error, Report};
 use crate::text::parse_decimal;
 
-/// Digits behind the first of a float that are the same in every float that prints like it.
+/// How many digits behind the first one PostgreSQL keeps.
 const DOUBLE_DIGITS: usize = 14;
 const REAL_DIGITS: usize = 5;
 

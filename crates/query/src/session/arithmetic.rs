@@ -1,13 +1,14 @@
 //! Puts PostgreSQL's arithmetic in the place of the library's, after types are settled and before constants are folded.
 //!
-//! Floats become numerics by their digits, and -0 is 0. Times and numerics keep the library's operators. What prunes compares columns with constants, which are folded through these functions.
+//! Floats become numerics by their digits, and -0 is 0. Times and numerics keep the library's operators. What prunes compares columns with
+//! constants, which are folded through these functions.
 
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, JoinConstraint, Result, ScalarValue};
 use datafusion::functions::math;
 use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -42,7 +43,7 @@ impl AnalyzerRule for CheckArithmetic {
                 let protected = checked.transform_data(|expr| keep_apart(expr, &schema))?;
                 Ok(protected.update_data(|expr| name.restore(expr)))
             })?;
-            changed.map_data(|plan| protect::guard(plan.recompute_schema()?))
+            changed.map_data(|plan| protect::guard(keyed(plan).recompute_schema()?))
         });
         Ok(checked?.data)
     }
@@ -65,7 +66,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             });
             match ours {
                 Some(function) => joined(function, *left, op, *right),
-                None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+                None => of_one_zero(Expr::BinaryExpr(BinaryExpr { left, op, right }), schema),
             }
         }
         Expr::Negative(value) if is(&value, is_integer) => call(arithmetic::negate(), vec![*value]),
@@ -107,14 +108,49 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
-/// The library tells -0 from 0 where it looks a float up rather than comparing it.
+/// A join whose keys are found by their bits finds 0 by -0.
+fn keyed(plan: LogicalPlan) -> LogicalPlan {
+    match plan {
+        LogicalPlan::Join(mut join) if join.join_constraint == JoinConstraint::On => {
+            for (left, right) in &mut join.on {
+                *left = unsigned_zero(std::mem::take(left), join.left.schema());
+                *right = unsigned_zero(std::mem::take(right), join.right.schema());
+            }
+            LogicalPlan::Join(join)
+        }
+        other => other,
+    }
+}
+
+/// A float without the sign of -0; anything else stays as it is.
+pub(super) fn unsigned_zero(expr: Expr, schema: &DFSchema) -> Expr {
+    let function = arithmetic::unsigned_zero();
+    let is_done = matches!(&expr, Expr::ScalarFunction(call) if call.func.name() == function.name());
+    match !is_done && protect::may_be_zero(&expr) && expr.get_type(schema).is_ok_and(|t| is_float(&t)) {
+        true => call(function, vec![expr]).data,
+        false => expr,
+    }
+}
+
+/// The library tells -0 from 0 where it looks a float up rather than comparing it, as it may where two columns are equal.
 fn of_one_zero(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is_of_floats = |expr: &Expr| expr.get_type(schema).is_ok_and(|data_type| is_float(&data_type));
-    let unsigned = |expr: Expr| match is_of_floats(&expr) && protect::may_be_zero(&expr) {
-        true => call(arithmetic::unsigned_zero(), vec![expr]).data,
-        false => expr,
-    };
+    let unsigned = |expr: Expr| unsigned_zero(expr, schema);
+    let has_columns = |expr: &Expr| !expr.column_refs().is_empty();
     match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Eq | Operator::IsNotDistinctFrom), right })
+            if is_of_floats(&left) && has_columns(&left) && has_columns(&right) =>
+        {
+            let (left, right) = (Box::new(unsigned(*left)), Box::new(unsigned(*right)));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::AggregateFunction(mut aggregate) if aggregate.params.distinct => {
+            aggregate.params.args = aggregate.params.args.into_iter().map(unsigned).collect();
+            for sort in &mut aggregate.params.order_by {
+                sort.expr = unsigned(std::mem::take(&mut sort.expr));
+            }
+            Transformed::yes(Expr::AggregateFunction(aggregate))
+        }
         Expr::InList(InList { expr, list, negated })
             if is_of_floats(&expr) && list.iter().any(protect::may_be_zero) =>
         {

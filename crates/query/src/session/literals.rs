@@ -23,7 +23,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 use event::ColumnType;
 
-use super::{numbers, zoned};
+use super::{arithmetic, numbers, zoned};
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
 use crate::functions::{self, forms, json};
@@ -343,7 +343,7 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
     }
 }
 
-/// The same of a value and the rows of a subquery.
+/// The same of a value and the rows of a subquery, and floats without the sign of -0.
 fn beside_rows(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let by_key = |value: Expr, subquery: Subquery| {
         let rows = subquery.subquery.schema();
@@ -351,12 +351,16 @@ fn beside_rows(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         let has_key = |value: &Expr, schema: &DFSchema| {
             is_jsonb(value, schema) || value.get_type(schema).is_ok_and(|data_type| is_interval(&data_type))
         };
-        if !has_key(&value, schema) || !has_key(&given, rows) {
-            return Ok((value, subquery));
+        let (value_key, given_key) = match has_key(&value, schema) && has_key(&given, rows) {
+            true => (order_key(value, schema), order_key(given.clone(), rows)),
+            false => (arithmetic::unsigned_zero(value, schema), arithmetic::unsigned_zero(given.clone(), rows)),
+        };
+        if given_key == given {
+            return Ok((value_key, subquery));
         }
-        let key = order_key(given, rows).alias(rows.field(0).name());
+        let key = given_key.alias(rows.field(0).name());
         let keys = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).project([key])?.build()?;
-        Ok::<_, DataFusionError>((order_key(value, schema), subquery.with_plan(Arc::new(keys))))
+        Ok::<_, DataFusionError>((value_key, subquery.with_plan(Arc::new(keys))))
     };
     Ok(match expr {
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {

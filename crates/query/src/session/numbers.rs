@@ -105,6 +105,11 @@ pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_of_numbers(op) => binary(*left, op, *right, schema),
         Expr::ScalarFunction(call) => function(call, schema),
+        // Several values have one type with the first: a real keeps it beside exact numbers.
+        Expr::InList(InList { expr, list, negated }) if list.len() > 1 && is_real_beside(&expr, &list, schema) => {
+            let list = list.into_iter().map(|value| as_real(value, schema)).collect();
+            Expr::InList(InList { expr, list, negated })
+        }
         Expr::InList(InList { expr, list, negated }) => {
             let mut all = of_equals(std::iter::once(*expr).chain(list).collect(), schema).into_iter();
             match all.next() {
@@ -219,6 +224,21 @@ fn is_exact(data_type: &DataType) -> bool {
 
 fn is_double(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|data_type| data_type == DataType::Float64)
+}
+
+/// Whether a real is compared with reals, exact numbers and NULL.
+fn is_real_beside(expr: &Expr, list: &[Expr], schema: &DFSchema) -> bool {
+    let is_real = |data_type: &DataType| *data_type == DataType::Float32;
+    let fits = |data_type: DataType| is_real(&data_type) || is_exact(&data_type) || data_type.is_null();
+    expr.get_type(schema).is_ok_and(|t| is_real(&t)) && list.iter().all(|value| value.get_type(schema).is_ok_and(fits))
+}
+
+fn as_real(expr: Expr, schema: &DFSchema) -> Expr {
+    match Constant::of(&expr).map(|constant| constant.text().parse()) {
+        Some(Ok(value)) => Expr::Literal(ScalarValue::Float32(Some(value)), None),
+        _ if expr.get_type(schema).is_ok_and(|data_type| is_exact(&data_type)) => cast(expr, DataType::Float32),
+        _ => expr,
+    }
 }
 
 fn is_of_numbers(op: Operator) -> bool {
