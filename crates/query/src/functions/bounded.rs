@@ -34,14 +34,14 @@ const ELEMENT_BYTES: u64 = 8;
 /// The functions.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
     vec![
-        checked(repeat(), Size::Repeated),
-        checked(lpad(), Size::Padded),
-        checked(rpad(), Size::Padded),
-        checked(concat(), Size::Joined),
-        checked(replace(), Size::Replaced),
-        checked(series::generate_series(), Size::Series),
-        checked(array_repeat_udf(), Size::Elements),
-        checked(array_resize_udf(), Size::Elements),
+        checked(repeat(), Check::Size(Size::Repeated)),
+        checked(lpad(), Check::Size(Size::Padded)),
+        checked(rpad(), Check::Size(Size::Padded)),
+        checked(concat(), Check::Size(Size::Joined)),
+        checked(replace(), Check::Size(Size::Replaced)),
+        checked(series::generate_series(), Check::Size(Size::Series)),
+        checked(array_repeat_udf(), Check::Size(Size::Elements)),
+        checked(array_resize_udf(), Check::Size(Size::Elements)),
     ]
 }
 
@@ -62,8 +62,9 @@ pub(super) enum Size {
     Elements,
 }
 
-impl Check for Size {
-    fn call(&self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+impl Size {
+    /// Calls the function, unless its results would be too large.
+    pub(super) fn call(self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = match arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_))) {
             true => 1,
             false => arguments.number_rows,
@@ -71,9 +72,7 @@ impl Check for Size {
         self.check(function.name(), &arguments.args, rows)?;
         function.invoke_with_args(arguments)
     }
-}
 
-impl Size {
     fn check(self, name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<()> {
         let size = match (self, arguments) {
             (Size::Joined, texts) => {

@@ -1,7 +1,5 @@
 //! Functions of the library with a look at their arguments, or at what they give, around them.
 
-use std::fmt;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
@@ -10,24 +8,40 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
+use super::bounded::Size;
+use super::domain::Domain;
+
 /// What is looked at.
-pub(super) trait Check: fmt::Debug + Eq + Hash + Send + Sync + 'static {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Check {
+    /// How large the results are.
+    Size(Size),
+    /// Whether the function has a value there.
+    Domain(Domain),
+}
+
+impl Check {
     /// Calls the function, unless something is wrong.
-    fn call(&self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue>;
+    fn call(self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match self {
+            Check::Size(size) => size.call(function, arguments),
+            Check::Domain(domain) => domain.call(function, arguments),
+        }
+    }
 }
 
 /// The function with its check.
-pub(super) fn checked(function: Arc<ScalarUDF>, check: impl Check) -> Arc<ScalarUDF> {
+pub(super) fn checked(function: Arc<ScalarUDF>, check: Check) -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(Checked { function, check }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Checked<C> {
+struct Checked {
     function: Arc<ScalarUDF>,
-    check: C,
+    check: Check,
 }
 
-impl<C: Check> ScalarUDFImpl for Checked<C> {
+impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
         self.function.name()
     }

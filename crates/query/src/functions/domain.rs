@@ -18,24 +18,24 @@ use crate::error::Condition;
 /// The functions.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
     vec![
-        checked(math::sqrt(), Domain::Root),
-        checked(math::ln(), Domain::Logarithm),
-        checked(math::log(), Domain::Logarithm),
-        checked(math::log2(), Domain::Logarithm),
-        checked(math::log10(), Domain::Logarithm),
-        checked(math::exp(), Domain::Exponential),
-        checked(math::power(), Domain::Power),
-        checked(math::acos(), Domain::Ratio),
-        checked(math::asin(), Domain::Ratio),
-        checked(math::atanh(), Domain::Ratio),
-        checked(math::acosh(), Domain::Cosine),
-        checked(string::chr(), Domain::Character),
+        checked(math::sqrt(), Check::Domain(Domain::Root)),
+        checked(math::ln(), Check::Domain(Domain::Logarithm)),
+        checked(math::log(), Check::Domain(Domain::Logarithm)),
+        checked(math::log2(), Check::Domain(Domain::Logarithm)),
+        checked(math::log10(), Check::Domain(Domain::Logarithm)),
+        checked(math::exp(), Check::Domain(Domain::Exponential)),
+        checked(math::power(), Check::Domain(Domain::Power)),
+        checked(math::acos(), Check::Domain(Domain::Ratio)),
+        checked(math::asin(), Check::Domain(Domain::Ratio)),
+        checked(math::atanh(), Check::Domain(Domain::Ratio)),
+        checked(math::acosh(), Check::Domain(Domain::Cosine)),
+        checked(string::chr(), Check::Domain(Domain::Character)),
     ]
 }
 
 /// Which arguments a function takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Domain {
+pub(super) enum Domain {
     /// None below zero.
     Root,
     /// None up to zero.
@@ -52,10 +52,11 @@ enum Domain {
     Character,
 }
 
-impl Check for Domain {
-    fn call(&self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+impl Domain {
+    /// Calls the function, unless it has no value there.
+    pub(super) fn call(self, function: &ScalarUDF, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let given = ColumnarValue::values_to_arrays(&arguments.args)?;
-        if *self == Domain::Character {
+        if self == Domain::Character {
             check_characters(&given)?;
             return function.invoke_with_args(arguments);
         }
@@ -73,9 +74,7 @@ impl Check for Domain {
         }
         Ok(answer)
     }
-}
 
-impl Domain {
     /// Refuses arguments that the function does not take.
     fn check_arguments(self, given: &[Float64Array]) -> Result<()> {
         let is_suspect = |value: &f64| match self {

@@ -11,11 +11,11 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use super::bounded::Size;
-use super::checked::checked;
+use super::checked::{Check, checked};
 
 static TEXTCAT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     let signature = Signature::string(2, Volatility::Immutable);
-    checked(Arc::new(ScalarUDF::from(TextCat(signature))), Size::Joined)
+    checked(Arc::new(ScalarUDF::from(TextCat(signature))), Check::Size(Size::Joined))
 });
 
 /// `textcat(a, b)`, NULL where either is.
