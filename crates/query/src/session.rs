@@ -59,6 +59,7 @@ mod set_operations;
 mod set_show;
 mod settings;
 mod short_aliases;
+mod spelled_out;
 mod stated_keys;
 mod statement;
 mod subqueries;
@@ -77,6 +78,7 @@ mod values;
 mod versions;
 mod view;
 mod whole_rows;
+mod words;
 mod zoned;
 
 use std::collections::BTreeMap;

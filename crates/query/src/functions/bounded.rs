@@ -129,10 +129,6 @@ impl Size {
     }
 }
 
-fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
 fn total(rows: usize, size: impl Fn(usize) -> Result<u64>) -> Result<u64> {
     (0..rows).try_fold(0_u64, |all, row| Ok(all.saturating_add(size(row)?)))
 }
@@ -169,7 +165,7 @@ impl Numbers {
                 let bytes = value.try_as_str().flatten().map_or(0, str::len);
                 Ok(Numbers::One(i64::try_from(bytes).unwrap_or(i64::MAX)))
             }
-            ColumnarValue::Array(array) if is_text(array.data_type()) => {
+            ColumnarValue::Array(array) if array.data_type().is_string() => {
                 Numbers::of(&ColumnarValue::Array(length(array.as_ref())?))
             }
             ColumnarValue::Array(_) => Ok(Numbers::One(0)),
@@ -220,7 +216,20 @@ mod tests {
         let texts = ColumnarValue::Array(Arc::new(StringArray::from(vec![Some("x"), None, Some("y")])));
         let counts = |count: i64| ColumnarValue::Array(Arc::new(Int64Array::from(vec![count; 3])));
         assert_eq!(code(Size::Repeated, &[texts.clone(), counts(100 << 20)], 3), None);
-        assert!(code(Size::Repeated, &[texts, counts(130 << 20)], 3).is_some_and(|found| found.contains("memory")));
+        assert!(
+            code(Size::Repeated, &[texts.clone(), counts(130 << 20)], 3).is_some_and(|found| found.contains("memory"))
+        );
+        let long = |bytes: usize| ColumnarValue::from(ScalarValue::from("x".repeat(bytes)));
+        assert_eq!(code(Size::Joined, &[texts.clone(), long(80 << 20)], 3), None);
+        assert!(code(Size::Joined, &[texts.clone(), long(90 << 20)], 3).is_some_and(|found| found.contains("memory")));
+        assert_eq!(code(Size::Replaced, &[texts.clone(), long(1), long(120 << 20)], 3), None);
+        let replaced = code(Size::Replaced, &[texts, long(1), long(130 << 20)], 3);
+        assert!(replaced.is_some_and(|found| found.contains("memory")));
+        assert_eq!(
+            code(Size::Joined, &[number(1), long(300 << 20)], 1),
+            None,
+            "one value may be as large as PostgreSQL's"
+        );
         assert!(code(Size::Series, &[number(1), number(1 << 40)], 1).is_some());
         assert_eq!(code(Size::Series, &[number(1), number(1 << 40), number(1 << 30)], 1), None);
     }

@@ -80,14 +80,16 @@ fn of_floats<T>(
 where
     T: ArrowPrimitiveType<Native: Into<f64> + LowerExp>,
 {
-    let refused = |condition, message| Err(Box::new(Report::new(condition, message)));
     floats.try_unary(|float| {
         let wide: f64 = float.into();
         if wide.is_nan() {
-            return refused(Condition::FeatureNotSupported, "numeric does not support NaN");
+            let hint = Some("A column of double precision holds it.".to_owned());
+            let report = Report::new(Condition::FeatureNotSupported, "NaN is not supported in type numeric");
+            return Err(Box::new(Report { hint, ..report }));
         }
         if wide.is_infinite() {
-            return refused(Condition::NumericOutOfRange, "numeric field overflow");
+            let detail = format!("A field with precision {precision}, scale {scale} cannot hold an infinite value.");
+            return Err(Box::new(Report::new(Condition::NumericOutOfRange, "numeric field overflow").detailed(detail)));
         }
         parse_decimal(&format!("{float:.digits$e}"), precision, scale)
     })

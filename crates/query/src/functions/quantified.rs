@@ -142,7 +142,7 @@ fn common_type(value: &DataType, array: &DataType) -> Result<DataType> {
         DataType::Utf8 | DataType::Null => &DataType::Null,
         _ => return plan_err!("op ANY/ALL (array) requires array on right side"),
     };
-    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_text = DataType::is_string;
     match (value, element) {
         (DataType::Null, DataType::Null) => Ok(DataType::Utf8),
         (value, DataType::Null) => Ok(value.clone()),

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::compute::kernels::concat_elements::concat_elements_utf8;
+use arrow::compute::kernels::concat_elements::concat_elements_dyn;
 use arrow::datatypes::DataType;
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result, ScalarValue};
@@ -43,9 +41,7 @@ impl ScalarUDFImpl for TextCat {
         let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let texts = ColumnarValue::values_to_arrays(&arguments.args)?;
         let [left, right] = take_function_args(self.name(), texts)?;
-        let (left, right) = (cast(&left, &DataType::Utf8)?, cast(&right, &DataType::Utf8)?);
-        let joined = concat_elements_utf8(left.as_string::<i32>(), right.as_string())?;
-        let joined = cast(&joined, arguments.return_field.data_type())?;
+        let joined = concat_elements_dyn(&left, &right)?;
         Ok(match is_scalar {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&joined, 0)?),
             false => ColumnarValue::Array(joined),

@@ -57,7 +57,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let is = |expr: &Expr, fits: fn(&DataType) -> bool| expr.get_type(schema).is_ok_and(|data_type| fits(&data_type));
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            if op == Operator::StringConcat && is(&left, is_text) && is(&right, is_text) {
+            if op == Operator::StringConcat && is(&left, DataType::is_string) && is(&right, DataType::is_string) {
                 return call(textcat(), vec![*left, *right]);
             }
             let ours = arithmetic::of_operator(op).filter(|_| {
@@ -221,10 +221,6 @@ fn call(function: Arc<ScalarUDF>, arguments: Vec<Expr>) -> Transformed<Expr> {
 
 fn is_integer(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64)
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn is_float(data_type: &DataType) -> bool {

@@ -4,6 +4,8 @@
 use datafusion::sql::sqlparser::ast::{ColumnDef, DataType, Ident, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::words::{is_blank, is_word, significant};
+
 /// What was taken out.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Clauses {
@@ -26,12 +28,12 @@ impl Clauses {
 /// Takes the clauses out of the tokens of a statement; `None` when it is no CREATE TABLE AS.
 pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Option<Clauses> {
     let first = tokens.iter().find(|token| !is_blank(token))?;
-    if !is(first, "CREATE") {
+    if !is_word(&first.token, "CREATE") {
         return None;
     }
-    let significant: Vec<usize> = (0..tokens.len()).filter(|at| !is_blank(&tokens[*at])).collect();
+    let significant = significant(tokens);
     let token = |at: usize| significant.get(at).map(|at| &tokens[*at]);
-    let says = |at: usize, word: &str| token(at).is_some_and(|token| is(token, word));
+    let says = |at: usize, word: &str| token(at).is_some_and(|token| is_word(&token.token, word));
     let mut at = 1;
     while ["GLOBAL", "LOCAL", "TEMP", "TEMPORARY", "UNLOGGED"].iter().any(|word| says(at, word)) {
         at += 1;
@@ -111,17 +113,8 @@ fn outer_as(significant: &[usize], tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::RParen => depth = depth.saturating_sub(1),
             _ => {}
         }
-        depth == 0 && is(&tokens[*at], "AS")
+        depth == 0 && is_word(&tokens[*at].token, "AS")
     })
-}
-
-fn is_blank(token: &TokenWithSpan) -> bool {
-    matches!(token.token, Token::Whitespace(_) | Token::EOF)
-}
-
-/// Whether a token is that word, not quoted.
-fn is(token: &TokenWithSpan, word: &str) -> bool {
-    matches!(&token.token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use event::{Column, ColumnType, Compression, Dedup, IdentityKind, Modifier, Tabl
 
 use super::ddl::relation;
 use super::keys::quoted;
+use super::words::{is_word, significant};
 use super::{Session, statement};
 use crate::error::{Condition, Error};
 
@@ -42,8 +43,8 @@ impl Like {
 
 /// Takes the clause out of the tokens of a CREATE TABLE; `None` when there is none at the beginning of its list.
 pub(super) fn take(tokens: &mut Vec<TokenWithSpan>) -> Option<Like> {
-    let significant: Vec<usize> = (0..tokens.len()).filter(|at| !is_blank(&tokens[*at])).collect();
-    let says = |at: usize, word: &str| significant.get(at).is_some_and(|at| is(&tokens[*at], word));
+    let significant = significant(tokens);
+    let says = |at: usize, word: &str| significant.get(at).is_some_and(|at| is_word(&tokens[*at].token, word));
     if !says(0, "CREATE") {
         return None;
     }
@@ -99,14 +100,6 @@ impl Included {
         }
         Some(())
     }
-}
-
-fn is_blank(token: &TokenWithSpan) -> bool {
-    matches!(token.token, Token::Whitespace(_) | Token::EOF)
-}
-
-fn is(token: &TokenWithSpan, word: &str) -> bool {
-    matches!(&token.token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 impl Session {

@@ -3,21 +3,22 @@
 use datafusion::sql::sqlparser::ast::{FetchDirection, FetchPosition, Ident, Statement, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::words::{is_blank, is_word};
+
 /// What FETCH or MOVE says, as a FETCH, and whether it is a MOVE; `None` for other statements, and for what the stock parser is to refuse.
 pub(super) fn parse(tokens: &[TokenWithSpan]) -> Option<(Statement, bool)> {
-    let tokens: Vec<&Token> =
-        tokens.iter().map(|token| &token.token).filter(|t| !matches!(t, Token::Whitespace(_) | Token::EOF)).collect();
+    let tokens: Vec<&Token> = tokens.iter().filter(|token| !is_blank(token)).map(|token| &token.token).collect();
     let (first, mut rest) = tokens.split_first()?;
-    let moves = is(first, "MOVE");
-    if !moves && !is(first, "FETCH") {
+    let moves = is_word(first, "MOVE");
+    if !moves && !is_word(first, "FETCH") {
         return None;
     }
     let direction = direction(&mut rest);
     let position = match rest.first() {
-        Some(word) if is(word, "IN") => FetchPosition::In,
+        Some(word) if is_word(word, "IN") => FetchPosition::In,
         _ => FetchPosition::From,
     };
-    if rest.len() > 1 && ["FROM", "IN"].iter().any(|word| is(rest[0], word)) {
+    if rest.len() > 1 && ["FROM", "IN"].iter().any(|word| is_word(rest[0], word)) {
         rest = &rest[1..];
     }
     let [Token::Word(name)] = rest else { return None };
@@ -45,8 +46,8 @@ fn direction(rest: &mut &[&Token]) -> FetchDirection {
         ("RELATIVE", Some((limit, taken))) => (FetchDirection::Relative { limit }, 1 + taken),
         ("FORWARD", Some((limit, taken))) => (FetchDirection::Forward { limit: Some(limit) }, 1 + taken),
         ("BACKWARD", Some((limit, taken))) => (FetchDirection::Backward { limit: Some(limit) }, 1 + taken),
-        ("FORWARD", None) if is(after[0], "ALL") && after.len() > 1 => (FetchDirection::ForwardAll, 2),
-        ("BACKWARD", None) if is(after[0], "ALL") && after.len() > 1 => (FetchDirection::BackwardAll, 2),
+        ("FORWARD", None) if is_word(after[0], "ALL") && after.len() > 1 => (FetchDirection::ForwardAll, 2),
+        ("BACKWARD", None) if is_word(after[0], "ALL") && after.len() > 1 => (FetchDirection::BackwardAll, 2),
         ("FORWARD", None) => (FetchDirection::Forward { limit: None }, 1),
         ("BACKWARD", None) => (FetchDirection::Backward { limit: None }, 1),
         _ => match number(rest) {
@@ -69,10 +70,6 @@ fn number(tokens: &[&Token]) -> Option<(ValueWithSpan, usize)> {
     let signed = usize::from(!matches!(tokens[0], Token::Number(..)));
     digits.parse::<i64>().ok()?;
     Some((Value::Number(format!("{sign}{digits}"), false).into(), 1 + signed))
-}
-
-fn is(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

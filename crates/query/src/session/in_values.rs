@@ -1,17 +1,16 @@
 //! `x IN (VALUES (1), (2))` is `x IN (SELECT * FROM (VALUES (1), (2)) v)`; the parser takes VALUES for a function there.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::words::{is_word, significant};
 
 /// What the rows are called.
 const ROWS: &str = "values";
 
 /// Writes such lists as the queries that they are.
 pub(super) fn spell_out(tokens: &mut Vec<TokenWithSpan>) {
-    let words: Vec<usize> = (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
-    let is = |at: usize, word: &str| match &tokens[at].token {
-        Token::Word(Word { value, quote_style: None, .. }) => value.eq_ignore_ascii_case(word),
-        _ => false,
-    };
+    let words = significant(tokens);
+    let is = |at: usize, word: &str| is_word(&tokens[at].token, word);
     let lists: Vec<usize> = words
         .windows(3)
         .filter(|triple| is(triple[0], "IN") && tokens[triple[1]].token == Token::LParen && is(triple[2], "VALUES"))

@@ -140,7 +140,7 @@ fn external(error: Error) -> DataFusionError {
 
 /// What casts one type to another where the library cannot, or does otherwise.
 fn cast_function(from: &Field, to: &Field) -> Option<Arc<ScalarUDF>> {
-    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_text = DataType::is_string;
     let json = ColumnType::json_of(to);
     if json.is_some() && json == ColumnType::json_of(from) {
         return None;

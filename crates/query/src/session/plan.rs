@@ -29,9 +29,8 @@ use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, alike, array_queries, calls, large_constants, lateral_rows, literals, modifiers,
-    names, numbers, ordered_rows, parameters, pg_catalog, result_modifiers, set_operations, short_aliases, subqueries,
-    tokens, using, whole_rows, zoned,
+    Block, Prepared, Rows, Session, large_constants, lateral_rows, literals, names, numbers, parameters,
+    result_modifiers, set_operations, spelled_out, tokens, whole_rows,
 };
 use crate::error::{Condition, Error};
 use crate::run::ResultStream;
@@ -266,24 +265,11 @@ impl Session {
     pub(super) async fn planned_over(
         &self,
         statement: &super::Statement,
-        mut ast: Ast,
+        ast: Ast,
         reads: Arc<Reads>,
     ) -> Result<Planned, Error> {
         let catalog = self.visible();
-        short_aliases::spell_out(&mut ast, &catalog);
-        using::spell_out(&mut ast, &catalog);
-        names::name_columns(&mut ast);
-        parameters::spell_out(&mut ast, &statement.declared);
-        whole_rows::spell_out(&mut ast, &catalog);
-        array_queries::spell_out(&mut ast);
-        ordered_rows::ask_for_order(&mut ast);
-        calls::rewrite(&mut ast)?;
-        subqueries::settle(&mut ast);
-        let written = result_modifiers::written(&ast);
-        modifiers::apply(&mut ast)?;
-        alike::tell_apart(&mut ast);
-        zoned::cut_off_in_zone(&mut ast);
-        let ast = pg_catalog::rewrite(ast, &statement.text, &catalog)?;
+        let (ast, written) = spelled_out::spelled_out(ast, &statement.text, &statement.declared, &catalog)?;
         let (mut state, list) = self.state_over(Arc::clone(&reads));
         numbers::read_as_meant(&mut state, &ast);
         let moment = self.moment();

@@ -4,12 +4,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator, Value, VisitMut, VisitorMut};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::words::{is_word, significant};
 
 /// Puts the operators of a statement that was parsed from such tokens where they belong.
 pub(super) fn settle(statement: &mut Statement, tokens: &[TokenWithSpan]) {
-    let is =
-        |token: &TokenWithSpan, word: &str| named(&token.token).is_some_and(|name| name.eq_ignore_ascii_case(word));
+    let is = |token: &TokenWithSpan, word: &str| is_word(&token.token, word);
     if tokens.iter().any(|token| is(token, "DISTINCT")) && tokens.iter().any(|token| is(token, "IS")) {
         let _all = VisitMut::visit(statement, &mut Operators);
     }
@@ -17,8 +18,8 @@ pub(super) fn settle(statement: &mut Statement, tokens: &[TokenWithSpan]) {
 
 /// `LIKE ANY (`, `NOT ILIKE ALL (` and their like as the operators that they are.
 pub(super) fn like_any(tokens: &mut Vec<TokenWithSpan>) {
-    let words: Vec<usize> = (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
-    let is = |at: usize, word: &str| named(&tokens[at].token).is_some_and(|name| name.eq_ignore_ascii_case(word));
+    let words = significant(tokens);
+    let is = |at: usize, word: &str| is_word(&tokens[at].token, word);
     let mut operators = Vec::new();
     for (place, triple) in words.windows(3).enumerate() {
         let [like, any, open] = *triple else { continue };
@@ -38,14 +39,6 @@ pub(super) fn like_any(tokens: &mut Vec<TokenWithSpan>) {
     for (from, to, operator) in operators.into_iter().rev() {
         let span = tokens[from].span;
         tokens.splice(from..=to, [TokenWithSpan::new(operator, span)]);
-    }
-}
-
-/// A word that is not quoted.
-fn named(token: &Token) -> Option<&str> {
-    match token {
-        Token::Word(Word { value, quote_style: None, .. }) => Some(value),
-        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Where a side can fail, a CASE that gives numbers takes the place: its branches are computed for those rows only that come to them. Everything
 //! else stays as it is, so that it prunes and runs as ever.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -86,14 +87,17 @@ fn kept(plan: LogicalPlan, asked: &HashSet<Column>) -> Result<Transformed<Logica
         }
         LogicalPlan::Projection(mut projection) => {
             let mut below = HashSet::new();
-            let guards = held(&projection.input);
             let schema = projection.input.schema();
+            let guards = LazyCell::new(|| held(&projection.input));
             let mut is_changed = false;
             for (expr, given) in projection.expr.iter_mut().zip(projection.schema.columns()) {
                 if !asked.contains(&given) {
                     continue;
                 }
                 below.extend(expr.column_refs().into_iter().cloned());
+                if !contains(expr, schema, Failing::Often) {
+                    continue;
+                }
                 let name = NamePreserver::new_for_projection().save(expr);
                 let value = expr.clone().unalias();
                 let columns = value.column_refs();
@@ -455,10 +459,9 @@ fn can_fail(expr: &Expr, schema: &DFSchema, failing: Failing) -> bool {
 
 /// Whether a cast refuses some values.
 fn is_refusing(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Decimal128, Float32, Float64, Int16, Int32, Int64, LargeUtf8, Utf8, Utf8View};
-    let is_text = |data_type: &DataType| matches!(data_type, Utf8 | LargeUtf8 | Utf8View);
+    use DataType::{Decimal128, Float32, Float64, Int16, Int32, Int64};
     match (from, to) {
-        (from, to) if is_text(from) => !is_text(to),
+        (from, to) if from.is_string() => !to.is_string(),
         (Int64, Int32 | Int16) | (Int32, Int16) => true,
         (Float32 | Float64 | Decimal128(..), Int64 | Int32 | Int16) => true,
         _ => false,

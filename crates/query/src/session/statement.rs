@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::create_like::{self, Included};
 use super::values::{self, ConstantRows, Scanned};
+use super::words::{is_blank, is_word, significant};
 use super::{create_as_clauses, cursor_words, in_values, precedence};
 use crate::error::{Condition, Error, Report};
 
@@ -156,10 +157,6 @@ fn end_token() -> TokenWithSpan {
     TokenWithSpan::wrap(Token::EOF)
 }
 
-fn is_blank(token: &TokenWithSpan) -> bool {
-    matches!(token.token, Token::Whitespace(_) | Token::EOF)
-}
-
 fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Option<Statement>, Error> {
     let Some(first) = tokens.iter().find(|token| !is_blank(token)) else { return Ok(None) };
     let last = tokens.iter().rfind(|token| !is_blank(token)).unwrap_or(first);
@@ -268,11 +265,8 @@ fn rewrite(tokens: &mut Vec<TokenWithSpan>) -> Result<(), Error> {
 
 /// `FROM ONLY t` is FROM t: no table inherits from another.
 fn drop_only(tokens: &mut Vec<TokenWithSpan>) {
-    let significant: Vec<usize> = (0..tokens.len()).filter(|at| !is_blank(&tokens[*at])).collect();
-    let is = |at: usize, word: &str| match &tokens[at].token {
-        Token::Word(found) => found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word),
-        _ => false,
-    };
+    let significant = significant(tokens);
+    let is = |at: usize, word: &str| is_word(&tokens[at].token, word);
     let before = ["FROM", "UPDATE", "JOIN"];
     let is_only = |triple: &&[usize]| match **triple {
         [first, only, name] => {

@@ -17,7 +17,10 @@ use futures::future::BoxFuture;
 use super::ddl::{folded, relation};
 use super::plan::REPLANS_MAX;
 use super::report::nearest;
-use super::{Block, Outcome, Session, modifier_of, names, pg_catalog, result_modifiers, statement};
+use super::{
+    Block, Outcome, Session, lateral_rows, literals, modifier_of, names, numbers, pg_catalog, result_modifiers,
+    spelled_out, statement,
+};
 use crate::error::{Condition, Error};
 use crate::table::StatementCatalog;
 
@@ -276,24 +279,14 @@ async fn plan(
     let mut parsed = statement::parse(&view.query).map_err(in_plan)?;
     let ast = parsed.pop().and_then(|parsed| parsed.ast);
     let Some(ast) = ast else { return Err(DataFusionError::Internal("a view is a query".to_owned())) };
-    let mut ast = Arc::unwrap_or_clone(ast);
-    super::using::spell_out(&mut ast, catalog);
-    names::name_columns(&mut ast);
-    super::whole_rows::spell_out(&mut ast, catalog);
-    super::array_queries::spell_out(&mut ast);
-    super::ordered_rows::ask_for_order(&mut ast);
-    super::calls::rewrite(&mut ast).map_err(in_plan)?;
-    super::subqueries::settle(&mut ast);
-    super::modifiers::apply(&mut ast).map_err(in_plan)?;
-    super::alike::tell_apart(&mut ast);
-    super::zoned::cut_off_in_zone(&mut ast);
-    let ast = pg_catalog::rewrite(ast, &view.query, catalog).map_err(in_plan)?;
+    let (ast, _) = spelled_out::spelled_out(Arc::unwrap_or_clone(ast), &view.query, &[], catalog).map_err(in_plan)?;
     let mut own = state.clone();
-    super::numbers::read_as_meant(&mut own, &ast);
+    numbers::read_as_meant(&mut own, &ast);
     let statement = DfStatement::Statement(Box::new(ast));
     add_views(state, list, catalog, &statement, depth + 1).await?;
     let plan = own.statement_to_plan(statement).await?;
-    let plan = super::literals::narrow(super::lateral_rows::flatten(plan)?)?;
+    // What set operations count is counted where the view is read.
+    let plan = literals::narrow(lateral_rows::flatten(plan)?)?;
     // The columns of the day it was made, whatever its tables have by now.
     let given = plan.schema().columns();
     let columns = view.outputs.iter().zip(&view.columns).map(|(output, column)| {

@@ -12,6 +12,8 @@ use tokio::process::Command;
 
 use crate::TestServer;
 
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(20);
 /// Between two tries of Ctrl-C: psql may not have sent its query yet.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(200);
 
@@ -295,7 +297,7 @@ async fn control_c_cancels_the_query_and_not_the_server() {
     let runs = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%a.x + b.y < 0' AND state = 'active'";
     let watching = server.connect().await;
     while watching.query_one(runs, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::time::sleep(INTERRUPT_EVERY).await;
+        tokio::time::sleep(POLL).await;
     }
     let status = loop {
         tokio::select! {
