@@ -2,6 +2,7 @@
 //!
 //! Messages are bytes of our own (see `message`); gRPC gives connections that are kept alive, streams with back-pressure, and TLS.
 
+mod arrivals;
 mod calls;
 
 use std::collections::BTreeMap;
@@ -29,9 +30,10 @@ use tonic::codegen::Service;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::arrivals::Refusals;
 use self::calls::{CallsMethod, Line, NumberedCodec, Unanswered};
 use crate::door::Door;
 use crate::proof::Proof;
@@ -76,6 +78,8 @@ struct Opened {
     line: Option<Arc<Line>>,
     /// When it failed, and why: so it has for all who have waited for it.
     failed: Option<(Instant, TransportError)>,
+    /// Whether one ever succeeded.
+    is_known: bool,
 }
 
 /// The gRPC transport of one node.
@@ -88,6 +92,7 @@ pub struct GrpcTransport {
     channels: Mutex<BTreeMap<(String, Lane), Channel>>,
     lines: Mutex<BTreeMap<(String, Lane), Arc<Slot>>>,
     server: Mutex<Option<AbortOnDropHandle<()>>>,
+    refusals: Arc<Refusals>,
 }
 
 impl GrpcTransport {
@@ -101,6 +106,7 @@ impl GrpcTransport {
             channels: Mutex::default(),
             lines: Mutex::default(),
             server: Mutex::default(),
+            refusals: Arc::default(),
         }
     }
 
@@ -121,10 +127,19 @@ impl GrpcTransport {
         if let Some((_, error)) = opened.failed.as_ref().filter(|(failed, _)| *failed >= begun) {
             return Err(error.clone());
         }
-        let line = self.open_line(address, lane).await;
+        let line = match self.open_line(address, lane).await {
+            Err(TransportError::Unreachable { address, reason }) if !opened.is_known => {
+                let reason = arrivals::explained(reason, self.tls.is_some());
+                Err(TransportError::Unreachable { address, reason })
+            }
+            line => line,
+        };
         *opened = match &line {
-            Ok(line) => Opened { line: Some(Arc::clone(line)), failed: None },
-            Err(error) => Opened { line: None, failed: Some((Instant::now(), error.clone())) },
+            Ok(line) => Opened { line: Some(Arc::clone(line)), failed: None, is_known: true },
+            Err(error) => {
+                let failed = Some((Instant::now(), error.clone()));
+                Opened { line: None, failed, is_known: opened.is_known }
+            }
         };
         line
     }
@@ -174,26 +189,28 @@ impl GrpcTransport {
 impl Transport for GrpcTransport {
     async fn serve(&self, door: Door) {
         let Some(listener) = self.listener.lock().take() else { return };
-        let mut server = Server::builder()
+        let server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        if let Some(tls) = &self.tls {
-            let config = ServerTlsConfig::new()
-                .identity(Identity::from_pem(&tls.certificate, &tls.key))
-                .client_ca_root(Certificate::from_pem(&tls.authority));
-            server = match server.tls_config(config) {
-                Ok(server) => server,
-                Err(error) => {
-                    tracing::error!(%error, "the certificates between nodes cannot be used");
-                    return;
-                }
-            };
-        }
+        let acceptor = match self.tls.as_ref().map(arrivals::acceptor).transpose() {
+            Ok(acceptor) => acceptor,
+            Err(error) => {
+                tracing::error!(%error, "the certificates between nodes cannot be used");
+                return;
+            }
+        };
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let (service, refusals) = (PeerService { door }, Arc::clone(&self.refusals));
         let serving = self.runtime.spawn(async move {
-            if let Err(error) = server.serve_with_incoming(PeerService { door }, incoming).await {
+            let served = match acceptor {
+                Some(acceptor) => {
+                    server.serve_with_incoming(service, arrivals::encrypted(incoming, acceptor, refusals)).await
+                }
+                None => server.serve_with_incoming(service, arrivals::plain(incoming, refusals)).await,
+            };
+            if let Err(error) = served {
                 tracing::error!(%error, "other nodes are not served any more");
             }
         });
@@ -370,9 +387,10 @@ impl Decoder for BytesCodec {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use futures::future::join_all;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use tokio::runtime::Runtime;
 
     use super::*;
@@ -380,7 +398,56 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(20);
 
     fn transport(listener: TcpListener) -> GrpcTransport {
-        GrpcTransport::new(listener, Handle::current(), Handle::current(), None)
+        transport_with(listener, None)
+    }
+
+    fn transport_with(listener: TcpListener, tls: Option<TlsMaterial>) -> GrpcTransport {
+        GrpcTransport::new(listener, Handle::current(), Handle::current(), tls)
+    }
+
+    /// A certificate for a node, signed by an authority of its own.
+    fn material() -> TlsMaterial {
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let signed = authority.self_signed(&key).unwrap();
+        let (issuer, own) = (Issuer::new(authority, key), KeyPair::generate().unwrap());
+        let node = CertificateParams::new(vec![CERTIFICATE_NAME.to_owned()]).unwrap();
+        let certificate = node.signed_by(&own, &issuer).unwrap().pem();
+        TlsMaterial { authority: signed.pem(), certificate, key: own.serialize_pem() }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn both_sides_tell_why_a_node_is_not_let_in() {
+        let (known, other) = (material(), material());
+        // What they have: who serves, and who calls.
+        for (serves, calls, told_there, told_here) in [
+            (Some(&known), Some(&known), None, None),
+            (None, None, None, None),
+            (Some(&known), None, Some("it shows no certificate"), Some("it may want to see a certificate")),
+            (None, Some(&known), Some("it wants to see a certificate"), Some("it may have no certificates")),
+            (Some(&known), Some(&other), Some("different authorities"), Some("different authorities")),
+        ] {
+            let listener = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+            let (there, here) = (listener().await, listener().await);
+            let (address, own) = (there.local_addr().unwrap(), Ipv4Addr::LOCALHOST.into());
+            let there = transport_with(there, serves.cloned());
+            there.serve(Door::default()).await;
+            let here = transport_with(here, calls.cloned());
+            for _ in 0..3 {
+                let answer = ask(&here, address, 7).await;
+                match told_here {
+                    None => answer.unwrap(),
+                    Some(expected) => {
+                        let said = answer.unwrap_err().to_string();
+                        assert!(said.contains(expected), "{said}");
+                    }
+                }
+            }
+            let told = there.refusals.of(own);
+            assert_eq!(told.is_empty(), told_there.is_none(), "{told:?}");
+            assert!(told.iter().all(|told| told.contains(told_there.unwrap_or_default())), "{told:?}");
+        }
     }
 
     /// Serves a node that has not started, on threads that end with it.

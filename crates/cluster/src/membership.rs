@@ -5,6 +5,7 @@
 //! second or fourth one would only be one more that must not fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use event::{GroupId, NodeId, limits};
 use replication::{Group, GroupStatus, Peer, StateMachine};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::command::{CatalogCommand, CatalogOutcome, Refusal};
 use crate::catalog::{Catalog, NodeRecord};
@@ -29,6 +30,8 @@ use crate::transport::Lane;
 const TICK: Duration = Duration::from_millis(500);
 /// Between two tries to join.
 const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// Why it does not succeed is told this often.
+const JOIN_TOLD_EVERY: Duration = Duration::from_secs(30);
 /// How long one try to join may take.
 const JOIN_WAIT: Duration = Duration::from_secs(30);
 /// How long a leader may take to give up its group.
@@ -121,7 +124,7 @@ pub struct NodeStatus {
 /// [`Error::NotInState`] when one of them says that it never will.
 pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining) -> Result<Joined, Error> {
     let request = Request::Join { node: to_json(joining) };
-    let mut told = false;
+    let mut told: BTreeMap<(&str, String), Instant> = BTreeMap::new();
     loop {
         for seed in seeds {
             match network.ask(seed, &request, JOIN_WAIT).await {
@@ -132,11 +135,14 @@ pub(crate) async fn join(network: &Network, seeds: &[String], joining: &Joining)
                 Err(CallError::Refused(Refused::NotInState { reason, hint })) => {
                     return Err(Error::NotInState { reason, hint });
                 }
-                Err(error) if !told => {
-                    told = true;
-                    tracing::warn!(seed, %error, "could not join the cluster; trying again until it works");
+                Err(error) => {
+                    let (now, reason) = (Instant::now(), error.to_string());
+                    let key = (seed.as_str(), reason.clone());
+                    if told.get(&key).is_none_or(|at| now.duration_since(*at) >= JOIN_TOLD_EVERY) {
+                        tracing::warn!(seed, reason, "could not join the cluster; trying again until it works");
+                        told.insert(key, now);
+                    }
                 }
-                Err(error) => tracing::debug!(seed, %error, "could not join the cluster"),
             }
         }
         tokio::time::sleep(JOIN_RETRY).await;
@@ -195,6 +201,17 @@ enum Change {
     Learn(NodeId),
     Vote(BTreeSet<NodeId>),
     Remove(BTreeSet<NodeId>),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let several = |nodes: &BTreeSet<NodeId>| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Change::Learn(node) => write!(f, "node {node} follows without a vote"),
+            Change::Vote(nodes) => write!(f, "those vote: {}", several(nodes)),
+            Change::Remove(nodes) => write!(f, "those follow no more: {}", several(nodes)),
+        }
+    }
 }
 
 /// How many of so many nodes vote where so many voters are wanted: an odd number.
@@ -343,7 +360,7 @@ impl Node {
         let nodes = &catalog.nodes;
         let (ids, wanted) = (nodes.keys().copied().collect(), catalog.voters_wanted(group.id()));
         let Some(change) = next_change(&group.status(), self.identity.node, &ids, wanted) else { return Ok(()) };
-        tracing::info!(group = %group.id(), ?change, "changing the members of a group");
+        tracing::info!(group = %group.id(), %change, "changing the members of a group");
         match change {
             Change::Learn(node) => {
                 let address = nodes.get(&node).map(|record| record.address.clone()).unwrap_or_default();

@@ -157,6 +157,13 @@ impl CheckpointFile {
         self.room.clone()
     }
 
+    /// The checkpoint that a process before has left, durable from now on: that one may have ended between the rename and the sync after it, and
+    /// what a checkpoint contains is purged from the log.
+    pub(crate) async fn recover(&self) -> Result<Option<Checkpoint>, Error> {
+        self.disk.sync_dir(&self.dir).await.map_err(|e| self.error("recover", e))?;
+        self.read().await
+    }
+
     /// The checkpoint, `None` when none was ever written.
     pub(crate) async fn read(&self) -> Result<Option<Checkpoint>, Error> {
         match self.read_bytes().await {
@@ -254,6 +261,7 @@ mod tests {
     use bytes::Bytes;
     use event::GroupId;
     use openraft::Membership;
+    use storage::disk::Frozen;
     use storage::{Disk, SimulatedDisk};
 
     use super::{Checkpoint, CheckpointFile};
@@ -281,6 +289,31 @@ mod tests {
         assert_eq!(file.read().await?.map(|checkpoint| checkpoint.meta.last.index), Some(60));
         file.write(61, checkpoint(61).encode()).await?;
         assert_eq!(file.read().await?.map(|checkpoint| checkpoint.meta.last.index), Some(61));
+        Ok(())
+    }
+    #[tokio::test]
+    async fn a_checkpoint_that_is_found_stays_whether_its_rename_was_synced_or_not() -> Result<(), storage::Error> {
+        for seed in 0..16 {
+            let first = Arc::new(SimulatedDisk::new(seed));
+            for dir in ["groups", "tmp"] {
+                first.create_dir_all(dir).await.expect("a new disk has room");
+            }
+            let file = |disk: &Arc<SimulatedDisk>| {
+                let disk: Arc<dyn Disk> = disk.clone();
+                CheckpointFile::new(disk, "groups", "tmp", GroupId(2))
+            };
+            file(&first).write(39, checkpoint(39).encode()).await?;
+            // The file is synced, and then its directory is not.
+            first.freeze_at_sync(first.syncs() + 2, Frozen::Fail);
+            let failed = file(&first).write(60, checkpoint(60).encode()).await;
+            assert!(failed.is_err(), "{failed:?}");
+
+            let second = Arc::new(first.restart(seed));
+            let found = file(&second).recover().await?.map(|checkpoint| checkpoint.meta.last.index);
+            assert_eq!(found, Some(60));
+            let third = Arc::new(second.crash(seed));
+            assert_eq!(file(&third).recover().await?.map(|checkpoint| checkpoint.meta.last.index), found);
+        }
         Ok(())
     }
 }

@@ -64,7 +64,7 @@ impl<M: StateMachine> Applied<M> {
         let position = Position { last: None, membership, time_us: i64::MIN, sessions };
         let time_us = Arc::new(AtomicI64::new(i64::MIN));
         let mut applied = Applied { group, machine, file, position, cuts: BTreeMap::new(), saved: None, time_us };
-        if let Some(checkpoint) = applied.file.read().await? {
+        if let Some(checkpoint) = applied.file.recover().await? {
             applied.restore(checkpoint)?;
         }
         let end = log.committed()?.map_or(0, |committed| committed.index + 1);

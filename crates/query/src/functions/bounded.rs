@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
 use arrow::datatypes::{DataType, Int64Type};
-use datafusion::common::{Result, ScalarValue, internal_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::functions::string::{concat, repeat, replace};
 use datafusion::functions::unicode::{lpad, rpad};
 use datafusion::functions_nested::repeat::array_repeat_udf;
@@ -18,7 +18,8 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 use super::checked::{Check, checked};
 use super::refused;
 use super::series;
-use crate::error::Condition;
+use super::textcat::TEXTCAT;
+use crate::error::{Condition, Error};
 
 /// What PostgreSQL can allocate at once.
 const VALUE_BYTES_MAX: u64 = 0x3fff_ffff;
@@ -122,8 +123,11 @@ impl Size {
         };
         let is_array = matches!(self, Size::Series | Size::Elements);
         if size > BATCH_BYTES_MAX && (rows > 1 || is_array) {
+            // Nobody wrote the name of the operator's function.
+            let name = if name == TEXTCAT { "||" } else { name };
             let message = format!("the results of {name} do not fit into memory");
-            return Err(refused(Condition::OutOfMemory, message));
+            let hint = "Those of a batch of rows are there together. Make them shorter, or of fewer rows at a time.";
+            return Err(DataFusionError::External(Box::new(Error::hinted(Condition::OutOfMemory, message, hint))));
         }
         Ok(())
     }

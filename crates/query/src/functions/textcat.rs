@@ -11,14 +11,17 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 use super::bounded::Size;
 use super::checked::{Check, checked};
 
-static TEXTCAT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+/// What the function is called.
+pub(super) const TEXTCAT: &str = "textcat";
+
+static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     let signature = Signature::string(2, Volatility::Immutable);
     checked(Arc::new(ScalarUDF::from(TextCat(signature))), Check::Size(Size::Joined))
 });
 
 /// `textcat(a, b)`, NULL where either is.
 pub(crate) fn textcat() -> Arc<ScalarUDF> {
-    Arc::clone(&TEXTCAT)
+    Arc::clone(&FUNCTION)
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -26,7 +29,7 @@ struct TextCat(Signature);
 
 impl ScalarUDFImpl for TextCat {
     fn name(&self) -> &'static str {
-        "textcat"
+        TEXTCAT
     }
 
     fn signature(&self) -> &Signature {

@@ -439,7 +439,7 @@ pub(super) fn fitting(text: Cow<'_, str>, column_type: ColumnType) -> Cow<'_, st
     }
 }
 
-/// Parameters get the type of their column, and DEFAULT its expression, so that a planned VALUES knows its types.
+/// Parameters and texts get the type of their column, and DEFAULT its expression, so that a planned VALUES knows its types.
 fn type_cells(values: &mut Values, positions: &[usize], definition: &TableDefinition) -> Result<(), Error> {
     for row in &mut values.rows {
         for (cell, position) in row.iter_mut().zip(positions) {
@@ -453,18 +453,37 @@ fn type_cells(values: &mut Values, positions: &[usize], definition: &TableDefini
                 }
                 *cell = parse_expression(column.default.as_deref().unwrap_or("NULL"))?;
             }
-            let placeholder = matches!(cell, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
-            // Text literals beside computed cells are read in the column's own syntax, after the cast to text; but the library has no
-            // common type for text and these.
-            let text = matches!(column.column_type, ColumnType::Interval | ColumnType::Bytea | ColumnType::Uuid)
-                && matches!(cell, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
-            if placeholder || text {
+            let written = literal(cell);
+            let is_parameter = matches!(written, Some(Value::Placeholder(_)));
+            // Each value is one of its column, whatever others of other rows are.
+            let wanted = match column.column_type {
+                ColumnType::Json | ColumnType::Jsonb => {
+                    matches!(written, Some(Value::Null)) || written.is_some_and(is_quoted)
+                }
+                ColumnType::Text => matches!(written, Some(Value::Number(..) | Value::Boolean(_))),
+                _ => written.is_some_and(is_quoted),
+            };
+            if is_parameter || wanted {
                 let written = std::mem::replace(cell, Expr::Value(Value::Null.into()));
                 *cell = cast(written, &column.column_type.to_string())?;
             }
         }
     }
     Ok(())
+}
+
+/// The literal that an expression is, in parentheses or not.
+fn literal(expr: &Expr) -> Option<&Value> {
+    match expr {
+        Expr::Value(value) => Some(&value.value),
+        Expr::Nested(inner) => literal(inner),
+        _ => None,
+    }
+}
+
+/// Whether a literal is of no type before its place gives it one.
+fn is_quoted(value: &Value) -> bool {
+    matches!(value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) | Value::DollarQuotedString(_))
 }
 
 /// `CAST(expr AS type_name)`.

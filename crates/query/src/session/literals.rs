@@ -11,7 +11,9 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::nullif;
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, InSubquery, ScalarFunction, SetComparison};
+use datafusion::logical_expr::expr::{
+    Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction, SetComparison,
+};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
@@ -23,7 +25,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 use event::ColumnType;
 
-use super::{arithmetic, numbers, zoned};
+use super::{arithmetic, null_if, numbers, outer_types, zoned};
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
 use crate::functions::{self, forms, json};
@@ -171,56 +173,102 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
     if is_recursive(&plan)? {
         return Ok(plan);
     }
-    let narrowed = plan.transform_up_with_subqueries(|plan| {
-        // How many rows is counted in bigint.
-        if matches!(plan, LogicalPlan::Limit(_)) {
-            return Ok(Transformed::no(plan));
+    narrowed(plan)
+}
+
+/// The same from the inputs up: what a subquery refers to outside of it has its type by then.
+fn narrowed(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = match plan {
+        LogicalPlan::Join(mut join) => {
+            join.left = Arc::new(narrowed(Arc::unwrap_or_clone(join.left))?);
+            let right = outer_types::retyped(Arc::unwrap_or_clone(join.right), join.left.schema())?;
+            join.right = Arc::new(narrowed(right)?);
+            LogicalPlan::Join(join)
         }
-        if let LogicalPlan::Union(union) = plan {
-            let inputs = numbers::settled_union(union.inputs)?;
-            return Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)));
-        }
-        if let LogicalPlan::Distinct(Distinct::All(input)) = plan {
-            return Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(told_apart(input)?))));
-        }
-        if let LogicalPlan::Values(values) = plan {
-            let none = DFSchema::empty();
-            let settle_one = |expr| settled(expr, &none);
-            let rows = values.values.into_iter().map(|row| row.into_iter().map(settle_one).collect());
-            let rows = numbers::settled_rows(rows.collect::<Result<_>>()?, &none);
-            return Ok(Transformed::yes(LogicalPlanBuilder::values(rows)?.build()?));
-        }
-        let names = NamePreserver::new(&plan);
-        let schema = merge_schema(&plan.inputs());
-        let is_sort = matches!(plan, LogicalPlan::Sort(_));
-        let groups = match &plan {
-            LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.clone(),
-            LogicalPlan::Distinct(Distinct::On(distinct)) => distinct.on_expr.clone(),
-            _ => Vec::new(),
-        };
-        let changed = plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let is_group = groups.contains(&expr);
-            let settled = settled(expr, &schema)?;
-            let settled = if is_group { group_key(settled, &schema) } else { settled };
-            Ok(Transformed::yes(match is_sort {
-                true => order_key(settled, &schema),
-                false => name.restore(settled),
-            }))
-        })?;
-        changed.map_data(LogicalPlan::recompute_schema)
-    });
-    Ok(narrowed?.data)
+        other => other.map_children(|input| narrowed(input).map(Transformed::yes))?.data,
+    };
+    let schema = merge_schema(&plan.inputs());
+    let of_subquery = |subquery| outer_types::retyped(subquery, &schema).and_then(narrowed).map(Transformed::yes);
+    narrowed_node(plan.map_subqueries(of_subquery)?.data)
+}
+
+fn narrowed_node(plan: LogicalPlan) -> Result<LogicalPlan> {
+    // How many rows is counted in bigint.
+    if matches!(plan, LogicalPlan::Limit(_)) {
+        return Ok(plan);
+    }
+    if let LogicalPlan::Union(union) = plan {
+        let inputs = numbers::settled_union(union.inputs)?;
+        return Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?));
+    }
+    if let LogicalPlan::Distinct(Distinct::All(input)) = plan {
+        return Ok(LogicalPlan::Distinct(Distinct::All(told_apart(input)?)));
+    }
+    if let LogicalPlan::Values(values) = plan {
+        let none = DFSchema::empty();
+        let settle_one = |expr| settled(expr, &none);
+        let rows = values.values.into_iter().map(|row| row.into_iter().map(settle_one).collect());
+        let rows = numbers::settled_rows(rows.collect::<Result<_>>()?, &none);
+        return LogicalPlanBuilder::values(rows)?.build();
+    }
+    let names = NamePreserver::new(&plan);
+    let schema = merge_schema(&plan.inputs());
+    let is_sort = matches!(plan, LogicalPlan::Sort(_));
+    let groups = match &plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.clone(),
+        LogicalPlan::Distinct(Distinct::On(distinct)) => distinct.on_expr.clone(),
+        _ => Vec::new(),
+    };
+    let changed = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let is_group = groups.contains(&expr);
+        let settled = settled(expr, &schema)?;
+        let settled = if is_group { group_key(settled, &schema) } else { settled };
+        Ok(Transformed::yes(match is_sort {
+            true => order_key(settled, &schema),
+            false => name.restore(settled),
+        }))
+    })?;
+    changed.data.recompute_schema()
 }
 
 /// An expression with the types that PostgreSQL gives it and its parts.
 fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let settled = expr.transform_up(|expr| {
-        let expr = numbers::settled(narrow_one(read_beside(expr, schema)), schema)?;
-        let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
-        Ok(Transformed::yes(by_value(beside_rows(expr, schema)?, schema)))
+        let settled = match null_if::of_call(&expr) {
+            Some((value, other)) => {
+                let equal = settled_whole(value.clone().eq(other.clone()), schema)?;
+                null_if::equal(value, equal, other, schema)?
+            }
+            None => settled_whole(expr, schema)?,
+        };
+        Ok(Transformed::yes(settled))
     });
     Ok(settled?.data)
+}
+
+/// The same of an expression whose parts are settled.
+fn settled_whole(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let expr = numbers::settled(narrow_one(read_beside(expr, schema)), schema)?;
+    let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
+    Ok(shown_in_concat(by_value(beside_rows(expr, schema)?, schema), schema))
+}
+
+/// `concat` shows values as a client sees them, where a cast to text, which the library does there, says `true`.
+fn shown_in_concat(expr: Expr, schema: &DFSchema) -> Expr {
+    let is_boolean = |argument: &Expr| argument.get_type(schema).is_ok_and(|data_type| data_type == DataType::Boolean);
+    let letter = |argument: Expr| {
+        let branches = [(true, "t"), (false, "f")].map(|(value, letter)| (Box::new(lit(value)), Box::new(lit(letter))));
+        Expr::Case(Case { expr: Some(Box::new(argument)), when_then_expr: branches.to_vec(), else_expr: None })
+    };
+    match expr {
+        Expr::ScalarFunction(mut call) if matches!(call.func.name(), "concat" | "concat_ws") => {
+            let shown = |argument| if is_boolean(&argument) { letter(argument) } else { argument };
+            call.args = call.args.into_iter().map(shown).collect();
+            Expr::ScalarFunction(call)
+        }
+        other => other,
+    }
 }
 
 /// Elements are counted in integers, and the length of an empty array is NULL.
@@ -312,10 +360,29 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
             let [expr, low, high] = [expr, low, high].map(|one| Box::new(order_key(*one, schema)));
             Expr::Between(Between { expr, negated, low, high })
         }
+        Expr::Case(Case { expr: Some(value), when_then_expr, else_expr })
+            if are_ordered(
+                &std::iter::once(value.as_ref())
+                    .chain(when_then_expr.iter().map(|(when, _)| when.as_ref()))
+                    .collect::<Vec<_>>(),
+            ) =>
+        {
+            let branches =
+                when_then_expr.into_iter().map(|(when, then)| (Box::new(order_key(*when, schema)), then)).collect();
+            Expr::Case(Case { expr: Some(Box::new(order_key(*value, schema))), when_then_expr: branches, else_expr })
+        }
         Expr::AggregateFunction(mut call)
             if call.params.distinct && call.params.args.iter().any(|arg| is_jsonb(arg, schema)) =>
         {
             call.params.args = call.params.args.into_iter().map(|arg| group_key(arg, schema)).collect();
+            Expr::AggregateFunction(call)
+        }
+        Expr::AggregateFunction(mut call)
+            if call.params.distinct
+                && call.func.name() == "count"
+                && call.params.args.iter().all(|arg| are_intervals(&[arg])) =>
+        {
+            call.params.args = call.params.args.into_iter().map(|arg| order_key(arg, schema)).collect();
             Expr::AggregateFunction(call)
         }
         Expr::AggregateFunction(mut call) if matches!(call.params.args.as_slice(), [arg] if are_intervals(&[arg])) => {
@@ -406,6 +473,12 @@ fn read_beside(expr: Expr, schema: &DFSchema) -> Expr {
             let field = beside(&expr);
             let (low, high) = (read_as(*low, field.clone()), read_as(*high, field));
             Expr::Between(Between { expr, negated, low: Box::new(low), high: Box::new(high) })
+        }
+        Expr::Case(Case { expr: Some(value), when_then_expr, else_expr }) => {
+            let field = beside(&value);
+            let of_branch = |(when, then): (Box<Expr>, Box<Expr>)| (Box::new(read_as(*when, field.clone())), then);
+            let when_then_expr = when_then_expr.into_iter().map(of_branch).collect();
+            Expr::Case(Case { expr: Some(value), when_then_expr, else_expr })
         }
         other => other,
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, OrderByKind, Query, Select,
-    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, UnaryOperator,
-    Value, VisitMut, VisitorMut, visit_expressions,
+    DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectNamePart, OrderByKind, Query,
+    Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs,
+    UnaryOperator, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -177,6 +177,7 @@ fn is_integer(expr: &Expr) -> bool {
 
 /// Gives every column of the outermost SELECT that has no name of its own PostgreSQL's name, made distinct where two are equal.
 pub(crate) fn name_columns(statement: &mut Statement) {
+    let _all = VisitMut::visit(statement, &mut SetOperations);
     match statement {
         Statement::Query(query) => name_query(query),
         Statement::Explain { statement, .. } => name_columns(statement),
@@ -193,6 +194,53 @@ fn name_query(query: &mut Query) {
     let written = distinct_columns(query);
     name_body(&mut query.body);
     follow_distinct(query, &written);
+}
+
+/// The columns of a set operation go by their places and have the names of the first SELECT. The library takes a column of another SELECT for the
+/// one of the first that has its name, and two of one name for one: so they have names that nobody else has.
+struct SetOperations;
+
+impl VisitorMut for SetOperations {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let mut body = query.body.as_mut();
+        while let SetExpr::SetOperation { left, right, .. } = body {
+            name_apart(right);
+            body = left;
+            if let SetExpr::Select(select) = body {
+                name_select(select);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_apart(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            let is_grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+            for (at, item) in select.projection.iter_mut().enumerate() {
+                let apart = || Ident::with_quote('"', format!("{MARK}{at}"));
+                match item {
+                    SelectItem::UnnamedExpr(expr) => {
+                        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: apart() };
+                    }
+                    // Its key may be called by that name.
+                    SelectItem::ExprWithAlias { alias, .. } if !is_grouped => *alias = apart(),
+                    _ => {}
+                }
+            }
+        }
+        // What it is ordered by may be called by these names.
+        SetExpr::Query(query) if query.order_by.is_none() => name_apart(&mut query.body),
+        SetExpr::Query(query) => name_query(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_apart(left);
+            name_apart(right);
+        }
+        _ => {}
+    }
 }
 
 /// What a SELECT DISTINCT gives, as it was written.

@@ -406,7 +406,7 @@ fn as_numeric(expr: Expr) -> Expr {
 }
 
 /// A numeric keeps its digits, and a whole number has none behind the point.
-fn to_any_numeric(expr: Expr, schema: &DFSchema) -> Expr {
+pub(super) fn to_any_numeric(expr: Expr, schema: &DFSchema) -> Expr {
     let expr = as_numeric(expr);
     match expr.get_type(schema) {
         Ok(DataType::Decimal128(..)) => expr,

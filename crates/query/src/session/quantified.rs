@@ -8,7 +8,7 @@
 //!
 //! Types are settled by then: both sides of a comparison have one type.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::common::alias::AliasGenerator;
@@ -309,11 +309,13 @@ struct Marked<'n> {
     original: LogicalPlan,
     plan: LogicalPlan,
     names: &'n AliasGenerator,
+    /// What predicates became. Equal ones become the same: windows over equal keys are computed together.
+    known: HashMap<Expr, Expr>,
 }
 
 impl<'n> Marked<'n> {
     fn over(input: &LogicalPlan, names: &'n AliasGenerator) -> Marked<'n> {
-        Marked { original: input.clone(), plan: input.clone(), names }
+        Marked { original: input.clone(), plan: input.clone(), names, known: HashMap::new() }
     }
 
     /// The columns there were, when there are more by now.
@@ -385,6 +387,9 @@ impl<'n> Marked<'n> {
     /// Any expression.
     fn value(&mut self, expr: Expr) -> Result<Expr> {
         let settled = expr.transform_up(|expr| {
+            if let Some(settled) = self.known.get(&expr) {
+                return Ok(Transformed::yes(settled.clone()));
+            }
             let settled = match &expr {
                 Expr::ScalarSubquery(subquery) if is_correlated(&expr) => only(subquery)?,
                 Expr::Exists(Exists { subquery, negated }) => {
@@ -398,7 +403,13 @@ impl<'n> Marked<'n> {
                     None => None,
                 },
             };
-            Ok(settled.map_or_else(|| Transformed::no(expr), Transformed::yes))
+            Ok(match settled {
+                Some(settled) => {
+                    self.known.insert(expr, settled.clone());
+                    Transformed::yes(settled)
+                }
+                None => Transformed::no(expr),
+            })
         });
         settled.data()
     }
@@ -516,9 +527,16 @@ impl<'n> Marked<'n> {
 
     /// The same with what depends on the row in columns of their own.
     fn apart(&mut self, expr: Expr) -> Result<Expr> {
-        let apart = expr.transform_down(|part| match is_correlated(&part) {
-            true => self.column(part).map(Transformed::yes),
-            false => Ok(Transformed::no(part)),
+        let apart = expr.transform_down(|part| {
+            if !is_correlated(&part) {
+                return Ok(Transformed::no(part));
+            }
+            if let Some(column) = self.known.get(&part) {
+                return Ok(Transformed::yes(column.clone()));
+            }
+            let column = self.column(part.clone())?;
+            self.known.insert(part, column.clone());
+            Ok(Transformed::yes(column))
         });
         apart.data()
     }

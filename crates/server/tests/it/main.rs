@@ -52,6 +52,8 @@ mod protocol;
 mod binary;
 // Types of parameters, beside PostgreSQL's.
 mod parameters;
+// Whatever a generator makes up, beside PostgreSQL's answers.
+mod random_queries;
 // The house rules.
 mod tidy;
 
