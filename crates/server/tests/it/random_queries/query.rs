@@ -5,7 +5,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::expression::{self, Column, Scope, condition};
-use super::tables::{Kind, TABLES};
+use super::tables::{Kind, TABLES, Table};
 
 /// How deep expressions are nested.
 const DEPTH: u32 = 3;
@@ -75,8 +75,7 @@ pub(super) fn of_one_column(rng: &mut StdRng, kind: Kind, scope: Scope<'_>) -> S
 fn correlated(rng: &mut StdRng, scope: Scope<'_>) -> (String, String, Vec<Column>) {
     let table = TABLES.choose(rng).expect("some");
     let alias = format!("q{}", scope.depth);
-    let columns: Vec<Column> =
-        table.columns.iter().map(|(name, kind)| Column { name: format!("{alias}.{name}"), kind: *kind }).collect();
+    let columns = columns_of(table, &alias);
     let mut filter = condition(rng, Scope { columns: &columns, depth: scope.depth.min(1), asks: true });
     let is_around = |column: &Column| !column.name.starts_with('q');
     // A subquery that gives a value and depends on an interval is refused: docs/roadmap.md.
@@ -266,19 +265,19 @@ fn table(rng: &mut StdRng, names: &mut Names) -> (String, Vec<Column>) {
         return derived(rng, &alias);
     }
     let table = TABLES.choose(rng).expect("some");
-    let columns = table.columns.iter().map(|(name, kind)| Column { name: format!("{alias}.{name}"), kind: *kind });
-    (format!("{} AS {alias}", table.name), columns.collect())
+    (format!("{} AS {alias}", table.name), columns_of(table, &alias))
+}
+
+/// The columns of a table that is called by that name.
+fn columns_of(table: &Table, alias: &str) -> Vec<Column> {
+    table.columns.iter().map(|(name, kind)| Column { name: format!("{alias}.{name}"), kind: *kind }).collect()
 }
 
 /// A subquery in FROM.
 fn derived(rng: &mut StdRng, alias: &str) -> (String, Vec<Column>) {
     let inner_alias = format!("{alias}i");
     let table = TABLES.choose(rng).expect("some");
-    let inner: Vec<Column> = table
-        .columns
-        .iter()
-        .map(|(name, kind)| Column { name: format!("{inner_alias}.{name}"), kind: *kind })
-        .collect();
+    let inner = columns_of(table, &inner_alias);
     let scope = Scope { columns: &inner, depth: 1, asks: true };
     let kinds = [Kind::Integer, kind(rng), kind(rng)];
     let values: Vec<String> = kinds
@@ -298,11 +297,7 @@ fn derived(rng: &mut StdRng, alias: &str) -> (String, Vec<Column>) {
 fn lateral(rng: &mut StdRng, names: &mut Names, before: &[Column]) -> (String, Vec<Column>) {
     let alias = names.next();
     let (inner_alias, table) = (format!("{alias}i"), TABLES.choose(rng).expect("some"));
-    let inner: Vec<Column> = table
-        .columns
-        .iter()
-        .map(|(name, kind)| Column { name: format!("{inner_alias}.{name}"), kind: *kind })
-        .collect();
+    let inner = columns_of(table, &inner_alias);
     let scope = Scope { columns: &inner, depth: 1, asks: true };
     let (first, second) = (kind(rng), Kind::Integer);
     let (value, other) = (expression::random(rng, first, scope), expression::random(rng, second, scope));
