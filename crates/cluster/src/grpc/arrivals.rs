@@ -37,6 +37,10 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Addresses and reasons that are remembered.
 const REASONS_MAX: usize = 1024;
 
+/// How libraries word that the other side has ended a connection which was not one yet. Which of them it is depends on who was faster.
+const BREAKS: [&str; 6] =
+    ["handshake eof", "InvalidContentType", "h2 protocol error", "onnection reset", "connection closed", "broken pipe"];
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What has been told of connections that were refused.
@@ -157,10 +161,11 @@ pub(super) fn explained(reason: String, has_certificates: bool) -> String {
     let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     let cause = if says(&["UnknownIssuer", "BadSignature", "UnknownCA", "DecryptError"]) {
         "its certificate and that of this node are signed by different authorities"
-    } else if has_certificates && says(&["handshake eof", "InvalidContentType", "onnection reset"]) {
-        "it may have no certificates"
-    } else if !has_certificates && says(&["h2 protocol error", "onnection reset", "connection closed"]) {
-        "it may want to see a certificate, and this node has none"
+    } else if says(&BREAKS) {
+        match has_certificates {
+            true => "it may have no certificates",
+            false => "it may want to see a certificate, and this node has none",
+        }
     } else {
         return reason;
     };
