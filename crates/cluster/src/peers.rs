@@ -33,6 +33,11 @@ use crate::transport::Lane;
 
 /// How long a follower may wait to hear that entries are committed which it has: what comes next says so, too.
 const COMMIT_DELAY: Duration = Duration::from_millis(1);
+/// How long the other side of a stream may take for an answer, until it is known how long it takes. A connection that is broken is noticed by the
+/// transport: this is for whoever is there and does not answer.
+const PATIENCE_MIN: Duration = Duration::from_secs(2);
+/// Beyond this nobody waits, however slow the way is.
+const PATIENCE_MAX: Duration = Duration::from_secs(120);
 
 /// Connects a group to its peers.
 #[derive(Clone, Debug)]
@@ -53,12 +58,44 @@ pub(crate) struct PeerConnection {
     lane: Lane,
     network: Arc<Network>,
     confirmed: Arc<Confirmed>,
+    patience: Arc<Patience>,
 }
 
 impl Peers {
     fn connection(&self, node: u64, peer: &Peer, lane: Lane) -> PeerConnection {
         let (group, network, confirmed) = (self.group, self.network.clone(), self.confirmed.clone());
-        PeerConnection { group, node: NodeId(node), address: peer.addr.clone(), lane, network, confirmed }
+        let (node, address, patience) = (NodeId(node), peer.addr.clone(), Arc::default());
+        PeerConnection { group, node, address, lane, network, confirmed, patience }
+    }
+}
+
+/// How long one peer may take for an answer, learned from how long it takes.
+///
+/// A request holds as much as one read of the log: on a slow way, to a slow disk or beside much other work its answer takes seconds. Whoever gave
+/// up after a fixed time would send the same request again, for ever, and the peer would never catch up.
+#[derive(Debug)]
+struct Patience(Mutex<Duration>);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience(Mutex::new(PATIENCE_MIN))
+    }
+}
+
+impl Patience {
+    fn now(&self) -> Duration {
+        *self.0.lock()
+    }
+
+    /// An answer came after so long: the next may take twice that.
+    fn answered_after(&self, took: Duration) {
+        *self.0.lock() = (took * 2).clamp(PATIENCE_MIN, PATIENCE_MAX);
+    }
+
+    /// None came.
+    fn exhausted(&self) {
+        let mut patience = self.0.lock();
+        *patience = (*patience * 2).min(PATIENCE_MAX);
     }
 }
 
@@ -172,7 +209,7 @@ impl<M: StateMachine> RaftNetworkV2<Types<M>> for PeerConnection {
             let opening = Opening::Append { group: self.group };
             let opened = self.network.stream_at(self.node, &self.address, self.lane, &opening, requests.boxed()).await;
             let answers = opened.map_err(|error| unreachable::<M>(&error))?;
-            let answers = impatient(answers, unanswered, option.hard_ttl());
+            let answers = impatient(answers, unanswered, self.patience.clone());
             let end = stream::once(async move { stale.load(Ordering::SeqCst) });
             let end = end.filter(|stale| std::future::ready(*stale));
             let purged = || Err(CallError::Unreachable("the entries that follow are purged".into()));
@@ -291,36 +328,45 @@ fn with_what_follows<M: StateMachine>(
     })
 }
 
-/// Gives each answer of a stream with the time at which its request was sent. Ends a stream that leaves a request unanswered for so long, or for
-/// ever: with an error, after which Raft waits before the next one.
+/// Gives each answer of a stream with the time at which its request was sent. Ends a stream that leaves its oldest request unanswered for too
+/// long, or for ever: with an error, after which Raft waits before the next one.
 fn impatient(
     answers: BoxStream<'static, Result<Bytes, CallError>>,
     unanswered: Unanswered,
-    patience: Duration,
+    patience: Arc<Patience>,
 ) -> impl Stream<Item = Result<(Instant, Bytes), CallError>> + Send {
-    stream::unfold(Some((answers, unanswered)), move |state| async move {
-        let (mut answers, unanswered) = state?;
-        loop {
-            let answer = tokio::time::timeout(patience, answers.next()).await;
-            let sent = unanswered.lock().front().copied();
-            match (answer, sent) {
-                (Ok(Some(Ok(answer))), Some(sent)) => {
-                    unanswered.lock().pop_front();
-                    return Some((Ok((sent, answer)), Some((answers, unanswered))));
-                }
-                (Ok(Some(Ok(_))), None) => {
-                    return Some((Err(CallError::Lost("an answer that nobody asked for".into())), None));
-                }
-                (Ok(Some(Err(error))), _) => return Some((Err(error), None)),
-                // Whoever refuses a stream ends it. Without an error Raft would open the next one at once, and the next.
-                (Ok(None), Some(_)) => {
-                    return Some((Err(CallError::Unreachable("the other side ended the stream".into())), None));
-                }
-                (Ok(None), None) => return None,
-                // Nothing was asked.
-                (Err(_), None) => {}
-                (Err(_), Some(_)) => {
-                    return Some((Err(CallError::Lost(format!("no answer within {patience:?}"))), None));
+    // Who answers one request after the other works on the oldest since the answer before.
+    let since = Instant::now();
+    stream::unfold(Some((answers, since)), move |state| {
+        let (unanswered, patience) = (unanswered.clone(), patience.clone());
+        async move {
+            let (mut answers, mut since) = state?;
+            loop {
+                let answer = tokio::time::timeout_at(since + patience.now(), answers.next()).await;
+                let sent = unanswered.lock().front().copied();
+                match (answer, sent) {
+                    (Ok(Some(Ok(answer))), Some(sent)) => {
+                        unanswered.lock().pop_front();
+                        patience.answered_after(sent.max(since).elapsed());
+                        return Some((Ok((sent, answer)), Some((answers, Instant::now()))));
+                    }
+                    (Ok(Some(Ok(_))), None) => {
+                        return Some((Err(CallError::Lost("an answer that nobody asked for".into())), None));
+                    }
+                    (Ok(Some(Err(error))), _) => return Some((Err(error), None)),
+                    // Whoever refuses a stream ends it. Without an error Raft would open the next one at once, and the next.
+                    (Ok(None), Some(_)) => {
+                        return Some((Err(CallError::Unreachable("the other side ended the stream".into())), None));
+                    }
+                    (Ok(None), None) => return None,
+                    // Nothing was asked all the time.
+                    (Err(_), None) => since = Instant::now(),
+                    (Err(_), Some(sent)) if sent > since => since = sent,
+                    (Err(_), Some(_)) => {
+                        let reason = format!("no answer within {:?}", patience.now());
+                        patience.exhausted();
+                        return Some((Err(CallError::Lost(reason)), None));
+                    }
                 }
             }
         }
@@ -455,7 +501,7 @@ mod tests {
         let (answers, mut received) = tokio::sync::mpsc::unbounded_channel();
         let received = stream::poll_fn(move |context| received.poll_recv(context)).boxed();
         let (unanswered, first) = (Unanswered::default(), Instant::now());
-        let mut timed = impatient(received, unanswered.clone(), Duration::from_secs(9)).boxed();
+        let mut timed = impatient(received, unanswered.clone(), Arc::default()).boxed();
         unanswered.lock().push_back(first);
         tokio::time::advance(Duration::from_secs(1)).await;
         unanswered.lock().push_back(Instant::now());
@@ -466,6 +512,43 @@ mod tests {
         answers.send(Ok(Bytes::from_static(b"3"))).unwrap();
         assert!(matches!(timed.next().await, Some(Err(CallError::Lost(_)))), "nobody asked");
         assert_eq!(timed.next().await, None);
+    }
+
+    /// What was sent a moment ago is not late because nothing was sent for a long time before.
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_an_answer_begins_with_what_was_asked() {
+        let (unanswered, begun) = (Unanswered::default(), Instant::now());
+        let mut timed = impatient(stream::pending().boxed(), unanswered.clone(), Arc::default()).boxed();
+        let asked = begun + PATIENCE_MIN * 7 / 4;
+        let ask = async {
+            tokio::time::sleep_until(asked).await;
+            unanswered.lock().push_back(Instant::now());
+        };
+        let (answer, ()) = tokio::join!(timed.next(), ask);
+        assert!(matches!(answer, Some(Err(CallError::Lost(_)))));
+        assert_eq!(begun.elapsed(), asked + PATIENCE_MIN - begun);
+    }
+
+    /// One who needs ten seconds for each request would otherwise be sent the first one for ever.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_is_waited_for_longer_each_time() {
+        let (patience, took) = (Arc::new(Patience::default()), Duration::from_secs(10));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let answer = stream::once(tokio::time::sleep(took)).map(|()| Ok(Bytes::new()));
+            let unanswered = Unanswered::new(Mutex::new(VecDeque::from([Instant::now()])));
+            let mut timed = impatient(answer.boxed(), unanswered, patience.clone()).boxed();
+            if timed.next().await.unwrap().is_ok() {
+                break;
+            }
+        }
+        assert_eq!((attempts, patience.now()), (4, took * 2));
+        patience.answered_after(Duration::ZERO);
+        assert_eq!(patience.now(), PATIENCE_MIN);
+        patience.answered_after(PATIENCE_MAX);
+        patience.exhausted();
+        assert_eq!(patience.now(), PATIENCE_MAX);
     }
 
     #[tokio::test(start_paused = true)]
