@@ -124,6 +124,8 @@ pub enum Condition {
     LimitExceeded,
     /// 54000
     ProgramLimitExceeded,
+    /// 54011
+    TooManyColumns,
     /// 57014
     QueryCanceled,
     /// 57P01

@@ -68,6 +68,7 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::OutOfMemory => "53200",
         Condition::LimitExceeded => "53400",
         Condition::ProgramLimitExceeded => "54000",
+        Condition::TooManyColumns => "54011",
         Condition::QueryCanceled => "57014",
         Condition::AdminShutdown => "57P01",
         Condition::CannotConnectNow => "57P03",

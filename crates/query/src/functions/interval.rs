@@ -90,6 +90,15 @@ impl ExprPlanner for IntervalArithmetic {
                 expr.right = cast(expr.right, BEGIN_OF_DATE);
                 Ok(PlannerResult::Original(expr))
             }
+            // Text of no type is of the type of the other side.
+            Plus | Minus if is_interval(&left) && is_text(&expr.right) => {
+                expr.right = cast(expr.right, INTERVAL);
+                Ok(PlannerResult::Original(expr))
+            }
+            Plus | Minus if is_text(&expr.left) && is_interval(&right) => {
+                expr.left = cast(expr.left, INTERVAL);
+                Ok(PlannerResult::Original(expr))
+            }
             Minus => match difference_type(&expr, &left, &right) {
                 Some(DataType::Date32) => {
                     // Days, which the library counts in 64 bits.

@@ -16,7 +16,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, lit, when};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{protect, truth};
+use super::{kept_names, protect, truth};
 use crate::functions::{arithmetic, float_digits, textcat};
 
 /// Integers and floats refuse what they cannot hold; casts of floats and numerics to integers round.
@@ -37,12 +37,11 @@ impl AnalyzerRule for CheckArithmetic {
                 }
                 _ => protect::protect,
             };
-            let changed = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
+            let mut check = |expr: Expr| {
                 let checked = expr.transform_up(|expr| Ok(checked(expr, &schema)))?;
-                let protected = checked.transform_data(|expr| keep_apart(expr, &schema))?;
-                Ok(protected.update_data(|expr| name.restore(expr)))
-            })?;
+                checked.transform_data(|expr| keep_apart(expr, &schema))
+            };
+            let changed = plan.map_expressions(|expr| kept_names::changed(expr, &names, &mut check))?;
             changed.map_data(|plan| protect::guard(keyed(plan).recompute_schema()?))
         });
         Ok(checked?.data)

@@ -111,5 +111,7 @@ fn is_computed(key: &Expr) -> bool {
             Expr::BinaryExpr(_) | Expr::Negative(_) | Expr::Case(_) | Expr::Cast(_) | Expr::ScalarFunction(_)
         )
     };
-    key.exists(|part| Ok(computes(part))).unwrap_or(false) && !key.contains_outer() && !key.column_refs().is_empty()
+    let asks = |part: &Expr| matches!(part, Expr::ScalarSubquery(_));
+    let has = |is: &dyn Fn(&Expr) -> bool| key.exists(|part| Ok(is(part))).unwrap_or(false);
+    !key.contains_outer() && (has(&asks) || has(&computes) && !key.column_refs().is_empty())
 }

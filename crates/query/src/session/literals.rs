@@ -16,7 +16,7 @@ use datafusion::logical_expr::expr::{
 };
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{grouping_set_to_exprlist, merge_schema};
 use datafusion::logical_expr::{
     Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Subquery, Union, binary_expr,
     lit,
@@ -25,7 +25,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 use event::ColumnType;
 
-use super::{arithmetic, null_if, numbers, outer_types, zoned};
+use super::{arithmetic, group_columns, kept_names, null_if, numbers, outer_types, zoned};
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
 use crate::functions::{self, forms, json};
@@ -44,10 +44,8 @@ impl AnalyzerRule for ReadLiterals {
         let read = plan.transform_up_with_subqueries(|plan| {
             let names = NamePreserver::new(&plan);
             let schema = merge_schema(&plan.inputs());
-            let changed = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| value_of(expr, &zone, &schema))?.update_data(|expr| name.restore(expr)))
-            })?;
+            let mut read = |expr: Expr| expr.transform_up(|expr| value_of(expr, &zone, &schema));
+            let changed = plan.map_expressions(|expr| kept_names::changed(expr, &names, &mut read))?;
             if changed.transformed { changed.map_data(LogicalPlan::recompute_schema) } else { Ok(changed) }
         });
         Ok(read?.data)
@@ -173,7 +171,7 @@ pub(crate) fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
     if is_recursive(&plan)? {
         return Ok(plan);
     }
-    narrowed(plan)
+    narrowed(group_columns::apart(plan)?)
 }
 
 /// The same from the inputs up: what a subquery refers to outside of it has its type by then.
@@ -213,23 +211,44 @@ fn narrowed_node(plan: LogicalPlan) -> Result<LogicalPlan> {
     }
     let names = NamePreserver::new(&plan);
     let schema = merge_schema(&plan.inputs());
-    let is_sort = matches!(plan, LogicalPlan::Sort(_));
-    let groups = match &plan {
-        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.clone(),
+    let groups: Vec<Expr> = match &plan {
+        LogicalPlan::Aggregate(aggregate) => {
+            grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect()
+        }
         LogicalPlan::Distinct(Distinct::On(distinct)) => distinct.on_expr.clone(),
         _ => Vec::new(),
     };
-    let changed = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
+    let mut settle = |expr: Expr| {
         let is_group = groups.contains(&expr);
         let settled = settled(expr, &schema)?;
-        let settled = if is_group { group_key(settled, &schema) } else { settled };
-        Ok(Transformed::yes(match is_sort {
-            true => order_key(settled, &schema),
-            false => name.restore(settled),
-        }))
-    })?;
-    changed.data.recompute_schema()
+        Ok(Transformed::yes(if is_group { group_key(settled, &schema) } else { settled }))
+    };
+    let changed = match plan {
+        LogicalPlan::Sort(_) => plan.map_expressions(|expr| settle(expr)?.map_data(|key| Ok(order_key(key, &schema)))),
+        _ => plan.map_expressions(|expr| kept_names::changed(expr, &names, &mut settle)),
+    }?;
+    name_groups(changed.data)?.recompute_schema()
+}
+
+/// `grouping(k % 2)` names a group by what it is computed by: as the group is written by now, with the name that it has kept.
+fn name_groups(mut plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Aggregate(aggregate) = &mut plan else { return Ok(plan) };
+    let groups: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
+    let named = |argument: Expr| {
+        let group = groups.iter().find(|group| matches!(group, Expr::Alias(alias) if *alias.expr == argument));
+        group.cloned().unwrap_or(argument)
+    };
+    for expr in &mut aggregate.aggr_expr {
+        let changed = std::mem::take(expr).transform_down(|expr| match expr {
+            Expr::AggregateFunction(mut call) if call.func.name() == "grouping" => {
+                call.params.args = call.params.args.into_iter().map(named).collect();
+                Ok(Transformed::new(Expr::AggregateFunction(call), true, TreeNodeRecursion::Jump))
+            }
+            other => Ok(Transformed::no(other)),
+        });
+        *expr = changed?.data;
+    }
+    Ok(plan)
 }
 
 /// An expression with the types that PostgreSQL gives it and its parts.

@@ -221,7 +221,7 @@ fn name_apart(body: &mut SetExpr) {
         SetExpr::Select(select) => {
             let is_grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
             for (at, item) in select.projection.iter_mut().enumerate() {
-                let apart = || Ident::with_quote('"', format!("{MARK}{at}"));
+                let apart = || kept_apart("", at);
                 match item {
                     SelectItem::UnnamedExpr(expr) => {
                         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: apart() };
@@ -301,11 +301,11 @@ fn name_select(select: &mut Select) {
                 if plain && fresh {
                     continue;
                 }
-                let alias = if fresh { name } else { format!("{name}{MARK}{at}") };
-                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
+                let alias = if fresh { Ident::with_quote('"', name) } else { kept_apart(&name, at) };
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
             }
             SelectItem::ExprWithAlias { alias, .. } if !taken.insert(folded(alias)) => {
-                *alias = Ident::with_quote('"', format!("{}{MARK}{at}", folded(alias)));
+                *alias = kept_apart(&folded(alias), at);
             }
             _ => {}
         }
@@ -397,6 +397,11 @@ pub(crate) fn keep_names(original: &Statement, rewritten: &mut Statement) {
             *to = SelectItem::ExprWithAlias { expr: expr.clone(), alias: alias.clone() };
         }
     }
+}
+
+/// A name that is shown like `name` and that nobody else has, for the column at that place of the result.
+pub(super) fn kept_apart(name: &str, at: usize) -> Ident {
+    Ident::with_quote('"', format!("{name}{MARK}{at}"))
 }
 
 /// A column's name without the mark that kept it apart.

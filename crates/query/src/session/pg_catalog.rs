@@ -28,6 +28,7 @@ pub(super) use self::relations::column_type;
 use super::activity::Activity;
 use super::arithmetic::CheckArithmetic;
 use super::changing::Visible;
+use super::interval_groups::GroupIntervals;
 use super::keys_apart::KeysApart;
 use super::literals::{Microseconds, ReadLiterals};
 use super::quantified::SettleSubqueries;
@@ -79,6 +80,7 @@ impl Shared {
         state.config_mut().options_mut().sql_parser.parse_float_as_decimal = true;
         state.add_analyzer_rule(Arc::new(ReadLiterals));
         state.add_analyzer_rule(Arc::new(SettleSubqueries::default()));
+        state.add_analyzer_rule(Arc::new(GroupIntervals::default()));
         state.add_analyzer_rule(Arc::new(KeysApart::default()));
         state.add_analyzer_rule(Arc::new(CheckArithmetic));
         for function in crate::functions::quoting() {

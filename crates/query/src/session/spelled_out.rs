@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use event::Modifier;
 
 use super::{
-    alike, array_queries, calls, modifiers, names, ordered_rows, parameters, pg_catalog, result_modifiers,
-    short_aliases, subqueries, using, whole_rows, zoned,
+    alike, array_queries, calls, grouping_sets, joined_texts, modifiers, names, order_names, ordered_rows, parameters,
+    pg_catalog, result_modifiers, short_aliases, subqueries, using, whole_rows, zoned,
 };
 use crate::error::Error;
 
@@ -25,10 +25,13 @@ pub(super) fn spelled_out(
     short_aliases::spell_out(&mut ast, catalog);
     using::spell_out(&mut ast, catalog);
     names::name_columns(&mut ast);
+    order_names::settle(&mut ast, catalog);
     parameters::spell_out(&mut ast, declared);
     whole_rows::spell_out(&mut ast, catalog);
     array_queries::spell_out(&mut ast);
     ordered_rows::ask_for_order(&mut ast);
+    joined_texts::settle(&mut ast);
+    grouping_sets::spell_out(&mut ast)?;
     calls::rewrite(&mut ast)?;
     subqueries::settle(&mut ast);
     let written = result_modifiers::written(&ast);

@@ -15,6 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::ddl::{folded, relation};
+use super::names::shown_name;
 use super::plan::REPLANS_MAX;
 use super::report::nearest;
 use super::{
@@ -290,7 +291,9 @@ async fn plan(
     // The columns of the day it was made, whatever its tables have by now.
     let given = plan.schema().columns();
     let columns = view.outputs.iter().zip(&view.columns).map(|(output, column)| {
-        let found = given.iter().find(|given| given.name == *output);
+        let named = given.iter().find(|given| given.name == *output);
+        // Names that the client does not see are given by the version that plans it.
+        let found = named.or_else(|| given.iter().find(|given| shown_name(&given.name) == output));
         let found = found.ok_or_else(|| DataFusionError::Plan(format!("view {} has no {output}", view.name)))?;
         Ok(Expr::Column(found.clone()).alias(&column.name))
     });
