@@ -60,6 +60,7 @@ mod report;
 mod result_modifiers;
 mod returning;
 mod row_functions;
+mod row_nulls;
 mod rows;
 mod schemas;
 mod select_list;

@@ -77,6 +77,7 @@ impl ExprPlanner for IntervalArithmetic {
             vec![cast(interval.clone(), INTERVAL), cast(factor.clone(), DataType::Float64)]
         };
         let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
+        let is_timestamp = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
         match expr.op {
             Multiply if is_interval(&left) && right.is_numeric() => call(&MULTIPLY, times(&expr.left, &expr.right)),
             Multiply if left.is_numeric() && is_interval(&right) => call(&MULTIPLY, times(&expr.right, &expr.left)),
@@ -90,12 +91,20 @@ impl ExprPlanner for IntervalArithmetic {
                 expr.right = cast(expr.right, BEGIN_OF_DATE);
                 Ok(PlannerResult::Original(expr))
             }
-            // Text of no type is of the type of the other side.
-            Plus | Minus if is_interval(&left) && is_text(&expr.right) => {
+            // Text of no type is what can be added: beside an interval or a time, an interval. A difference of times is planned below.
+            Plus if is_text(&expr.right) && (is_interval(&left) || is_timestamp(&left)) => {
                 expr.right = cast(expr.right, INTERVAL);
                 Ok(PlannerResult::Original(expr))
             }
-            Plus | Minus if is_text(&expr.left) && is_interval(&right) => {
+            Plus if is_text(&expr.left) && (is_interval(&right) || is_timestamp(&right)) => {
+                expr.left = cast(expr.left, INTERVAL);
+                Ok(PlannerResult::Original(expr))
+            }
+            Minus if is_interval(&left) && is_text(&expr.right) => {
+                expr.right = cast(expr.right, INTERVAL);
+                Ok(PlannerResult::Original(expr))
+            }
+            Minus if is_text(&expr.left) && is_interval(&right) => {
                 expr.left = cast(expr.left, INTERVAL);
                 Ok(PlannerResult::Original(expr))
             }

@@ -59,6 +59,7 @@ mod series;
 mod shift;
 mod show_chunks;
 mod sleep;
+pub(crate) mod subscript;
 mod textcat;
 mod time_bucket;
 mod to_char;

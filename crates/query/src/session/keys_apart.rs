@@ -3,6 +3,8 @@
 //! The library looks in the plan for the order that it has asked for, by the expression. Arithmetic that is checked, and what keeps a division from some
 //! rows, is written in another way by then. So it is computed below, and the order is one of columns.
 
+use std::sync::Arc;
+
 use datafusion::common::Column;
 use datafusion::common::Result;
 use datafusion::common::alias::AliasGenerator;
@@ -10,7 +12,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Sort as SortNode};
 use datafusion::optimizer::AnalyzerRule;
 
 /// How such columns are called.
@@ -32,6 +34,7 @@ impl AnalyzerRule for KeysApart {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| match plan {
             LogicalPlan::Window(_) | LogicalPlan::Aggregate(_) => self.apart(plan),
+            LogicalPlan::Sort(sort) if sort.expr.iter().any(|key| asks(&key.expr)) => self.sorted(sort),
             other => Ok(Transformed::no(other)),
         })
         .data()
@@ -68,6 +71,20 @@ impl KeysApart {
         }
         let restored = LogicalPlanBuilder::from(plan).project(original.into_iter().map(Expr::Column))?.build()?;
         Ok(Transformed::yes(restored))
+    }
+
+    /// The value of a subquery is not known yet where the library asks whether rows are in an order.
+    fn sorted(&self, mut sort: SortNode) -> Result<Transformed<LogicalPlan>> {
+        let original = sort.input.schema().columns();
+        let mut below: Vec<Expr> = original.iter().cloned().map(Expr::Column).collect();
+        for key in sort.expr.iter_mut().filter(|key| asks(&key.expr)) {
+            let name = self.names.next(KEY);
+            let column = Expr::Column(Column::new_unqualified(&name));
+            below.push(std::mem::replace(&mut key.expr, column).alias(name));
+        }
+        sort.input = Arc::new(LogicalPlanBuilder::from(Arc::unwrap_or_clone(sort.input)).project(below)?.build()?);
+        let sorted = LogicalPlanBuilder::from(LogicalPlan::Sort(sort));
+        Ok(Transformed::yes(sorted.project(original.into_iter().map(Expr::Column))?.build()?))
     }
 
     fn of_call(&self, expr: Expr, keys: &mut Vec<(Expr, String)>) -> Transformed<Expr> {
@@ -111,7 +128,11 @@ fn is_computed(key: &Expr) -> bool {
             Expr::BinaryExpr(_) | Expr::Negative(_) | Expr::Case(_) | Expr::Cast(_) | Expr::ScalarFunction(_)
         )
     };
-    let asks = |part: &Expr| matches!(part, Expr::ScalarSubquery(_));
-    let has = |is: &dyn Fn(&Expr) -> bool| key.exists(|part| Ok(is(part))).unwrap_or(false);
-    !key.contains_outer() && (has(&asks) || has(&computes) && !key.column_refs().is_empty())
+    let is_computed = || key.exists(|part| Ok(computes(part))).unwrap_or(false) && !key.column_refs().is_empty();
+    !key.contains_outer() && (asks(key) || is_computed())
+}
+
+/// Whether a key is computed by the value of a subquery.
+fn asks(key: &Expr) -> bool {
+    key.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_)))).unwrap_or(false)
 }

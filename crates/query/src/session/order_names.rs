@@ -2,7 +2,8 @@
 //! result. The planner looks among those of the result first.
 //!
 //! So a column of the result that hides one of FROM from such an expression goes by another name, which the client does not see. Below the
-//! outermost query others may ask for it by its name: there the expression says whose column it means, as far as the planner takes that.
+//! outermost query others may ask for it by its name: there the expression says whose column it means, as far as the planner takes that. Nor is a
+//! subquery a column of the result that has its column's name.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -78,6 +79,9 @@ impl VisitorMut for Queries<'_> {
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        for key in keys_mut(query).iter_mut().filter(|key| is_computed(&key.expr)) {
+            visit_own(&mut key.expr, name_value);
+        }
         let hidden = self.hidden(query).unwrap_or_default();
         match hidden.is_empty() {
             true => {}
@@ -131,6 +135,18 @@ impl Queries<'_> {
                 }
             });
         }
+    }
+}
+
+/// A subquery that is a value has a name that nothing else has: the planner takes it for the column of the result that is called so.
+fn name_value(part: &mut Expr) {
+    let Expr::Subquery(subquery) = part else { return };
+    let SetExpr::Select(select) = subquery.body.as_mut() else { return };
+    if let [item] = select.projection.as_mut_slice()
+        && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+        && subquery.order_by.is_none()
+    {
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: kept_apart("value", 0) };
     }
 }
 

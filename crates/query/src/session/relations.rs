@@ -114,6 +114,16 @@ fn renamed(columns: Columns, alias: &TableAlias) -> Columns {
     columns.map(|columns| named.chain(columns.into_iter().skip(alias.columns.len())).collect())
 }
 
+/// What a table is called, and in which schema.
+fn schema_and_name(name: &ObjectName) -> Option<(String, String)> {
+    let parts: Vec<String> = name.0.iter().filter_map(ObjectNamePart::as_ident).map(folded).collect();
+    match <[String; 2]>::try_from(parts) {
+        Ok([schema, name]) => Some((schema, name)),
+        Err(mut parts) if parts.len() == 1 => Some(("public".to_owned(), parts.remove(0))),
+        Err(_) => None,
+    }
+}
+
 impl Relations<'_> {
     /// Among the tables of the catalog.
     pub(super) fn new(catalog: &Catalog) -> Relations<'_> {
@@ -156,22 +166,33 @@ impl Relations<'_> {
     }
 
     fn of_table(&self, name: &ObjectName) -> Columns {
-        let parts: Vec<String> = name.0.iter().filter_map(ObjectNamePart::as_ident).map(folded).collect();
-        let (schema, name) = match parts.as_slice() {
-            [name] => {
-                let named = self.named.iter().rev().flat_map(|names| names.iter().rev());
-                if let Some((_, columns)) = named.into_iter().find(|(known, _)| known == name) {
-                    return columns.clone();
-                }
-                ("public", name)
-            }
-            [schema, name] => (schema.as_str(), name),
-            _ => return None,
-        };
+        if let Some(columns) = self.of_named_query(name) {
+            return columns.clone();
+        }
+        let (schema, name) = schema_and_name(name)?;
         let quoted = |name: &String| Ident::with_quote('"', name);
-        let table = self.catalog.table(schema, name).map(|table| &table.definition.columns);
-        let columns = table.or_else(|| self.catalog.view(schema, name).map(|view| &view.columns))?;
+        let table = self.catalog.table(&schema, &name).map(|table| &table.definition.columns);
+        let columns = table.or_else(|| self.catalog.view(&schema, &name).map(|view| &view.columns))?;
         Some(columns.iter().map(|column| quoted(&column.name)).collect())
+    }
+
+    /// The columns of the query of WITH that is called so.
+    fn of_named_query(&self, name: &ObjectName) -> Option<&Columns> {
+        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return None };
+        let mut named = self.named.iter().rev().flat_map(|names| names.iter().rev());
+        named.find(|(known, _)| *known == folded(name)).map(|(_, columns)| columns)
+    }
+
+    /// A column that is NULL in no row of a relation of FROM; `None` where none is known.
+    pub(super) fn never_null(&self, factor: &TableFactor) -> Option<Ident> {
+        let TableFactor::Table { name, args: None, .. } = factor else { return None };
+        if self.of_named_query(name).is_some() {
+            return None;
+        }
+        let (schema, name) = schema_and_name(name)?;
+        let table = self.catalog.table(&schema, &name)?;
+        let place = table.definition.columns.iter().position(|column| !column.nullable)?;
+        self.of_factor(factor)?.into_iter().nth(place)
     }
 
     /// The columns of a query.

@@ -7,7 +7,7 @@ use event::Modifier;
 
 use super::{
     alike, array_queries, calls, grouping_sets, joined_texts, modifiers, names, order_names, ordered_rows, parameters,
-    pg_catalog, result_modifiers, short_aliases, subqueries, using, whole_rows, zoned,
+    pg_catalog, result_modifiers, row_nulls, short_aliases, subqueries, using, whole_rows, zoned,
 };
 use crate::error::Error;
 
@@ -28,6 +28,7 @@ pub(super) fn spelled_out(
     order_names::settle(&mut ast, catalog);
     parameters::spell_out(&mut ast, declared);
     whole_rows::spell_out(&mut ast, catalog);
+    row_nulls::spell_out(&mut ast, catalog);
     array_queries::spell_out(&mut ast);
     ordered_rows::ask_for_order(&mut ast);
     joined_texts::settle(&mut ast);
