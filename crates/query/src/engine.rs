@@ -201,6 +201,7 @@ fn session_state(runtime: Arc<RuntimeEnv>, partitions: usize, own: functions::Fu
     let mut planners = SessionStateDefaults::default_expr_planners();
     planners.insert(0, Arc::new(functions::BytesSubstring::default()));
     planners.insert(0, Arc::new(functions::subscript::Subscripts));
+    planners.insert(0, Arc::new(functions::one_type::ElementsOfOneType));
     planners.insert(0, Arc::new(functions::numeric::NumericArithmetic));
     planners.insert(0, Arc::new(functions::interval::IntervalArithmetic));
     planners.insert(0, Arc::new(functions::beside_text::NumbersBesideText));

@@ -43,6 +43,7 @@ mod maybe;
 mod now;
 mod number_format;
 pub(crate) mod numeric;
+pub(crate) mod one_type;
 mod only;
 mod operate;
 mod or_empty;
@@ -146,6 +147,7 @@ impl Functions {
             .chain(regexp::all())
             .chain(justify::all())
             .chain(make_time::all())
+            .chain(one_type::all().map(Arc::new))
             .chain(other_names::scalar())
             .collect(),
             aggregate: vec![first(), last(), Arc::new(average::average())]

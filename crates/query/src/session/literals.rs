@@ -19,7 +19,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, merge_schema};
 use datafusion::logical_expr::{
     Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Subquery, Union, binary_expr,
-    lit,
+    lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
@@ -28,6 +28,7 @@ use event::ColumnType;
 use super::{arithmetic, group_columns, kept_names, null_if, numbers, outer_types, zoned};
 use crate::error::Error;
 use crate::functions::interval::{is_interval, length};
+use crate::functions::one_type::OF_ONE_TYPE;
 use crate::functions::{self, forms, json};
 use crate::text::{Zone, parse_json, parse_scalar};
 
@@ -268,9 +269,35 @@ fn settled(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 
 /// The same of an expression whose parts are settled.
 fn settled_whole(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let expr = numbers::settled(narrow_one(read_beside(expr, schema)), schema)?;
+    let expr = numbers::settled(narrow_one(read_results(read_beside(expr, schema), schema)), schema)?;
     let expr = narrow_series(count_elements(widen_sum(expr, schema)), schema);
-    Ok(shown_in_concat(by_value(beside_rows(expr, schema)?, schema), schema))
+    Ok(shown_in_concat(of_jsonb(by_value(beside_rows(expr, schema)?, schema)?, schema), schema))
+}
+
+/// One of several values of jsonb is of that type, also where the library computes it by something that knows no such types.
+fn of_jsonb(expr: Expr, schema: &DFSchema) -> Expr {
+    let is_jsonb = match &expr {
+        Expr::ScalarFunction(call) if OF_ONE_TYPE.contains(&call.func.name()) => {
+            call.args.iter().any(|value| is_jsonb(value, schema))
+        }
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+            results.into_iter().any(|result| is_jsonb(result, schema))
+        }
+        _ => false,
+    };
+    if is_jsonb { json::normal(expr) } else { expr }
+}
+
+/// The greatest, or the least, of values that the library does not order as they are ordered; those that are NULL are left out.
+fn extreme(values: Vec<Expr>, is_greatest: bool, schema: &DFSchema) -> Result<Expr> {
+    let mut values = values.into_iter();
+    let first = values.next().unwrap_or_else(|| lit(ScalarValue::Null));
+    values.try_fold(first, |one, other| {
+        let (one_key, other_key) = (order_key(one.clone(), schema), order_key(other.clone(), schema));
+        let is_one = if is_greatest { one_key.gt_eq(other_key) } else { one_key.lt_eq(other_key) };
+        when(one.clone().is_null(), other.clone()).when(other.clone().is_null().or(is_one), one).otherwise(other)
+    })
 }
 
 /// `concat` shows values as a client sees them, where a cast to text, which the library does there, says `true`.
@@ -357,14 +384,20 @@ fn told_apart(input: Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
 }
 
 /// Intervals are compared by how long they are, where the library compares them part by part, and jsonb as values, which are texts to it.
-fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
+fn by_value(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let are_intervals = |sides: &[&Expr]| {
         let types = sides.iter().map(|side| side.get_type(schema).unwrap_or(DataType::Null));
         let (intervals, rest): (Vec<_>, Vec<_>) = types.partition(is_interval);
         !intervals.is_empty() && rest.iter().all(DataType::is_null)
     };
     let are_ordered = |sides: &[&Expr]| are_intervals(sides) || sides.iter().all(|side| is_jsonb(side, schema));
-    match expr {
+    Ok(match expr {
+        Expr::ScalarFunction(call)
+            if matches!(call.func.name(), "greatest" | "least")
+                && are_ordered(&call.args.iter().collect::<Vec<_>>()) =>
+        {
+            extreme(call.args, call.func.name() == "greatest", schema)?
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) && are_ordered(&[&left, &right]) => {
             let (left, right) = (order_key(*left, schema), order_key(*right, schema));
             Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
@@ -409,7 +442,7 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
             let extreme = match call.func.name() {
                 "min" => functions::first,
                 "max" => functions::last,
-                _ => return Expr::AggregateFunction(call),
+                _ => return Ok(Expr::AggregateFunction(call)),
             };
             call.func = extreme();
             let key = order_key(call.params.args[0].clone(), schema);
@@ -426,7 +459,7 @@ fn by_value(expr: Expr, schema: &DFSchema) -> Expr {
             Expr::WindowFunction(call)
         }
         other => other,
-    }
+    })
 }
 
 /// The same of a value and the rows of a subquery, and floats without the sign of -0.
@@ -493,6 +526,11 @@ fn read_beside(expr: Expr, schema: &DFSchema) -> Expr {
             let (low, high) = (read_as(*low, field.clone()), read_as(*high, field));
             Expr::Between(Between { expr, negated, low: Box::new(low), high: Box::new(high) })
         }
+        Expr::ScalarFunction(mut call) if OF_ONE_TYPE.contains(&call.func.name()) => {
+            let field = one_field(call.args.iter(), schema);
+            call.args = call.args.into_iter().map(|value| read_as(value, field.clone())).collect();
+            Expr::ScalarFunction(call)
+        }
         Expr::Case(Case { expr: Some(value), when_then_expr, else_expr }) => {
             let field = beside(&value);
             let of_branch = |(when, then): (Box<Expr>, Box<Expr>)| (Box::new(read_as(*when, field.clone())), then);
@@ -501,6 +539,26 @@ fn read_beside(expr: Expr, schema: &DFSchema) -> Expr {
         }
         other => other,
     }
+}
+
+/// The results of a CASE, of which those that are written as text are of the type of the others.
+fn read_results(expr: Expr, schema: &DFSchema) -> Expr {
+    let Expr::Case(Case { expr: value, when_then_expr, else_expr }) = expr else { return expr };
+    let results = when_then_expr.iter().map(|(_, then)| then).chain(&else_expr).map(AsRef::as_ref);
+    let field = one_field(results, schema);
+    let read = |result: Box<Expr>| Box::new(read_as(*result, field.clone()));
+    let when_then_expr = when_then_expr.into_iter().map(|(when, then)| (when, read(then))).collect();
+    Expr::Case(Case { expr: value, when_then_expr, else_expr: else_expr.map(read) })
+}
+
+/// The type of the first of several values that is no text; none for numerics, which have no precision beside a text.
+fn one_field<'e>(mut values: impl Iterator<Item = &'e Expr>, schema: &DFSchema) -> Option<FieldRef> {
+    let is_typed = |field: &FieldRef| {
+        let data_type = field.data_type();
+        ColumnType::json_of(field).is_some() || !data_type.is_string() && !data_type.is_null()
+    };
+    let field = values.find_map(|value| value.to_field(schema).ok().map(|(_, field)| field).filter(is_typed))?;
+    (!field.data_type().is_decimal()).then_some(field)
 }
 
 fn is_comparison(op: Operator) -> bool {

@@ -81,6 +81,7 @@ files! {
     pg_like,
     pg_modifier,
     pg_numeric,
+    pg_one_type,
     pg_operators,
     pg_ordinality,
     pg_predicates,
