@@ -85,6 +85,7 @@ files! {
     pg_operators,
     pg_ordinality,
     pg_predicates,
+    pg_reports,
     pg_schema,
     pg_select_list,
     pg_subquery,
