@@ -19,7 +19,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, merge_schema};
 use datafusion::logical_expr::{
     Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Subquery, Union, binary_expr,
-    lit, when,
+    lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
@@ -289,15 +289,25 @@ fn of_jsonb(expr: Expr, schema: &DFSchema) -> Expr {
     if is_jsonb { json::normal(expr) } else { expr }
 }
 
-/// The greatest, or the least, of values that the library does not order as they are ordered; those that are NULL are left out.
-fn extreme(values: Vec<Expr>, is_greatest: bool, schema: &DFSchema) -> Result<Expr> {
-    let mut values = values.into_iter();
-    let first = values.next().unwrap_or_else(|| lit(ScalarValue::Null));
-    values.try_fold(first, |one, other| {
-        let (one_key, other_key) = (order_key(one.clone(), schema), order_key(other.clone(), schema));
-        let is_one = if is_greatest { one_key.gt_eq(other_key) } else { one_key.lt_eq(other_key) };
-        when(one.clone().is_null(), other.clone()).when(other.clone().is_null().or(is_one), one).otherwise(other)
-    })
+/// The greatest, or the least, of values that the library does not order as they are ordered: the first that is there and that none is beyond.
+fn extreme(mut values: Vec<Expr>, is_greatest: bool, schema: &DFSchema) -> Result<Expr> {
+    let keys: Vec<Expr> = values.iter().map(|value| order_key(value.clone(), schema)).collect();
+    let last = values.pop();
+    let branches = values.into_iter().zip(&keys).map(|(value, key)| {
+        let is_extreme =
+            keys.iter().filter(|other| *other != key).fold(value.clone().is_not_null(), |so_far, other| {
+                let holds =
+                    if is_greatest { key.clone().gt_eq(other.clone()) } else { key.clone().lt_eq(other.clone()) };
+                so_far.and(other.clone().is_null().or(holds))
+            });
+        (Box::new(is_extreme), Box::new(value))
+    });
+    let when_then_expr = branches.collect::<Vec<_>>();
+    let last = last.unwrap_or_else(|| lit(ScalarValue::Null));
+    match when_then_expr.is_empty() {
+        true => Ok(last),
+        false => Ok(Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(Box::new(last)) })),
+    }
 }
 
 /// `concat` shows values as a client sees them, where a cast to text, which the library does there, says `true`.
