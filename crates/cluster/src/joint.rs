@@ -358,6 +358,9 @@ impl JointCut {
 
     /// Takes what is not in all groups out of the snapshots of those that have it. False when that cannot be done: the reader looks again.
     pub(crate) fn make_whole(&self, snapshots: &mut [(GroupId, ShardSnapshot)]) -> bool {
+        if !self.views.values().all(JointView::is_whole) {
+            return false;
+        }
         if self.views.len() < 2 {
             return true;
         }

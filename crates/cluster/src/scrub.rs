@@ -92,8 +92,11 @@ impl Node {
                 if definition.id != table {
                     continue;
                 }
-                let Some((_, snapshot)) = reader.snapshot(shard) else { continue };
-                scrubbed.states.push((shard, snapshot.index, snapshot.checksum()));
+                let (mut cut, view) = reader.cut_of(&[shard]);
+                let Some((_, snapshot)) = cut.pop().flatten() else { continue };
+                if view.is_whole() {
+                    scrubbed.states.push((shard, snapshot.index, snapshot.checksum()));
+                }
                 for segment in &snapshot.segments {
                     let meta = &segment.meta;
                     scrubbed.segments += 1;

@@ -50,6 +50,10 @@ pub(crate) struct CheckpointBody {
     /// The newest entry of each other group that has a part of a transaction that is in here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) reach: Vec<(GroupId, u64)>,
+    /// Index of the last entry that took rows away which the seal had frozen and which were in no segment yet, 0 without one: what is here
+    /// lacks them, so it is a state that the group had only once that entry is applied too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) whole_from: u64,
 }
 
 /// A part of a transaction that waits for the decision of another group.

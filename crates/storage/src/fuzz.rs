@@ -112,6 +112,7 @@ mod tests {
             decided,
             prepared,
             reach: Vec::new(),
+            whole_from: 0,
         };
         check_corpus("checkpoint", &[serde_json::to_vec(&body).unwrap()]);
     }

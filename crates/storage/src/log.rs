@@ -105,6 +105,7 @@ impl Log {
             Some(recovered) => recovered,
             None => {
                 let active = files::create(&disk, dir, 1, file_len, 0, Default::default()).await?;
+                files::sync_names(&disk, dir).await?;
                 let mut index = Index::default();
                 index.files.insert(active.sequence, active.file);
                 Recovered { index, written: Written::default(), active, torn: false }
@@ -127,6 +128,7 @@ impl Log {
         };
         if torn {
             writer.roll(0).await?;
+            files::sync_names(&shared.disk, dir).await?;
         }
         writer.mark().await?;
         writer.reserve().await?;

@@ -237,6 +237,7 @@ fn view_at(applied: u64, untraced: &[(u64, u64)]) -> JointView {
         decisions: Arc::default(),
         traces: Arc::default(),
         untraced: Arc::new(untraced),
+        whole_from: 0,
     }
 }
 
@@ -251,6 +252,14 @@ fn a_cut_with_a_group_that_came_as_a_snapshot_waits_until_the_others_have_got_as
     assert!(!is_whole(vec![(1, view_at(80, &[(3, 70)])), (3, view_at(69, &[]))]));
     assert!(is_whole(vec![(1, view_at(80, &[(3, 70)])), (3, view_at(70, &[]))]));
     assert!(is_whole(vec![(1, view_at(80, &[(3, 70)])), (2, view_at(1, &[]))]), "it is not in the cut");
+}
+
+#[test]
+fn a_group_whose_checkpoint_lacks_rows_is_read_once_the_entry_that_took_them_is_applied() {
+    let restored = |applied| (1, JointView { whole_from: 9, ..view_at(applied, &[]) });
+    assert!(!is_whole(vec![restored(8)]), "alone, too");
+    assert!(!is_whole(vec![restored(8), (2, view_at(1, &[]))]));
+    assert!(is_whole(vec![restored(9), (2, view_at(1, &[]))]));
 }
 
 #[test]

@@ -57,6 +57,8 @@ struct State {
     space: Option<u64>,
     /// Writes, then syncs, that fail for lack of room although it was reserved.
     full: (u32, u32),
+    /// The sync that fails for lack of room.
+    full_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +129,7 @@ impl SimulatedDisk {
             fail_sync: false,
             space: None,
             full: (0, 0),
+            full_at: None,
         };
         Self { state: Mutex::new(state) }
     }
@@ -188,6 +191,11 @@ impl SimulatedDisk {
         self.state.lock().full = (writes, syncs);
     }
 
+    /// The `n`-th sync of a file or directory (the first is 1) fails with ENOSPC, once.
+    pub fn lack_room_at_sync(&self, n: u64) {
+        self.state.lock().full_at = Some(n);
+    }
+
     /// The length of the file of that name, whether anything of it is durable or not.
     pub fn len_of(&self, path: &str) -> io::Result<u64> {
         let mut state = self.state.lock();
@@ -215,6 +223,9 @@ impl State {
         self.syncs += 1;
         if std::mem::take(&mut self.fail_sync) {
             return Err(io::Error::other("simulated input/output error in a sync"));
+        }
+        if self.full_at == Some(self.syncs) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         if self.full.0 == 0 && self.full.1 > 0 {
             self.full.1 -= 1;

@@ -97,7 +97,14 @@ pub(super) fn header_len(groups: &BTreeMap<GroupId, GroupMarks>) -> u64 {
     FileHeader { sequence: 0, file_len: 0, previous_end: 0, groups: groups.clone() }.encoded_len()
 }
 
-/// Creates a file, durably.
+/// Makes the names of the log's files durable, and with them what [`create`], [`begin`], [`recycle`] and [`remove`] did. It can be
+/// called again after it found no room, unlike those.
+pub(super) async fn sync_names(disk: &Arc<dyn Disk>, dir: &str) -> Result<(), Error> {
+    let synced = disk.sync_dir(dir).await;
+    synced.map_err(|source| Error::Io { context: format!("could not sync directory \"{dir}\""), source })
+}
+
+/// Creates a file; durable with its name. Nothing is left when that fails.
 pub(super) async fn create(
     disk: &Arc<dyn Disk>,
     dir: &str,
@@ -116,7 +123,8 @@ pub(super) async fn create(
         let finished = async {
             disk.set_len(file, header.file_len).await?;
             disk.write_at(file, 0, vec![header.encode()]).await?;
-            disk.sync(file).await
+            disk.sync(file).await?;
+            disk.rename(&unfinished, &path).await
         };
         if let Err(error) = finished.await {
             // Room for others, and for the next try.
@@ -124,8 +132,6 @@ pub(super) async fn create(
             disk.remove(&unfinished).await?;
             return Err(error);
         }
-        disk.rename(&unfinished, &path).await?;
-        disk.sync_dir(dir).await?;
         Ok(file)
     };
     let file =
@@ -133,7 +139,7 @@ pub(super) async fn create(
     Ok(Active { sequence, file, file_len: header.file_len, end: begin, marked: begin, written: begin })
 }
 
-/// Makes the spare the file of this sequence number, durably. Its old content stays behind the header.
+/// Makes the spare the file of this sequence number; durable with its name. Its old content stays behind the header.
 pub(super) async fn begin(
     disk: &Arc<dyn Disk>,
     dir: &str,
@@ -149,8 +155,7 @@ pub(super) async fn begin(
     let begun = async {
         disk.write_at(file, 0, vec![header.encode()]).await?;
         disk.sync(file).await?;
-        disk.rename(&old_path, &path).await?;
-        disk.sync_dir(dir).await
+        disk.rename(&old_path, &path).await
     };
     begun.await.map_err(|source| Error::Io { context: format!("could not begin file \"{path}\""), source })?;
     let written = if is_used { file_len } else { begin };
@@ -199,7 +204,7 @@ pub(super) async fn create_spare(disk: &Arc<dyn Disk>, dir: &str, file_len: u64)
     }
 }
 
-/// Makes a file that nobody needs any more a spare, durably: only then may its bytes be overwritten.
+/// Makes a file that nobody needs any more a spare; only once that is durable may its bytes be overwritten.
 pub(super) async fn recycle(
     disk: &Arc<dyn Disk>,
     dir: &str,
@@ -209,23 +214,16 @@ pub(super) async fn recycle(
 ) -> Result<Spare, Error> {
     let path = path(dir, sequence);
     let spare = format!("{dir}/{sequence:010}{SPARE_SUFFIX}");
-    let recycled = async {
-        disk.rename(&path, &spare).await?;
-        disk.sync_dir(dir).await
-    };
-    match recycled.await {
+    match disk.rename(&path, &spare).await {
         Ok(()) => Ok(Spare { path: spare, file, file_len, is_used: true }),
         Err(source) => Err(Error::Io { context: format!("could not recycle file \"{path}\""), source }),
     }
 }
 
-/// Removes files that nobody needs any more, oldest first, each durably: a gap would look like a lost file.
+/// Removes a file that nobody needs any more, the oldest one; to be durable before the next goes: a gap would look like a lost file.
 pub(super) async fn remove(disk: &Arc<dyn Disk>, dir: &str, file: FileId, sequence: u64) -> Result<(), Error> {
     let path = path(dir, sequence);
-    let removed = async {
-        disk.close(file).await?;
-        disk.remove(&path).await?;
-        disk.sync_dir(dir).await
-    };
-    removed.await.map_err(|source| Error::Io { context: format!("could not remove file \"{path}\""), source })
+    disk.release(file);
+    let removed = disk.remove(&path).await;
+    removed.map_err(|source| Error::Io { context: format!("could not remove file \"{path}\""), source })
 }

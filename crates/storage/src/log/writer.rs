@@ -164,6 +164,7 @@ impl Writer {
             while let Err(error) = self.roll(len).await {
                 self.wait_for_room(error).await?;
             }
+            self.sync_names().await?;
         }
         let place = Place { file: self.active.sequence, offset: self.active.end + self.buffer.len() };
         self.buffer.put(place, self.active.end, group, change);
@@ -258,7 +259,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins the next file, with room for a frame of `frame_len`. The buffer is empty.
+    /// Makes the names of the files durable.
+    async fn sync_names(&self) -> Result<(), Error> {
+        while let Err(error) = files::sync_names(&self.shared.disk, &self.shared.dir).await {
+            self.wait_for_room(error).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins the next file, with room for a frame of `frame_len`; its name is yet to be made durable. The buffer is empty.
     pub(super) async fn roll(&mut self, frame_len: u64) -> Result<(), Error> {
         assert_eq!(self.buffer.len(), 0, "frames in the buffer were meant for the old file");
         let (sequence, previous_end) = (self.active.sequence + 1, self.active.end);
@@ -285,12 +294,15 @@ impl Writer {
             self.shared.index.lock().files.remove(&sequence);
             let Shared { disk, dir, .. } = &*self.shared;
             let fits = disk.len(file).await.is_ok_and(|len| len == self.file_len);
-            if fits && self.spares.len() < LOG_SPARES_MAX {
-                self.spares.push_back(files::recycle(disk, dir, file, sequence, self.file_len).await?);
-                self.shared.index.lock().statistics.files_recycled += 1;
+            let spare = if fits && self.spares.len() < LOG_SPARES_MAX {
+                Some(files::recycle(disk, dir, file, sequence, self.file_len).await?)
             } else {
                 files::remove(disk, dir, file, sequence).await?;
-            }
+                None
+            };
+            self.sync_names().await?;
+            self.shared.index.lock().statistics.files_recycled += u64::from(spare.is_some());
+            self.spares.extend(spare);
             self.written.remove(sequence);
         }
         Ok(())

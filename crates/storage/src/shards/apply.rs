@@ -181,14 +181,14 @@ impl State {
             }
             Step::Drop { shard } => {
                 self.shards.remove(&shard);
-                for seal in &mut self.seals {
-                    seal.frozen.remove(&shard);
+                if self.seals.iter_mut().fold(false, |any, seal| seal.frozen.remove(&shard).is_some() || any) {
+                    self.lose_frozen(index);
                 }
                 Arc::make_mut(&mut self.dropped).insert(shard);
                 0
             }
             Step::Replace(replace) => self.replace(replace, index, pins),
-            Step::Expire { shard, before_us } => self.expire(shard, before_us),
+            Step::Expire { shard, before_us } => self.expire(shard, before_us, index),
             Step::Truncate { shard } => self.truncate(shard, index),
             Step::Decide { transaction, decision } => {
                 let decisions = Arc::make_mut(&mut self.decisions);
@@ -231,26 +231,28 @@ impl State {
 
     /// Forgets whole splits; answers with the rows they had. Frozen rows go from seals captured before: replay from there comes by
     /// here again.
-    fn expire(&mut self, id: ShardId, before_us: i64) -> u64 {
+    fn expire(&mut self, id: ShardId, before_us: i64, index: u64) -> u64 {
         let shard = self.shards.get_mut(&id).expect("the check found the shard");
         let Some(options) = shard.manifest.table.event() else { return 0 };
         let interval = options.split_interval_us;
         let expired = |split: &SplitId| window_of(*split, interval).1 <= before_us;
-        let mut rows = 0;
-        let frozen = self.seals.iter_mut().filter_map(|seal| seal.frozen.get_mut(&id)).map(|frozen| &mut frozen.splits);
-        for splits in frozen.chain([&mut shard.open]) {
-            splits.retain(|split, memtable| {
-                rows += if expired(split) { memtable.rows() } else { 0 };
-                !expired(split)
-            });
-        }
+        let forget = |splits: &mut BTreeMap<SplitId, Memtable>| {
+            let gone: u64 = splits.extract_if(.., |split, _| expired(split)).map(|(_, rows)| rows.rows()).sum();
+            gone
+        };
+        let frozen = self.seals.iter_mut().filter_map(|seal| seal.frozen.get_mut(&id));
+        let frozen: u64 = frozen.map(|frozen| forget(&mut frozen.splits)).sum();
+        let open = forget(&mut shard.open);
         let gone = shard.manifest.segments.iter().filter(|segment| expired(&segment.meta.split));
         let segments: u64 = gone.map(|segment| segment.meta.rows).sum();
         let manifest = Arc::make_mut(&mut shard.manifest);
         manifest.segments.retain(|segment| !expired(&segment.meta.split));
         manifest.deleted.retain(|split, _| !expired(split));
         manifest.expired_us = manifest.expired_us.max(Some(before_us));
-        rows + segments
+        if frozen > 0 {
+            self.lose_frozen(index);
+        }
+        frozen + open + segments
     }
 
     /// Forgets all rows; answers with how many there were, deleted ones included. As with [`State::expire`], what was captured before keeps
@@ -266,7 +268,18 @@ impl State {
         // Whoever read the rows before must not delete them now.
         manifest.purged = index;
         manifest.truncated = index;
+        if frozen > 0 {
+            self.lose_frozen(index);
+        }
         frozen + open + segments
+    }
+
+    /// The entry has taken away rows that seals froze. They come into no segment, so that the checkpoints of these seals lack them, while the
+    /// entry that took them is not in those: who begins with one has a state that the group had only after that entry.
+    fn lose_frozen(&mut self, index: u64) {
+        for seal in &mut self.seals {
+            seal.captured.whole_from = index;
+        }
     }
 
     /// Freezes every memtable and captures the rest.

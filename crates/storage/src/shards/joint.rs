@@ -75,12 +75,20 @@ pub struct JointView {
     pub traces: Arc<Vec<Arc<Trace>>>,
     /// How far into other groups reach those that were applied here and have no trace any more.
     pub untraced: Arc<Reach>,
+    /// Until this entry is applied, the group's shards may lack rows: the checkpoint that its state was made of has none of those that a
+    /// later entry took away before they were in segments.
+    pub whole_from: u64,
 }
 
 /// The newest entry of each other group that has a part of some of a group's transactions.
 pub type Reach = BTreeMap<GroupId, u64>;
 
 impl JointView {
+    /// Whether shards are as they were after the last entry that was applied.
+    pub fn is_whole(&self) -> bool {
+        self.applied >= self.whole_from
+    }
+
     /// Whether a transaction is known to be committed in this group, which decides about it.
     pub fn is_committed(&self, transaction: &StatementId) -> bool {
         self.decisions.get(transaction).is_some_and(|decision| decision.commit) || self.has_trace_of(transaction)

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) seals: VecDeque<PendingSeal>,
     /// Complete checkpoints, oldest first; all but the newest wait until that is saved.
     pub(super) checkpoints: VecDeque<Captured>,
+    /// See [`JointView::whole_from`].
+    pub(super) whole_from: u64,
     pub(super) rows_applied: u64,
 }
 
@@ -119,6 +121,8 @@ pub(super) struct Captured {
     pub(super) decisions: Arc<BTreeMap<StatementId, Decision>>,
     pub(super) prepared: Arc<BTreeMap<StatementId, Arc<Prepared>>>,
     pub(super) reach: Arc<Reach>,
+    /// See [`State::whole_from`]; 0 when that is no later than the seal.
+    pub(super) whole_from: u64,
 }
 
 /// A seal whose rows are still in memory.
@@ -154,7 +158,8 @@ impl Captured {
         let decisions = Vec::new();
         let (seal, shards) = (self.seal, shards.collect());
         let reach = self.reach.iter().map(|(group, index)| (*group, *index)).collect();
-        CheckpointBody { group, seal, shards, dropped, decisions, decided, prepared, reach }.encode()
+        let whole_from = self.whole_from;
+        CheckpointBody { group, seal, shards, dropped, decisions, decided, prepared, reach, whole_from }.encode()
     }
 }
 
@@ -179,6 +184,7 @@ impl State {
             untraced: Arc::default(),
             seals: VecDeque::new(),
             checkpoints: VecDeque::new(),
+            whole_from: 0,
             rows_applied: 0,
         }
     }
@@ -190,6 +196,7 @@ impl State {
         }
         let mut state = State::new(group);
         state.applied = body.seal;
+        state.whole_from = body.whole_from;
         state.dropped = Arc::new(body.dropped.into_iter().collect());
         let any_time = |commit| Decision { commit, until_us: i64::MAX, joined: Vec::new() };
         let older = body.decisions.into_iter().map(|(transaction, commit)| (transaction, any_time(commit)));
@@ -216,7 +223,8 @@ impl State {
         let manifests = self.shards.iter().map(|(id, shard)| (*id, Arc::clone(&shard.manifest))).collect();
         let (dropped, decisions) = (Arc::clone(&self.dropped), Arc::clone(&self.decisions));
         let (prepared, reach) = (Arc::clone(&self.prepared), Arc::clone(&self.reach));
-        Captured { seal, manifests, dropped, decisions, prepared, reach }
+        let whole_from = if self.whole_from > seal { self.whole_from } else { 0 };
+        Captured { seal, manifests, dropped, decisions, prepared, reach, whole_from }
     }
 
     /// Whether the segment's rows were forgotten after that seal froze them, or may have been.
@@ -295,6 +303,7 @@ impl State {
             decisions: Arc::clone(&self.decisions),
             traces: Arc::clone(&self.traces),
             untraced: Arc::clone(&self.untraced),
+            whole_from: self.whole_from,
         }
     }
 

@@ -8,7 +8,7 @@ use event::{ColumnType, TableKind};
 
 use self::world::{World, append, bulk, keyed, versioned};
 use super::*;
-use crate::command::{Command, Delete, Install, Joined, SchemaChange};
+use crate::command::{Command, Delete, Entry, Install, Joined, SchemaChange};
 use crate::testing::{INTERVAL_US, small_rows, table};
 
 const DONE: Outcome = Outcome::Done { rows: 0 };
@@ -497,6 +497,57 @@ fn truncate_takes_all_rows_that_came_before_wherever_they_are() {
     let restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
     assert_eq!(world::contents(&restored.reader(), 1, &world.objects), world.contents(1));
     assert_eq!(world.run(vec![Command::Truncate { shard: ShardId(9) }]), Outcome::Done { rows: 0 });
+}
+
+/// Rows that a seal froze go with their table, their window or all others before they are in a segment. The seal's checkpoint lacks them, and says
+/// from which entry on that is right (seed 3280).
+#[test]
+fn a_checkpoint_that_lacks_rows_says_when_that_is_right() {
+    let drop = Command::Schema(SchemaChange::Drop { shard: ShardId(1) });
+    let expire = Command::Expire { shard: ShardId(1), before_us: INTERVAL_US };
+    for (taking, is_there) in [(drop, false), (expire, true), (Command::Truncate { shard: ShardId(1) }, true)] {
+        let what = format!("{taking:?}");
+        let mut world = world();
+        world.run(append(1, 1, &[1, 2]));
+        world.run(append(2, 1, &[3]));
+        world.seal();
+        let seal = world.log.len() as u64;
+        world.run(append(2, 1, &[4]));
+        world.run(vec![taking]);
+        let taken = world.log.len() as u64;
+        world.install();
+        assert!(world.reader().joint().is_whole(), "{what}: it has all of it");
+        let checkpoint = world.shards.checkpoint().unwrap();
+        assert_eq!(checkpoint.seal, seal);
+        let mut restored = Shards::restore(GroupId(1), &checkpoint.bytes).unwrap();
+        assert_eq!(restored.reader().joint().whole_from, taken, "{what}");
+        assert_eq!(restored.reader().checkpoint().unwrap().bytes, checkpoint.bytes, "{what}: it says so again");
+        for index in seal + 1..=taken {
+            assert!(!restored.reader().joint().is_whole(), "{what}: before entry {index}");
+            restored.apply(index, &Entry::decode(&world.log[index as usize - 1]).unwrap());
+        }
+        assert!(restored.reader().joint().is_whole(), "{what}");
+        assert_eq!(world::contents(&restored.reader(), 1, &world.objects), is_there.then(Vec::new), "{what}");
+        // A later seal is as others have it.
+        world.run(append(2, 1, &[5]));
+        world.seal();
+        world.install();
+        let later = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+        assert_eq!(later.reader().joint().whole_from, 0, "{what}");
+    }
+}
+
+/// What nobody misses makes nobody wait.
+#[test]
+fn a_checkpoint_that_lacks_nothing_is_whole() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    world.seal();
+    world.run(vec![Command::Expire { shard: ShardId(1), before_us: 0 }]);
+    world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(2) })]);
+    world.install();
+    let restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    assert_eq!(restored.reader().joint().whole_from, 0);
 }
 
 #[test]

@@ -391,6 +391,33 @@ async fn a_write_without_room_is_written_again_from_its_beginning() {
     }
 }
 
+/// Whichever sync it is that finds no room, that of a record, of a file's header or of the names of files that come and go: it is
+/// waited for, and nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn each_sync_may_lack_room_once() {
+    const RECORDS: u64 = 60;
+    for at in 1.. {
+        let disk = Arc::new(SimulatedDisk::new(1));
+        let log = Log::open_with_file_len(disk.clone(), "log", 2 << 10).await.unwrap();
+        let opening = disk.syncs();
+        disk.lack_room_at_sync(opening + at);
+        for index in 1..=RECORDS {
+            append(&log, GROUP, vec![record(index, payload(7))]).await.unwrap();
+            if index > 6 {
+                log.purge(GROUP, index - 6, [(index - 6) as u8; 16]).await.unwrap();
+            }
+        }
+        assert!(log.statistics().files_recycled > 2, "{:?}", log.statistics());
+        log.close().await.unwrap();
+        if disk.syncs() < opening + at {
+            break;
+        }
+        let log = Log::open_with_file_len(Arc::new(disk.crash(at)), "log", 2 << 10).await.unwrap();
+        let expected: Vec<_> = (RECORDS - 5..=RECORDS).map(|index| record(index, payload(7))).collect();
+        assert_eq!(log.read(GROUP, RECORDS - 5..1000, usize::MAX).await.unwrap(), expected, "sync {at}");
+    }
+}
+
 #[tokio::test]
 async fn a_log_that_waits_for_room_can_be_closed() {
     let disk = Arc::new(SimulatedDisk::new(1));
