@@ -249,9 +249,12 @@ fn first_value(query: &Query) -> Option<Expr> {
         return None;
     };
     let own = limited.tables();
-    if own.is_empty() || !sides(query, &|table| !own.contains(table)).outer {
+    let is_outer = |table: &str| !own.contains(table);
+    if own.is_empty() || !sides(query, &is_outer).outer {
         return None;
     }
+    // By more than equalities: that is for `dependent.rs`.
+    pairs(limited.select, &is_outer)?;
     let counted = parse_expression(&format!("first_value({value}{})", limited.order_by())).ok()?;
     let mut first = query.clone();
     (first.order_by, first.limit_clause) = (None, None);
@@ -462,6 +465,7 @@ mod tests {
         for sql in [
             "SELECT (SELECT v FROM m ORDER BY ts DESC LIMIT 1) FROM d",
             "SELECT (SELECT max(v) FROM m WHERE m.dev = d.id LIMIT 1) FROM d",
+            "SELECT (SELECT v FROM m WHERE m.dev = d.id AND m.ts < d.ts ORDER BY ts DESC LIMIT 1) FROM d",
             "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev > d.id LIMIT 1) AS l ON true",
             "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id) AS l ON true",
             "SELECT l.v FROM d JOIN LATERAL (SELECT v FROM m WHERE m.dev = d.id ORDER BY 1 LIMIT 1) AS l ON true",

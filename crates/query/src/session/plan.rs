@@ -29,7 +29,7 @@ use super::returning::Returning;
 use super::settings::duration_ms;
 use super::view::add_views;
 use super::{
-    Block, Prepared, Rows, Session, large_constants, lateral_rows, literals, names, numbers, parameters,
+    Block, Prepared, Rows, Session, large_constants, lateral_rows, literals, names, numbers, outer_names, parameters,
     result_modifiers, set_operations, spelled_out, tokens, whole_rows,
 };
 use crate::error::{Condition, Error};
@@ -439,7 +439,7 @@ impl Session {
         let mut lines = Vec::new();
         if verbose {
             let logical = self.planned(statement, source.clone()).await?.plan;
-            lines.extend(logical.display_indent().to_string().lines().map(|line| line.replace('\u{1}', "#")));
+            lines.extend(logical.display_indent().to_string().lines().map(shown));
         }
         let runnable = self.runnable(statement, &source, parameters, &OneTime::default()).await?;
         if analyze {
@@ -448,10 +448,10 @@ impl Session {
                 batch.map_err(|error| self.worded(error, statement))?;
             }
             let text = DisplayableExecutionPlan::with_metrics(runnable.plan.as_ref()).indent(verbose).to_string();
-            lines.extend(text.lines().map(|line| line.replace('\u{1}', "#")));
+            lines.extend(text.lines().map(shown));
         } else {
             let text = displayable(runnable.plan.as_ref()).indent(verbose).to_string();
-            lines.extend(text.lines().map(|line| line.replace('\u{1}', "#")));
+            lines.extend(text.lines().map(shown));
         }
         Ok(text_rows(explain_schema(), lines, "EXPLAIN"))
     }
@@ -486,6 +486,11 @@ fn refuse_statements(plan: &LogicalPlan) -> Result<(), DataFusionError> {
         }
         _ => Ok(()),
     }
+}
+
+/// A line of a plan without the marks that names have in it.
+fn shown(line: &str) -> String {
+    outer_names::as_written(&line.replace('\u{1}', "#"))
 }
 
 /// The one column of EXPLAIN.

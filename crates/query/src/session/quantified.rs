@@ -4,7 +4,8 @@
 //! know it at all. There the rows of the node get a column by a join that marks those for which the subquery has a row, and the predicate becomes an
 //! expression over such marks: true where one is found, NULL where none is but one may be, else false. What does not depend on the row is asked once,
 //! by a count. A subquery that is a value and depends on the row may give one row, which is looked at where it is used: the library wants an
-//! aggregate there, and knows it in the list of a SELECT and in a condition only.
+//! aggregate there, and knows it in the list of a SELECT and in a condition only. What depends on the row in ways that the library cannot take apart
+//! is evaluated for all rows at once (`dependent.rs`).
 //!
 //! Types are settled by then: both sides of a comparison have one type.
 
@@ -22,12 +23,14 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, Subquery,
-    SubqueryAlias, binary_expr, lit, not,
+    Distinct, Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, ScalarUDF,
+    Sort, Subquery, SubqueryAlias, binary_expr, lit, not,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
+use super::pull_up::pulled_up;
+use super::{dependent, lateral_joins};
 use crate::functions;
 
 /// The name behind which the rows of a subquery stand.
@@ -61,6 +64,13 @@ impl AnalyzerRule for SettleSubqueries {
 
 impl SettleSubqueries {
     fn settled(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let plan = match plan {
+            LogicalPlan::Join(join) => match lateral_joins::apart(&join, &self.names)? {
+                Some(apart) => return Ok(Transformed::yes(apart)),
+                None => LogicalPlan::Join(join),
+            },
+            plan => plan,
+        };
         if let LogicalPlan::SubqueryAlias(alias) = &plan {
             return Ok(match renamed(alias)? {
                 Some(renamed) => Transformed::yes(renamed),
@@ -350,7 +360,7 @@ impl<'n> Marked<'n> {
         let is_exists = |expr: &Expr| matches!(expr, Expr::Exists(_));
         let is_join = |expr: &Expr| is_exists(expr) || matches!(expr, Expr::Not(inner) if is_exists(inner));
         if split_conjunction(&expr).into_iter().all(is_join) {
-            return Ok(expr);
+            return if can_be_joined(&expr)? { Ok(expr) } else { self.condition(expr) };
         }
         let Some(mut quantified) = Quantified::of(&expr) else { return self.condition(expr) };
         quantified.subquery = self.named_apart(&quantified.subquery)?;
@@ -359,7 +369,7 @@ impl<'n> Marked<'n> {
         }
         let depends = !quantified.subquery.outer_ref_columns.is_empty();
         match (quantified.as_in(), quantified.quantifier) {
-            (Some(semi_join), SetQuantifier::Any) => Ok(semi_join),
+            (Some(semi_join), SetQuantifier::Any) if can_be_joined(&semi_join)? => Ok(semi_join),
             // The library's join knows NULL where it has a column to compare and nothing else.
             (Some(anti_join), SetQuantifier::All) if !depends && !quantified.value.column_refs().is_empty() => {
                 Ok(anti_join)
@@ -391,7 +401,7 @@ impl<'n> Marked<'n> {
                 return Ok(Transformed::yes(settled.clone()));
             }
             let settled = match &expr {
-                Expr::ScalarSubquery(subquery) if is_correlated(&expr) => only(subquery)?,
+                Expr::ScalarSubquery(subquery) if is_correlated(&expr) => self.row_value(subquery)?,
                 Expr::Exists(Exists { subquery, negated }) => {
                     let found = self.found(&bare(subquery), None)?;
                     found.map(|found| if *negated { not(found) } else { found })
@@ -479,13 +489,11 @@ impl<'n> Marked<'n> {
         if !self.has_all(&Expr::ScalarSubquery(subquery.clone())) {
             return Ok(None);
         }
-        let mut pull_up = PullUpCorrelatedExpr::new().with_exists_sub_query(condition.is_none());
+        let pull_up = PullUpCorrelatedExpr::new().with_exists_sub_query(condition.is_none());
         let asked = if condition.is_some() { self.named_apart(subquery)? } else { subquery.clone() };
-        let pulled = Arc::unwrap_or_clone(asked.subquery).rewrite(&mut pull_up).data()?;
         // Where an aggregate would have given a row of no rows, a join finds none.
-        if !pull_up.can_pull_up || pull_up.pulled_up_scalar_agg {
-            return Ok(None);
-        }
+        let pulled = pulled_up(&asked.subquery, pull_up)?.filter(|(_, pull_up)| !pull_up.pulled_up_scalar_agg);
+        let Some((pulled, pull_up)) = pulled else { return self.mark_apart(&asked.subquery, condition) };
         let name = self.names.next(ROWS);
         let rows = LogicalPlanBuilder::from(pulled).alias(name.as_str())?.build()?;
         let here = |column: &Column| Column::new(Some(name.as_str()), &column.name);
@@ -505,6 +513,52 @@ impl<'n> Marked<'n> {
         let plan = std::mem::take(&mut self.plan);
         self.plan = LogicalPlanBuilder::from(plan).join_on(rows, JoinType::LeftMark, Some(filter))?.build()?;
         Ok(Some(Expr::Column(Column::new(Some(name), MARK))))
+    }
+
+    /// The same of a subquery that the library cannot take apart.
+    fn mark_apart(&mut self, subquery: &LogicalPlan, condition: Option<Expr>) -> Result<Option<Expr>> {
+        let Some(apart) = dependent::apart(subquery, &self.original, self.names, false)? else { return Ok(None) };
+        let name = self.names.next(ROWS);
+        let mut columns = apart.keys();
+        let mut asked = vec![apart.condition()];
+        if let Some(condition) = condition {
+            let first = Column::from(subquery.schema().qualified_field(0));
+            asked.push(of_row(condition, &first)?);
+            columns.push(Expr::Column(first));
+        }
+        let own: HashSet<Column> = columns.iter().flat_map(Expr::column_refs).cloned().collect();
+        let here = |column: &Column| Column::new(Some(name.as_str()), &column.name);
+        let asked = asked.into_iter().map(|part| replaced(part, |column| own.contains(column).then(|| here(column))));
+        let filter = conjunction(asked.collect::<Result<Vec<_>>>()?);
+        let rows = LogicalPlanBuilder::from(apart.plan).project(columns)?.alias(name.as_str())?.build()?;
+        let plan = std::mem::take(&mut self.plan);
+        self.plan = LogicalPlanBuilder::from(plan).join_on(rows, JoinType::LeftMark, filter)?.build()?;
+        Ok(Some(Expr::Column(Column::new(Some(name), MARK))))
+    }
+
+    /// What a subquery gives that depends on the row, and may give one row.
+    fn row_value(&mut self, subquery: &Subquery) -> Result<Option<Expr>> {
+        let (rows, one) = match only(subquery)? {
+            Some((rows, one)) => (rows, Some(one)),
+            None => (subquery.clone(), None),
+        };
+        let value_of = |value: Expr| match &one {
+            Some(one) => Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(one), vec![value])),
+            None => value,
+        };
+        let pull_up = PullUpCorrelatedExpr::new().with_need_handle_count_bug(true);
+        let can_be_joined = pulled_up(&rows.subquery, pull_up)?.is_some();
+        if !can_be_joined && self.has_all(&Expr::ScalarSubquery(rows.clone())) {
+            let name = self.names.next(VALUE);
+            let named = first_named(rows.subquery.as_ref().clone(), &name)?;
+            if let Some(apart) = dependent::apart(&named, &self.original, self.names, true)? {
+                let filter = apart.condition();
+                let plan = std::mem::take(&mut self.plan);
+                self.plan = LogicalPlanBuilder::from(plan).join_on(apart.plan, JoinType::Left, [filter])?.build()?;
+                return Ok(Some(value_of(Expr::Column(Column::new_unqualified(name)))));
+            }
+        }
+        Ok(one.is_some().then(|| value_of(Expr::ScalarSubquery(rows))))
     }
 
     /// A subquery that depends on the rows around it, with a name of its own for what it gives: the columns that it is joined by are given
@@ -635,7 +689,7 @@ fn counted(plan: &LogicalPlan, condition: Option<Expr>) -> Result<Expr> {
 }
 
 /// What a subquery gives that depends on the rows around it, and gives one row for each of them if it gives any; `None` for one that cannot give more.
-fn only(subquery: &Subquery) -> Result<Option<Expr>> {
+fn only(subquery: &Subquery) -> Result<Option<(Subquery, Arc<ScalarUDF>)>> {
     let plan = subquery.subquery.as_ref();
     if plan.max_rows().is_some_and(|rows| rows <= 1) || aggregates(plan) {
         return Ok(None);
@@ -648,8 +702,20 @@ fn only(subquery: &Subquery) -> Result<Option<Expr>> {
     let value = Expr::Column(Column::from((table, field)));
     let function = functions::only(Arc::clone(field));
     let rows = LogicalPlanBuilder::from(plan.clone()).aggregate(Vec::<Expr>::new(), [array_agg(value)])?.build()?;
-    let rows = Expr::ScalarSubquery(subquery.with_plan(Arc::new(rows)));
-    Ok(Some(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![rows]))))
+    Ok(Some((subquery.with_plan(Arc::new(rows)), function)))
+}
+
+/// Whether the library makes joins of all predicates over subqueries in a condition.
+fn can_be_joined(condition: &Expr) -> Result<bool> {
+    let cannot = condition.exists(|part| match part {
+        Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) => {
+            let pull_up = PullUpCorrelatedExpr::new().with_exists_sub_query(matches!(part, Expr::Exists(_)));
+            let pulled = pulled_up(&subquery.subquery, pull_up)?;
+            Ok(pulled.is_none_or(|(_, pull_up)| pull_up.pulled_up_scalar_agg))
+        }
+        _ => Ok(false),
+    })?;
+    Ok(!cannot)
 }
 
 /// Whether a subquery is an aggregate, as the library wants one that is a value.
@@ -657,8 +723,10 @@ fn aggregates(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(projection) => aggregates(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => aggregates(&alias.input),
-        LogicalPlan::Filter(filter) => matches!(filter.input.as_ref(), LogicalPlan::Aggregate(_)),
-        LogicalPlan::Aggregate(_) => true,
+        LogicalPlan::Filter(filter) => {
+            matches!(filter.input.as_ref(), LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty())
+        }
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         _ => false,
     }
 }

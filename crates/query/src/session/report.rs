@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use parquet::errors::ParquetError;
 
+use super::outer_names;
 use crate::error::{Condition, Error, Report};
 
 /// Names a mistyped one could have meant.
@@ -21,6 +22,9 @@ pub(crate) fn report(error: DataFusionError, text: &str, offset: usize, known: &
         Unwrapped::Own(error) => return error,
         Unwrapped::Theirs(error) => word(*error, known),
     };
+    for said in [Some(&mut out.message), out.detail.as_mut(), out.hint.as_mut()].into_iter().flatten() {
+        *said = outer_names::as_written(said);
+    }
     locate(&mut out, text, offset);
     Error::Reported(Box::new(out))
 }

@@ -6,8 +6,9 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use event::Modifier;
 
 use super::{
-    alike, array_queries, calls, grouping_sets, joined_texts, modifiers, names, order_names, ordered_rows, parameters,
-    pg_catalog, result_modifiers, row_nulls, short_aliases, subqueries, using, whole_rows, zoned,
+    alike, array_elements, array_queries, calls, grouping_sets, joined_texts, modifiers, names, order_names,
+    ordered_rows, outer_names, parameters, pg_catalog, result_modifiers, row_nulls, short_aliases, subqueries, using,
+    whole_rows, zoned,
 };
 use crate::error::Error;
 
@@ -29,6 +30,8 @@ pub(super) fn spelled_out(
     parameters::spell_out(&mut ast, declared);
     whole_rows::spell_out(&mut ast, catalog);
     row_nulls::spell_out(&mut ast, catalog);
+    outer_names::tell_apart(&mut ast, catalog);
+    array_elements::spell_out(&mut ast);
     array_queries::spell_out(&mut ast);
     ordered_rows::ask_for_order(&mut ast);
     joined_texts::settle(&mut ast);

@@ -10,8 +10,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::insert::{call, parse_expression};
-use super::names::name_of;
+use super::names::{folded, name_of};
 use crate::functions::MAYBE;
+
+/// What stands before the name of a value that is sorted by a column of the same name.
+const APART: &str = "annal_";
 
 /// Says what they are. The columns of the statement are named already.
 pub(super) fn settle(statement: &mut Ast) {
@@ -42,6 +45,7 @@ impl VisitorMut for Subqueries {
 
 /// A column that a scalar subquery gives may be NULL. What functions give says so itself, and an aggregate without a row has a value.
 fn may_be_absent(query: &mut Query) {
+    let order = query.order_by.clone();
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     let [item] = select.projection.as_mut_slice() else { return };
     let (value, alias) = match item {
@@ -56,8 +60,24 @@ fn may_be_absent(query: &mut Query) {
     if calls.is_break() || select.from.is_empty() {
         return;
     }
-    let named = || ast::Ident::with_quote('"', name_of(&value).unwrap_or_else(|| "?column?".to_owned()));
+    let named = || {
+        let name = name_of(&value).unwrap_or_else(|| "?column?".to_owned());
+        // The planner would not tell the two apart.
+        let is_sorted_by = order.as_ref().is_some_and(|order| names_in_table(order, &name));
+        ast::Ident::with_quote('"', if is_sorted_by { format!("{APART}{name}") } else { name })
+    };
     *item = SelectItem::ExprWithAlias { alias: alias.unwrap_or_else(named), expr: call(MAYBE, vec![value]) };
+}
+
+/// Whether ORDER BY names a column of a table that is called so.
+fn names_in_table(order: &ast::OrderBy, name: &str) -> bool {
+    let named = ast::visit_expressions(order, |part| match part {
+        Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|last| folded(last) == name) => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    named.is_break()
 }
 
 /// The rows of VALUES, each a query; `None` when none has a subquery.
@@ -103,6 +123,10 @@ mod tests {
         check(
             "INSERT INTO t VALUES (1, (SELECT max(x) FROM t)), (2, 3)",
             "INSERT INTO t SELECT 1 AS column1, (SELECT max(x) FROM t) AS column2 UNION ALL SELECT 2 AS column1, 3 AS column2",
+        );
+        check(
+            "SELECT (SELECT a.id FROM t AS a ORDER BY a.id LIMIT 1)",
+            "SELECT (SELECT annal_maybe(a.id) AS \"annal_id\" FROM t AS a ORDER BY a.id LIMIT 1)",
         );
         check("SELECT * FROM (VALUES (1, 2)) AS v", "SELECT * FROM (VALUES (1, 2)) AS v");
     }

@@ -69,6 +69,7 @@ files! {
     pg_create_as,
     pg_ddl,
     pg_ddl_block,
+    pg_dependent,
     pg_errors,
     pg_forms,
     pg_identity,

@@ -82,7 +82,8 @@ fn correlated(rng: &mut StdRng, scope: Scope<'_>) -> (String, String, Vec<Column
     {
         let partners: Vec<&Column> = columns.iter().filter(|column| column.kind == outer.kind).collect();
         if let Some(partner) = partners.choose(rng) {
-            filter = format!("{} = {} AND {filter}", partner.name, outer.name);
+            let compared = ["=", "=", "=", "<", "<=", ">", "<>"].choose(rng).expect("some");
+            filter = format!("{} {compared} {} AND {filter}", partner.name, outer.name);
         }
     }
     (format!("{} AS {alias}", table.name), filter, columns)
