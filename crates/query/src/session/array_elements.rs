@@ -60,7 +60,7 @@ mod tests {
         check("SELECT ARRAY[a, t.b + 1]", "SELECT make_array(a, t.b + 1)");
         check(
             "SELECT (SELECT max(x) FROM UNNEST(ARRAY[d.a]) AS x)",
-            "SELECT (SELECT max(x) FROM UNNEST(make_array(d.a)) AS x)",
+            "SELECT (SELECT max(x) FROM LATERAL (SELECT unnest(make_array(d.a)) AS x) AS x (x))",
         );
         for sql in ["SELECT ARRAY[1, 2]", "SELECT ARRAY[ts, '2024-01-01']"] {
             check(sql, sql);
