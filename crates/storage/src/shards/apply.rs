@@ -181,7 +181,8 @@ impl State {
             }
             Step::Drop { shard } => {
                 self.shards.remove(&shard);
-                if self.seals.iter_mut().fold(false, |any, seal| seal.frozen.remove(&shard).is_some() || any) {
+                let frozen = self.seals.iter_mut().filter_map(|seal| seal.frozen.remove(&shard)).count();
+                if frozen > 0 {
                     self.lose_frozen(index);
                 }
                 Arc::make_mut(&mut self.dropped).insert(shard);
