@@ -279,7 +279,8 @@ impl State {
     /// entry that took them is not in those: who begins with one has a state that the group had only after that entry.
     fn lose_frozen(&mut self, index: u64) {
         for seal in &mut self.seals {
-            seal.captured.whole_from = index;
+            // One of a restored state may have to wait for a later entry yet.
+            seal.captured.whole_from = seal.captured.whole_from.max(index);
         }
     }
 

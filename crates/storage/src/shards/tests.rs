@@ -537,6 +537,31 @@ fn a_checkpoint_that_lacks_rows_says_when_that_is_right() {
     }
 }
 
+/// A seal that a restored state comes to before it is whole waits for the same entry as on replicas that have all of it.
+#[test]
+fn checkpoints_of_a_restored_state_are_those_of_others() {
+    let mut world = world();
+    world.run(append(1, 1, &[1]));
+    world.run(append(2, 1, &[2]));
+    world.seal();
+    let seal = world.log.len();
+    world.run(append(2, 1, &[3]));
+    world.seal();
+    world.run(vec![Command::Expire { shard: ShardId(2), before_us: INTERVAL_US }]);
+    world.run(vec![Command::Schema(SchemaChange::Drop { shard: ShardId(1) })]);
+    let taken = world.log.len() as u64;
+    world.install();
+    let mut restored = Shards::restore(GroupId(1), &world.shards.checkpoint().unwrap().bytes).unwrap();
+    world.install();
+    for (index, entry) in (1..).zip(&world.log).skip(seal) {
+        restored.apply(index, &Entry::decode(entry).unwrap());
+    }
+    let expected = world.shards.checkpoint().unwrap();
+    assert_eq!(restored.checkpoint().unwrap().bytes, expected.bytes);
+    let later = Shards::restore(GroupId(1), &expected.bytes).unwrap();
+    assert_eq!(later.reader().joint().whole_from, taken);
+}
+
 /// What nobody misses makes nobody wait.
 #[test]
 fn a_checkpoint_that_lacks_nothing_is_whole() {
