@@ -339,11 +339,22 @@ impl JointCut {
     /// The next try, after a moment; fails when the reader has waited for too long.
     pub(crate) async fn again(&mut self) -> Result<(), Error> {
         if self.begun.elapsed() > READER_WAIT {
-            return Err(not_concluded());
+            return Err(self.unfinished());
         }
         self.views.clear();
         tokio::time::sleep(LOOK_AGAIN).await;
         Ok(())
+    }
+
+    /// What the reader has waited for.
+    fn unfinished(&self) -> Error {
+        match self.views.iter().find(|(_, view)| !view.is_whole()) {
+            Some((group, view)) => {
+                let (from, applied) = (view.whole_from, view.applied);
+                Error::Stale(format!("this node is behind in group {group}: it needs entry {from} and has {applied}"))
+            }
+            None => not_concluded(),
+        }
     }
 
     pub(crate) fn add(&mut self, group: GroupId, view: JointView) {

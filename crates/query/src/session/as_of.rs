@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::common::{Column, Result, ScalarValue, TableReference};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_window::nth_value::first_value_udwf;
 use datafusion::logical_expr::expr::{BinaryExpr, FieldMetadata, Sort as SortKey, WindowFunction};
@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use super::dependent::Domain;
+use super::quantified::is_subquery;
 
 /// The name of what is added, with a number behind it.
 const PART: &str = "__annal_as_of";
@@ -166,14 +167,16 @@ impl<'p> Asked<'p> {
             Ok(over(function, column(name), within.clone())?.alias(format!("{name}_first")))
         };
         let firsts = found.iter().map(first).collect::<Result<Vec<_>>>()?;
-        let restored = found.iter().zip(rows.iter()).map(|(name, (table, field))| {
+        // Both sides of a UNION have in common what is NULL in one of them, without what the other says of the type.
+        let typed = |value: Expr, (table, field): (Option<&TableReference>, &FieldRef)| {
             let metadata = (!field.metadata().is_empty()).then(|| FieldMetadata::from(field.as_ref()));
-            let value = column(&format!("{name}_first"));
             value.alias_qualified_with_metadata(table.cloned(), field.name(), metadata)
-        });
+        };
+        let found = found.iter().map(|name| column(&format!("{name}_first"))).zip(rows.iter());
+        let restored = found.chain(domain.keys().into_iter().zip(values.iter())).map(|(value, of)| typed(value, of));
         let wanted = column(&kind).eq(lit(value)).and(column(&count).gt(lit(0_i64)));
         let plan = their.union(its)?.window([met])?.window(firsts)?.filter(wanted)?;
-        plan.project(restored.chain(domain.keys()).collect::<Vec<_>>())?.build().map(Some)
+        plan.project(restored.collect::<Vec<_>>())?.build().map(Some)
     }
 }
 
@@ -191,10 +194,7 @@ fn sides(condition: &Expr) -> Option<(Expr, Operator, Expr)> {
 
 /// Whether an expression gives the same whenever it is computed, and asks nothing else.
 fn is_plain(expr: &Expr) -> bool {
-    let asks = |part: &Expr| {
-        matches!(part, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
-    };
-    !expr.is_volatile() && !expr.exists(|part| Ok(asks(part))).unwrap_or(true)
+    !expr.is_volatile() && !expr.exists(|part| Ok(is_subquery(part))).unwrap_or(true)
 }
 
 /// Whether values of a type that are equal are neighbours in an order, and are of one partition.

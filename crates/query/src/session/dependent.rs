@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, Result, ScalarValue};
@@ -17,11 +18,11 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, ExprFunctionExt, ExprSchemable, Filter, Join, Limit, LogicalPlan, LogicalPlanBuilder,
-    Operator, Projection, Sort, SubqueryAlias, Union, Unnest, Window, binary_expr, lit, when,
+    Operator, Projection, Sort, SubqueryAlias, Union, Unnest, Window, binary_expr, cast, lit, when,
 };
 
 use super::as_of;
-use super::pull_up::is_lateral;
+use super::pull_up::lateral;
 
 /// The names of the columns of a domain, of the number of a row within a value, and of what says that a group has rows.
 const OUTER: &str = "__annal_outer";
@@ -32,8 +33,8 @@ const THERE: &str = "__annal_there";
 pub(super) struct Apart {
     /// The columns of the subquery, and those of the domain.
     pub(super) plan: LogicalPlan,
-    /// The columns that it referred to, and those that have their values.
-    keys: Vec<(Column, Column)>,
+    /// What it referred to, and the columns that have its values.
+    keys: Vec<(Expr, Column)>,
 }
 
 impl Apart {
@@ -44,7 +45,7 @@ impl Apart {
 
     /// Of which of its rows belong to a row around it.
     pub(super) fn condition(&self) -> Expr {
-        same(self.keys.iter().map(|(outer, own)| (outer.clone(), own.clone())))
+        same(self.keys.iter().map(|(outer, own)| (outer.clone(), Expr::Column(own.clone()))))
     }
 }
 
@@ -66,8 +67,9 @@ pub(super) fn apart(
 #[derive(Clone)]
 pub(super) struct Domain {
     pub(super) rows: LogicalPlan,
-    /// Of each outer column, what it is called here.
-    pub(super) columns: Vec<(Column, String)>,
+    /// The outer columns, and what they are called here. An interval is here as a text too: of intervals that are equal one stands for all in a
+    /// group, and each is to be found again.
+    pub(super) columns: Vec<(Expr, String)>,
 }
 
 impl Domain {
@@ -78,25 +80,29 @@ impl Domain {
             if !outer.schema().has_column(&column) {
                 return Ok(None);
             }
+            let column = Expr::Column(column);
+            if matches!(column.get_type(outer.schema())?, DataType::Interval(_)) {
+                columns.push((cast(column.clone(), DataType::Utf8), names.next(OUTER)));
+            }
             columns.push((column, names.next(OUTER)));
         }
         // The rows around are computed once more: they must be the same.
         if columns.is_empty() || is_volatile(outer)? {
             return Ok(None);
         }
-        let values = columns.iter().map(|(column, name)| Expr::Column(column.clone()).alias(name));
+        let values = columns.iter().map(|(column, name)| column.clone().alias(name));
         let rows = LogicalPlanBuilder::from(outer.clone()).project(values.collect::<Vec<_>>())?.distinct()?.build()?;
         Ok(Some(Domain { rows, columns }))
     }
 
-    /// The same by other names, and of each name here the name there.
+    /// The same by other names, and the condition that both have one value.
     fn again(&self, names: &AliasGenerator) -> Result<(Domain, Expr)> {
         let columns: Vec<_> = self.columns.iter().map(|(column, _)| (column.clone(), names.next(OUTER))).collect();
         let renamed = self.keys().into_iter().zip(&columns).map(|(key, (_, name))| key.alias(name));
         let rows = LogicalPlanBuilder::from(self.rows.clone()).project(renamed.collect::<Vec<_>>())?.build()?;
-        let name = |(_, name): &(Column, String)| Column::new_unqualified(name);
-        let same = same(self.columns.iter().map(name).zip(columns.iter().map(name)));
-        Ok((Domain { rows, columns }, same))
+        let again = Domain { rows, columns };
+        let same = same(self.keys().into_iter().zip(again.keys()));
+        Ok((again, same))
     }
 
     pub(super) fn keys(&self) -> Vec<Expr> {
@@ -107,7 +113,7 @@ impl Domain {
     pub(super) fn settled(&self, expr: Expr) -> Result<Expr> {
         let settled = expr.transform_up(|expr| match expr {
             Expr::OuterReferenceColumn(field, column) => {
-                match self.columns.iter().find(|(outer, _)| *outer == column) {
+                match self.columns.iter().find(|(outer, _)| outer.try_as_col() == Some(&column)) {
                     Some((_, name)) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(name)))),
                     None => Ok(Transformed::no(Expr::OuterReferenceColumn(field, column))),
                 }
@@ -125,10 +131,9 @@ impl Domain {
     }
 }
 
-fn same(pairs: impl Iterator<Item = (Column, Column)>) -> Expr {
-    let equal =
-        pairs.map(|(one, other)| binary_expr(Expr::Column(one), Operator::IsNotDistinctFrom, Expr::Column(other)));
-    conjunction(equal).unwrap_or_else(|| lit(true))
+fn same(pairs: impl Iterator<Item = (Expr, Expr)>) -> Expr {
+    conjunction(pairs.map(|(one, other)| binary_expr(one, Operator::IsNotDistinctFrom, other)))
+        .unwrap_or_else(|| lit(true))
 }
 
 fn is_volatile(plan: &LogicalPlan) -> Result<bool> {
@@ -197,8 +202,7 @@ impl Pushed<'_> {
     /// The domain's columns have no table, so each of the others gets its name.
     fn alias(&self, alias: &SubqueryAlias, domain: &Domain, absent_is_null: bool) -> Result<Option<LogicalPlan>> {
         let Some(input) = self.plan(&alias.input, domain, absent_is_null)? else { return Ok(None) };
-        let given = alias.input.schema().columns().into_iter().zip(alias.schema.columns());
-        let exprs = given.map(|(column, given)| renamed(Expr::Column(column), given)).chain(domain.keys());
+        let exprs = all_renamed(&alias.input, alias.schema.columns()).chain(domain.keys());
         LogicalPlanBuilder::from(input).project(exprs.collect::<Vec<_>>())?.build().map(Some)
     }
 
@@ -326,9 +330,8 @@ impl Pushed<'_> {
             inputs.push(Arc::new(LogicalPlanBuilder::from(pushed).project(columns.collect::<Vec<_>>())?.build()?));
         }
         let united = LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?);
-        let given = united.schema().columns().into_iter().zip(union.schema.columns());
-        let columns = given.map(|(column, given)| renamed(Expr::Column(column), given)).chain(domain.keys());
-        LogicalPlanBuilder::from(united).project(columns.collect::<Vec<_>>())?.build().map(Some)
+        let columns: Vec<Expr> = all_renamed(&united, union.schema.columns()).chain(domain.keys()).collect();
+        LogicalPlanBuilder::from(united).project(columns)?.build().map(Some)
     }
 
     /// The side that depends on the domain gets it; both, when each does, or when rows of the other stay that find no partner.
@@ -337,7 +340,7 @@ impl Pushed<'_> {
         let (left, right) = (depends(&join.left), depends(&join.right));
         let (other, same) = domain.again(self.names)?;
         let (left, right) = match join.join_type {
-            _ if join.null_aware || is_lateral(&join.right) => return Ok(None),
+            _ if join.null_aware || lateral(&join.right).is_some() => return Ok(None),
             JoinType::Inner if !left && right => (None, Some(domain)),
             JoinType::Right if !left => (None, Some(domain)),
             JoinType::Right => (Some(&other), Some(domain)),
@@ -371,6 +374,11 @@ impl Pushed<'_> {
         let joined = LogicalPlanBuilder::from(LogicalPlan::Join(joined));
         joined.project(columns.collect::<Vec<_>>())?.build().map(Some)
     }
+}
+
+/// The first columns of a plan by the names of others.
+pub(super) fn all_renamed(plan: &LogicalPlan, to: Vec<Column>) -> impl Iterator<Item = Expr> {
+    plan.schema().columns().into_iter().zip(to).map(|(column, to)| renamed(Expr::Column(column), to))
 }
 
 fn renamed(expr: Expr, to: Column) -> Expr {
@@ -407,7 +415,7 @@ fn of_no_rows(aggregate: &Aggregate) -> Result<Option<Vec<ScalarValue>>> {
 }
 
 /// The number of LIMIT or OFFSET.
-fn constant(expr: &Expr) -> Option<u64> {
+pub(super) fn constant(expr: &Expr) -> Option<u64> {
     match expr {
         Expr::Literal(ScalarValue::Int64(Some(rows)), _) => u64::try_from(*rows).ok(),
         Expr::Literal(ScalarValue::Int32(Some(rows)), _) => u64::try_from(*rows).ok(),

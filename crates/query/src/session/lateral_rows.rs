@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, Result, TableReference, UnnestOptions};
-use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection, Subquery, Unnest};
+use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection, Unnest};
+
+use super::pull_up::lateral;
 
 /// Keeps what is computed on the way apart from the columns of the other side.
 const COMPUTED: &str = "annal_lateral";
@@ -26,7 +28,7 @@ pub(super) fn flatten(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 fn flat(join: &Join) -> Result<Option<LogicalPlan>> {
-    let Some(subquery) = unnesting(&join.right) else { return Ok(None) };
+    let Some(subquery) = lateral(&join.right) else { return Ok(None) };
     if join.join_type != JoinType::Inner || !join.on.is_empty() {
         return Ok(None);
     }
@@ -44,14 +46,6 @@ fn flat(join: &Join) -> Result<Option<LogicalPlan>> {
     match &join.filter {
         Some(filter) => plan.filter(filter.clone())?.build().map(Some),
         None => plan.build().map(Some),
-    }
-}
-
-fn unnesting(plan: &LogicalPlan) -> Option<&Subquery> {
-    match plan {
-        LogicalPlan::SubqueryAlias(alias) => unnesting(&alias.input),
-        LogicalPlan::Subquery(subquery) => Some(subquery),
-        _ => None,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! PostgreSQL looks for a table of that name first, in all queries around; the planner takes `dev` for the column, and `id` for a field of it. So the
 //! table around gets another name.
+//!
+//! `(SELECT d.name, ...)` where `d` stands around: what the planner calls such a column is not what it is called outside, so it is said.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -18,8 +20,12 @@ use super::relations::{Relations, name_of_factor, relations};
 /// What is added to such a name. No identifier that is written has it.
 const APART: &str = "\u{2}";
 
-/// Gives other names to tables that a subquery names like one of its own columns.
+/// Gives other names to tables that a subquery names like one of its own columns, and names to the columns that it takes from around it.
 pub(super) fn tell_apart(statement: &mut Ast, catalog: &Catalog) {
+    if Visit::visit(&*statement, &mut Nested(0)).is_continue() {
+        return;
+    }
+    let _all = VisitMut::visit(statement, &mut Named(0));
     let mut found =
         Found { relations: Relations::new(catalog), scopes: Vec::new(), queries: 0, taken: BTreeSet::new() };
     let _all = Visit::visit(&*statement, &mut found);
@@ -31,6 +37,54 @@ pub(super) fn tell_apart(statement: &mut Ast, catalog: &Catalog) {
 /// A text with the names as they were written.
 pub(super) fn as_written(text: &str) -> String {
     text.replace(APART, "")
+}
+
+/// Stops at a query inside of another. Counts those that are open.
+struct Nested(usize);
+
+impl Visitor for Nested {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.0 += 1;
+        if self.0 > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.0 -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Names the columns in the lists of subqueries that are none of their tables'. Counts the queries that are open.
+struct Named(usize);
+
+impl VisitorMut for Named {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.0 += 1;
+        let tables = tables_of(query);
+        if let (true, SetExpr::Select(select)) = (self.0 > 1, query.body.as_mut())
+            && relations(select).len() == tables.len()
+        {
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expr) = item
+                    && let Expr::CompoundIdentifier(parts) = &*expr
+                    && let [table, column] = parts.as_slice()
+                    && !tables.contains(&folded(table))
+                {
+                    *item = SelectItem::ExprWithAlias { alias: column.clone(), expr: expr.clone() };
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.0 -= 1;
+        ControlFlow::Continue(())
+    }
 }
 
 /// A query with the number that it has in the order in which queries are met.
@@ -160,6 +214,14 @@ impl VisitorMut for Renamed {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::CompoundIdentifier(parts) if parts.len() == 2 => self.rename(&mut parts[0]),
+            // With the schema of the table, which has another name than in its schema now.
+            Expr::CompoundIdentifier(parts) if parts.len() == 3 => {
+                let mut table = parts[1].clone();
+                self.rename(&mut table);
+                if table != parts[1] {
+                    parts.splice(..2, [table]);
+                }
+            }
             Expr::QualifiedWildcard(ObjectName(parts), _) => {
                 if let [ObjectNamePart::Identifier(table)] = parts.as_mut_slice() {
                     self.rename(table);
@@ -212,6 +274,18 @@ mod tests {
             "SELECT d.id FROM dev AS d WHERE EXISTS (SELECT 1 FROM (SELECT 1 AS d) AS r WHERE r.d = d.id AND EXISTS (SELECT 1 FROM e AS d WHERE d.x = r.d))",
             "SELECT \"d+\".id FROM dev AS \"d+\" WHERE EXISTS (SELECT 1 FROM (SELECT 1 AS d) AS r WHERE r.d = \"d+\".id AND \
              EXISTS (SELECT 1 FROM e AS d WHERE d.x = r.d))",
+        );
+    }
+
+    #[test]
+    fn columns_from_around_are_called_as_they_are() {
+        check(
+            "SELECT l.t FROM j, LATERAL (SELECT j.t, e.v FROM e) AS l",
+            "SELECT l.t FROM j, LATERAL (SELECT j.t AS t, e.v FROM e) AS l",
+        );
+        check(
+            "SELECT public.d.id FROM d WHERE EXISTS (SELECT 1 FROM (SELECT 1 AS d) AS r WHERE r.d = d.id)",
+            "SELECT \"d+\".id FROM d AS \"d+\" WHERE EXISTS (SELECT 1 FROM (SELECT 1 AS d) AS r WHERE r.d = \"d+\".id)",
         );
     }
 

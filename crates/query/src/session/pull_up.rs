@@ -3,7 +3,7 @@
 use datafusion::common::tree_node::{TransformedResult, TreeNode};
 use datafusion::common::{JoinType, Result};
 use datafusion::logical_expr::expr::BinaryExpr;
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Subquery};
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
 /// A subquery without the conditions by which it depends on the rows around it; `None` where the library does not know how to pull them out, and
@@ -39,15 +39,15 @@ fn looks_at_all(plan: &LogicalPlan) -> bool {
     };
     let is_join = matches!(plan, LogicalPlan::Join(_));
     // What stands behind LATERAL in a join depends on the other side of it.
-    here || plan.inputs().into_iter().any(|input| !(is_join && is_lateral(input)) && looks_at_all(input))
+    here || plan.inputs().into_iter().any(|input| !(is_join && lateral(input).is_some()) && looks_at_all(input))
 }
 
-/// Whether a plan stands behind LATERAL.
-pub(super) fn is_lateral(plan: &LogicalPlan) -> bool {
+/// The subquery that stands behind LATERAL.
+pub(super) fn lateral(plan: &LogicalPlan) -> Option<&Subquery> {
     match plan {
-        LogicalPlan::Subquery(_) => true,
-        LogicalPlan::SubqueryAlias(alias) => is_lateral(&alias.input),
-        _ => false,
+        LogicalPlan::Subquery(subquery) => Some(subquery),
+        LogicalPlan::SubqueryAlias(alias) => lateral(&alias.input),
+        _ => None,
     }
 }
 

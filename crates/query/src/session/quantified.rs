@@ -29,8 +29,9 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
+use super::dependent::{self, all_renamed, constant};
+use super::lateral_joins;
 use super::pull_up::pulled_up;
-use super::{dependent, lateral_joins};
 use crate::functions;
 
 /// The name behind which the rows of a subquery stand.
@@ -210,11 +211,7 @@ fn renamed(alias: &SubqueryAlias) -> Result<Option<LogicalPlan>> {
     if matches!(alias.input.as_ref(), LogicalPlan::Subquery(_)) || alias.input.all_out_ref_exprs().is_empty() {
         return Ok(None);
     }
-    let given = alias.input.schema().columns().into_iter().zip(alias.schema.columns());
-    let named = given.map(|(column, given)| match column == given {
-        true => Expr::Column(column),
-        false => Expr::Column(column).alias_qualified(given.relation, given.name),
-    });
+    let named = all_renamed(&alias.input, alias.schema.columns());
     LogicalPlanBuilder::from(alias.input.as_ref().clone()).project(named.collect::<Vec<_>>())?.build().map(Some)
 }
 
@@ -234,7 +231,7 @@ fn is_correlated(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty())
 }
 
-fn is_subquery(expr: &Expr) -> bool {
+pub(super) fn is_subquery(expr: &Expr) -> bool {
     is_predicate(expr) || matches!(expr, Expr::ScalarSubquery(_))
 }
 
@@ -761,12 +758,7 @@ fn bare(subquery: &Subquery) -> Subquery {
 }
 
 fn is_positive(limit: &Expr) -> bool {
-    match limit {
-        Expr::Literal(ScalarValue::Int64(Some(rows)), _) => *rows > 0,
-        Expr::Literal(ScalarValue::Int32(Some(rows)), _) => *rows > 0,
-        Expr::Cast(Cast { expr, .. }) => is_positive(expr),
-        _ => false,
-    }
+    constant(limit).is_some_and(|rows| rows > 0)
 }
 
 /// Whether a subquery gives one row, whatever it reads.

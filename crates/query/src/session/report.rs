@@ -195,7 +195,7 @@ fn not_implemented(message: &str) -> Report {
     let (message, hint) = match expression {
         Some(outer) if outer.starts_with("OuterReferenceColumn") => (
             "this correlated subquery is not supported",
-            "What refers to the row around it must be qualified and stand in equalities of its WHERE clause. Otherwise write it as a join.",
+            "It refers to rows around it in a way that is not known here; write it as a join.",
         ),
         Some(subquery) if ["InSubquery", "Exists", "ScalarSubquery"].iter().any(|name| subquery.starts_with(name)) => {
             ("a subquery is not supported in this place", "Write it as a join, or in a WITH clause.")

@@ -6,9 +6,8 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use event::Modifier;
 
 use super::{
-    alike, array_elements, array_queries, calls, grouping_sets, joined_texts, modifiers, names, order_names,
-    ordered_rows, outer_names, parameters, pg_catalog, result_modifiers, row_nulls, short_aliases, subqueries, using,
-    whole_rows, zoned,
+    alike, arrays, calls, grouping_sets, joined_texts, modifiers, names, order_names, ordered_rows, outer_names,
+    parameters, pg_catalog, result_modifiers, row_nulls, short_aliases, subqueries, using, whole_rows, zoned,
 };
 use crate::error::Error;
 
@@ -31,8 +30,7 @@ pub(super) fn spelled_out(
     whole_rows::spell_out(&mut ast, catalog);
     row_nulls::spell_out(&mut ast, catalog);
     outer_names::tell_apart(&mut ast, catalog);
-    array_elements::spell_out(&mut ast);
-    array_queries::spell_out(&mut ast);
+    arrays::spell_out(&mut ast);
     ordered_rows::ask_for_order(&mut ast);
     joined_texts::settle(&mut ast);
     grouping_sets::spell_out(&mut ast)?;

@@ -1,4 +1,7 @@
 //! `ARRAY(SELECT x FROM t ORDER BY y)`: what a subquery gives as an array, an empty one where it gives nothing. The planner knows the aggregate alone.
+//!
+//! `ARRAY[d.low, d.high]`: the planner reads the elements as if no query stood around the one that they are in, and finds no `d` there. The arguments
+//! of a function it reads as anything else.
 
 use std::ops::ControlFlow;
 
@@ -7,15 +10,17 @@ use datafusion::sql::sqlparser::ast::{
     Statement as Ast, Value, VisitMut, VisitorMut,
 };
 
-use super::insert::parse_expression;
+use super::insert::{call, parse_expression};
 use super::names::folded;
 use super::select_list::is_flat;
 use crate::functions::OR_EMPTY;
 
 /// The rows of such a subquery.
 const ROWS: &str = "annal_array";
+/// The function that an array is.
+const ARRAY: &str = "make_array";
 
-/// Writes them with the aggregate. The columns of the statement are named already, and aggregates have not yet asked for the order of what they read.
+/// Writes them with the aggregate, and arrays of columns as calls. The columns of the statement are named already, and aggregates have not yet asked for the order of what they read.
 pub(super) fn spell_out(statement: &mut Ast) {
     let _all = VisitMut::visit(statement, &mut Arrays);
 }
@@ -35,8 +40,27 @@ impl VisitorMut for Arrays {
                 *expr = array;
             }
         }
+        if let Expr::Array(array) = expr
+            && array.elem.iter().any(names_columns)
+            // A text that is written is read as what stands beside it, and there alone.
+            && !array.elem.iter().any(is_text)
+        {
+            *expr = call(ARRAY, std::mem::take(&mut array.elem));
+        }
         ControlFlow::Continue(())
     }
+}
+
+fn names_columns(element: &Expr) -> bool {
+    let named = ast::visit_expressions(element, |part| match part {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    named.is_break()
+}
+
+fn is_text(element: &Expr) -> bool {
+    matches!(element, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
 }
 
 /// The query with the aggregate in its list, where that is all there is to change: one that refers to the row around it must stay as flat as it is.
@@ -101,6 +125,17 @@ mod tests {
             "SELECT ARRAY(SELECT max(x) FROM u)",
             "SELECT annal_or_empty((SELECT array_agg(annal_array.annal_1) FROM (SELECT max(x) FROM u) AS annal_array (annal_1)))",
         );
-        check("SELECT ARRAY[1, 2]", "SELECT ARRAY[1, 2]");
+    }
+
+    #[test]
+    fn arrays_of_columns_are_calls() {
+        check("SELECT ARRAY[a, t.b + 1]", "SELECT make_array(a, t.b + 1)");
+        check(
+            "SELECT (SELECT max(x) FROM UNNEST(ARRAY[d.a]) AS x)",
+            "SELECT (SELECT max(x) FROM LATERAL (SELECT unnest(make_array(d.a)) AS x) AS x (x))",
+        );
+        for sql in ["SELECT ARRAY[1, 2]", "SELECT ARRAY[ts, '2024-01-01']"] {
+            check(sql, sql);
+        }
     }
 }
