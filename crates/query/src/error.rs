@@ -48,6 +48,10 @@ pub enum Condition {
     UniqueViolation,
     /// 21000
     CardinalityViolation,
+    /// 2201W
+    InvalidLimit,
+    /// 2201X
+    InvalidOffset,
     /// 42P10
     InvalidColumnReference,
     /// 42809

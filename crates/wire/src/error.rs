@@ -28,6 +28,8 @@ pub(crate) fn sqlstate(condition: Condition) -> &'static str {
         Condition::UndefinedParameter => "42P02",
         Condition::UniqueViolation => "23505",
         Condition::CardinalityViolation => "21000",
+        Condition::InvalidLimit => "2201W",
+        Condition::InvalidOffset => "2201X",
         Condition::InvalidColumnReference => "42P10",
         Condition::WrongObjectType => "42809",
         Condition::InvalidTextRepresentation => "22P02",

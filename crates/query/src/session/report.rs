@@ -320,6 +320,12 @@ fn from_text(text: &str, known: &Known) -> Report {
             "more than one row returned by a subquery used as an expression",
         );
     }
+    if body.starts_with("LIMIT must be") {
+        return plain(Condition::InvalidLimit, "LIMIT must not be negative");
+    }
+    if body.starts_with("OFFSET must be") {
+        return plain(Condition::InvalidOffset, "OFFSET must not be negative");
+    }
     if let Some(name) = between(body, "Invalid function '", "'") {
         return undefined_function(name, known);
     }
